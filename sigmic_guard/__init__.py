@@ -1,0 +1,1 @@
+"""No remote task outlives the code that started it."""

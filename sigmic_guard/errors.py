@@ -1,0 +1,206 @@
+"""Every error a user of sigmic_guard can meet, split by whose fault it is.
+
+::
+
+    SigmicGuardError
+    ├── the caller's side
+    │   ├── TaskError                  a task has no result to give: task_id, result
+    │   │   ├── TaskCancelled          … because it was cancelled: reason
+    │   │   ├── TaskTimedOut           … because its deadline passed (also a TimeoutError)
+    │   │   └── TaskFailed             … because the agent failed: error
+    │   ├── SupervisorShutdown         the supervisor is closing, or closed
+    │   ├── DuplicateKey               a live task holds that key already: key
+    │   └── ConfigurationError         an argument cannot be right (also a ValueError)
+    ├── the remote side
+    │   ├── ApiError                   the API refused: code, status, message, retry_after
+    │   │   ├── AuthenticationError    401
+    │   │   ├── PermissionDenied       403
+    │   │   ├── TaskNotFound           404
+    │   │   ├── ValidationError        any other 4xx
+    │   │   ├── RateLimited            429
+    │   │   └── ServerError            5xx
+    │   ├── ProtocolError              the answer was not of the documented shape
+    │   └── ConnectionFailed           no answer: refused, reset, silent, too slow
+    └── storage
+        └── LedgerError                the ledger cannot be read or written
+
+All of them survive pickling with their fields, and none carries a credential.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = [
+    "ApiError",
+    "AuthenticationError",
+    "ConfigurationError",
+    "ConnectionFailed",
+    "DuplicateKey",
+    "LedgerError",
+    "PermissionDenied",
+    "ProtocolError",
+    "RateLimited",
+    "ServerError",
+    "SigmicGuardError",
+    "SupervisorShutdown",
+    "TaskCancelled",
+    "TaskError",
+    "TaskFailed",
+    "TaskNotFound",
+    "TaskTimedOut",
+    "ValidationError",
+]
+
+
+class SigmicGuardError(Exception):
+    """The root: catching it catches whatever this library raises."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+    def __reduce__(self) -> tuple[Callable[..., SigmicGuardError], tuple[Any, ...]]:
+        """Pickle by fields: the constructors of the subclasses take keywords."""
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(
+    cls: type[SigmicGuardError], args: tuple[Any, ...], fields: dict[str, Any]
+) -> SigmicGuardError:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(fields)
+    return error
+
+
+class TaskError(SigmicGuardError):
+    """A task ended without a result.
+
+    :ivar task_id: the remote id; ``None`` if the task was never created.
+    :ivar result: the :class:`~sigmic_guard.TaskResult` that tells the rest, if there is one.
+    """
+
+    def __init__(self, message: str, *, task_id: str | None = None, result: Any = None) -> None:
+        super().__init__(message)
+        self.task_id = task_id
+        self.result = result
+
+
+class TaskCancelled(TaskError):
+    """The task was cancelled; ``reason`` (a :class:`~sigmic_guard.CancelReason`) tells by what."""
+
+    def __init__(
+        self, message: str, *, task_id: str | None = None, reason: Any = None, result: Any = None
+    ) -> None:
+        super().__init__(message, task_id=task_id, result=result)
+        self.reason = reason
+
+
+class TaskTimedOut(TaskError, TimeoutError):  # noqa: N818 - the name is fixed by the design
+    """The task's deadline passed before it ended, and the task was cancelled for it."""
+
+
+class TaskFailed(TaskError):
+    """The agent ended in failure; ``error`` is what the API told of it."""
+
+    def __init__(
+        self, message: str, *, task_id: str | None = None, error: Any = None, result: Any = None
+    ) -> None:
+        super().__init__(message, task_id=task_id, result=result)
+        self.error = error
+
+
+class SupervisorShutdown(SigmicGuardError):  # noqa: N818
+    """The supervisor is shutting down or was never started: it takes no task, and ends those it has."""
+
+
+class DuplicateKey(SigmicGuardError):  # noqa: N818
+    """A live task holds this key already. Nothing was sent."""
+
+    def __init__(self, message: str, *, key: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+class ConfigurationError(SigmicGuardError, ValueError):
+    """An argument, a credential or a setting cannot be right. Nothing was sent."""
+
+
+class ApiError(SigmicGuardError):
+    """The API refused a request.
+
+    :ivar code: the API's own word (``"NOT_FOUND"``), or ``"HTTP_<status>"`` where it gave none.
+    :ivar status: the HTTP status.
+    :ivar retry_after: seconds the server asked to wait, or ``None``.
+
+    Source: the API page, "Base, authentication, envelope".
+    """
+
+    def __init__(
+        self, message: str, *, code: str, status: int, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.status = status
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.code}, HTTP {self.status})"
+
+
+class AuthenticationError(ApiError):
+    """401: no credential, or one that is malformed, unknown or expired."""
+
+
+class PermissionDenied(ApiError):  # noqa: N818
+    """403: the credential is valid but may not do this."""
+
+
+class TaskNotFound(ApiError):  # noqa: N818
+    """404: no such task (or tool call) for this credential."""
+
+
+class ValidationError(ApiError):
+    """400, and every other 4xx that has no class of its own: the request was refused as it stands."""
+
+
+class RateLimited(ApiError):  # noqa: N818
+    """429: too many requests; ``retry_after`` tells how long to wait."""
+
+
+class ServerError(ApiError):
+    """5xx: the server failed, and may or may not have done what was asked."""
+
+
+class ProtocolError(SigmicGuardError):
+    """An answer was not of the documented shape: it may or may not have been obeyed.
+
+    :ivar status: the HTTP status it came with, or ``None``.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class ConnectionFailed(SigmicGuardError):  # noqa: N818
+    """No complete answer came.
+
+    :ivar sent: ``False`` only if the request provably never left (the connection was never made);
+        ``True`` means that the server may have obeyed it.
+    """
+
+    def __init__(self, message: str, *, sent: bool) -> None:
+        super().__init__(message)
+        self.sent = sent
+
+
+class LedgerError(SigmicGuardError):
+    """The ledger cannot be read or written; the message says what to do about it."""

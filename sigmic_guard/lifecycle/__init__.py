@@ -1,0 +1,30 @@
+"""The life of a task, without I/O: states, the record and its one funnel, policy, backoff.
+
+Nothing in this room reads a clock, draws a random number, opens a socket or awaits.
+"""
+
+from sigmic_guard.lifecycle.backoff import Backoff
+from sigmic_guard.lifecycle.policy import TaskPolicy
+from sigmic_guard.lifecycle.record import Change, Record, step
+from sigmic_guard.lifecycle.states import (
+    CancelReason,
+    Event,
+    IllegalTransition,
+    Outcome,
+    State,
+    outcome_of,
+)
+
+__all__ = [
+    "Backoff",
+    "CancelReason",
+    "Change",
+    "Event",
+    "IllegalTransition",
+    "Outcome",
+    "Record",
+    "State",
+    "TaskPolicy",
+    "outcome_of",
+    "step",
+]

@@ -1,0 +1,88 @@
+"""What shall happen to a task, and when: :class:`TaskPolicy`, validated once and then frozen."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final, Literal, get_args
+
+from sigmic_guard.errors import ConfigurationError
+
+OnExit = Literal["cancel", "wait", "detach"]
+OnShutdown = Literal["cancel", "detach"]
+OnCrash = Literal["cancel", "reattach", "abandon"]
+Confirm = Literal["accepted", "terminal"]
+
+_CHOICES: Final[dict[str, tuple[str, ...]]] = {
+    "on_exit": get_args(OnExit),
+    "on_shutdown": get_args(OnShutdown),
+    "on_crash": get_args(OnCrash),
+    "confirm": get_args(Confirm),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskPolicy:
+    """How a task is bound to the code that started it. Every field can also be given per task.
+
+    :param timeout: seconds from entering the block (the create included) to the deadline;
+        ``None``, the default, means no deadline.
+    :param on_exit: a block's body finished while its task still runs: ``"cancel"`` it (default),
+        ``"wait"`` for it, or ``"detach"`` it and let it run.
+    :param on_shutdown: the supervisor shuts down: ``"cancel"`` (default) or ``"detach"``.
+    :param on_crash: the process died: ``"cancel"`` (default), ``"reattach"`` for the next process
+        that asks for the same key, or ``"abandon"``.
+    :param confirm: what ends a cancellation: ``"accepted"`` (default), the API acknowledged the
+        DELETE, or ``"terminal"``, a GET showed a terminal status.
+    :param cancel_wait: seconds a block waits for that; default 5. Afterwards the supervisor goes
+        on with it in the background.
+    :raises ConfigurationError: a value is out of range.
+    """
+
+    timeout: float | None = None
+    on_exit: OnExit = "cancel"
+    on_shutdown: OnShutdown = "cancel"
+    on_crash: OnCrash = "cancel"
+    confirm: Confirm = "accepted"
+    cancel_wait: float = 5.0
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                allowed = ", ".join(map(repr, choices))
+                raise ConfigurationError(
+                    f"{name} must be one of {allowed}, not {getattr(self, name)!r}"
+                )
+        if self.timeout is not None:
+            check_seconds("timeout", self.timeout)
+        check_seconds("cancel_wait", self.cancel_wait)
+
+    def but(self, **changes: Any) -> TaskPolicy:
+        """Return this policy with some fields changed.
+
+        :raises ConfigurationError: a field does not exist, or its value is out of range.
+        """
+        if not changes:
+            return self
+        if unknown := changes.keys() - _FIELDS:
+            raise ConfigurationError(
+                f"no such task option: {', '.join(sorted(unknown))}; "
+                f"a policy has {', '.join(sorted(_FIELDS))}"
+            )
+        return replace(self, **changes)
+
+
+_FIELDS: Final = frozenset(field.name for field in fields(TaskPolicy))
+
+
+def check_seconds(name: str, value: float, *, least: float = 0.0) -> float:
+    """Return ``value`` if it is a finite number of seconds, at least ``least``.
+
+    :raises ConfigurationError: if it is not.
+    """
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or value < least:
+        raise ConfigurationError(
+            f"{name} must be a finite number of seconds, at least {least:g}, not {value!r}"
+        )
+    return float(value)

@@ -1,0 +1,140 @@
+"""The record of a task, and :func:`step`, the only function that makes a new one.
+
+A record is immutable: it is the ledger's row, the row of a snapshot and what observers are shown,
+all in one. :func:`step` validates, and then returns the record that follows.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from sigmic_guard.lifecycle.policy import TaskPolicy
+from sigmic_guard.lifecycle.states import (
+    ENDED,
+    CancelReason,
+    Event,
+    Outcome,
+    State,
+    next_state,
+    outcome_of,
+)
+
+_replace = msgspec.structs.replace
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One task as we know it, and one row of the ledger.
+
+    Times are seconds since the epoch (wall clock), so that they mean something to another process.
+    """
+
+    intent_id: str
+    namespace: str
+    base_url: str
+    credential_fingerprint: str
+    owner_id: str
+    policy: TaskPolicy
+    created_at: float
+    state: State = State.INTENT
+    #: Grows by one with each step; the ledger compares it before it writes.
+    version: int = 1
+    remote_id: str | None = None
+    deadline_at: float | None = None
+    key: str | None = None
+    posted_at: float | None = None
+    #: Why it is to end: the first cause. Set means that a cancel was asked for, in every state.
+    reason: CancelReason | None = None
+    cancel_requested_at: float | None = None
+    #: DELETEs that proved nothing.
+    attempts: int = 0
+    last_error: str | None = None
+    #: Set once, when nothing can come after: the task ended and no follow-up is possible.
+    finished_at: float | None = None
+    remote_status: str | None = None
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the task ended, or ``None`` while it has not."""
+        return outcome_of(self.state, self.reason)
+
+
+class Change(NamedTuple):
+    """What happened to a task, told once to whoever observes; ``before`` is ``None`` at its birth."""
+
+    before: Record | None
+    after: Record
+    event: Event | None
+
+
+def step(
+    record: Record,
+    event: Event,
+    now: float,
+    *,
+    remote_id: str | None = None,
+    reason: CancelReason | None = None,
+    error: str | None = None,
+    status: str | None = None,
+) -> Record:
+    """Return the record that follows ``event`` at ``now``; the same object if nothing changed.
+
+    :param remote_id: goes with ``CREATED`` and ``ADOPT``, and only with them.
+    :param reason: goes with ``CANCEL``, and only with it.
+    :param error: what went wrong, in one line without secrets.
+    :param status: the remote status that was seen, whatever its spelling.
+    :raises IllegalTransition: the table has no such pair; ``record`` still stands.
+    :raises ValueError: the event lacks its argument, or has one that is not its own.
+    """
+    if (remote_id is not None) != (event in _NAMING):
+        raise ValueError(f"{event.value} {'needs' if remote_id is None else 'takes no'} remote_id")
+    if (reason is not None) != (event is Event.CANCEL):
+        raise ValueError(f"{event.value} {'needs' if reason is None else 'takes no'} reason")
+    before, state = record.state, next_state(record.state, event)
+
+    if event is Event.CANCEL:
+        if record.reason is not None or before in ENDED:
+            return record
+        return _replace(
+            record,
+            version=record.version + 1,
+            state=state,
+            reason=reason,
+            cancel_requested_at=now,
+        )
+    if event is Event.CLOSE:
+        if record.finished_at is not None:
+            return record
+        return _replace(record, version=record.version + 1, finished_at=now)
+    if event is Event.ATTEMPT and before not in ENDED:
+        return _replace(
+            record,
+            version=record.version + 1,
+            attempts=record.attempts + 1,
+            last_error=error,
+            remote_status=status or record.remote_status,
+        )
+    if state is before:
+        return record  # a fact that comes late, or twice
+
+    if state is State.RUNNING and record.reason is not None:
+        state = State.CANCELLING  # rule 1 of the theory: the remembered cancel takes effect
+    elif state is State.CANCELLED and record.reason is None:
+        reason = CancelReason.REMOTE
+    return _replace(
+        record,
+        version=record.version + 1,
+        state=state,
+        remote_id=remote_id or record.remote_id,
+        posted_at=now if event is Event.POST else record.posted_at,
+        reason=reason or record.reason,
+        cancel_requested_at=now if reason is not None else record.cancel_requested_at,
+        last_error=error or record.last_error,
+        remote_status=status or record.remote_status,
+        # A completed task stays open for a follow-up until CLOSE.
+        finished_at=now if state in ENDED and state is not State.COMPLETED else None,
+    )
+
+
+_NAMING = frozenset({Event.CREATED, Event.ADOPT})

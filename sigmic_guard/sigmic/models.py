@@ -1,0 +1,85 @@
+"""What travels to and from the Sigmic Task API, as plain data.
+
+Source: the API page. The client is liberal: unknown fields are ignored, unknown statuses kept as
+they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+#: The statuses that a task never leaves by itself, nor costs anything in.
+TERMINAL_STATUSES: Final = frozenset({"completed", "failed", "cancelled"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateRequest:
+    """What ``POST /api/v1/tasks`` shall create. ``env`` and ``secrets`` never show in a repr."""
+
+    message: str
+    files: tuple[Path, ...] = ()
+    system_prompt: str | None = None
+    auto_execute: bool = True
+    show_in_history: bool = True
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def with_env(self, name: str, value: str) -> CreateRequest:
+        """Return the same request with one more variable in ``env``."""
+        return replace(self, env={**self.env, name: value})
+
+
+class TaskOutput(msgspec.Struct, frozen=True, rename="camel"):
+    """What a task has said so far."""
+
+    content: str | None = None
+    updated_at: str | None = None
+
+
+class PendingApproval(msgspec.Struct, frozen=True, rename="camel"):
+    """A tool call that waits for a decision."""
+
+    call_id: str
+    tool_name: str | None = None
+    args: Any = None
+
+
+class TaskInfo(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """A task as ``GET /api/v1/tasks/{id}`` and the list show it. Times are ISO-8601 UTC."""
+
+    id: str
+    status: str
+    message: str | None = None
+    system_prompt: str | None = None
+    username: str | None = None
+    session_id: str | None = None
+    conversation_id: str | None = None
+    env: dict[str, str] | None = None
+    error: Any = None
+    created_at: str | None = None
+    started_at: str | None = None
+    completed_at: str | None = None
+    last_activity_at: str | None = None
+    message_count: int | None = None
+    output: TaskOutput | None = None
+    pending_approvals: tuple[PendingApproval, ...] | None = None
+
+    @property
+    def terminal(self) -> bool:
+        """Whether the task has ended; an unknown status counts as running, for it may be billed."""
+        return self.status in TERMINAL_STATUSES
+
+
+class TaskPage(msgspec.Struct, frozen=True):
+    """One page of the list, most recent activity first."""
+
+    tasks: list[TaskInfo]
+    total: int | None
+    has_more: bool
