@@ -1,0 +1,66 @@
+# Needs CPython >= 3.11, make and a package index. Everything else is set up in .venv on first use.
+
+# The first of these that really runs: a pyenv shim may stand in PATH for a version not selected.
+ifndef PYTHON
+PYTHON := $(shell for python in python3.13 python3.12 python3.11 python3; do \
+	$$python -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo $$python && break; done)
+endif
+
+BIN := .venv/bin
+READY := .venv/.ready
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test test-all lint format bench constraints clean
+
+help:  ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
+
+demo: $(READY)  ## A few hundred tasks against the emulator, then SIGTERM: none is left running
+	$(BIN)/python -m sigmic_guard.cli demo
+
+test: $(READY)  ## The suite on this checkout, without the tests marked slow
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: lint  ## Lint, then the whole suite against the built wheel on every CPython found
+	rm -rf dist
+	$(BIN)/hatchling build -t wheel -d dist
+	tools/test-wheel dist/*.whl
+
+lint: $(READY)  ## Format, rules, types, import arrows
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY)  ## Let ruff format, and fix what it can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(READY)  ## Every script in benchmarks/
+	@set -e; for script in $(wildcard benchmarks/*.py); do \
+		echo "== $$script"; $(BIN)/python $$script; done
+
+constraints:  ## Write constraints.txt anew, with the newest versions
+	$(PYTHON) -m venv --clear .venv-constraints
+	.venv-constraints/bin/pip install --upgrade pip
+	.venv-constraints/bin/pip install --group dev -e '.[cli,uvloop]'
+	{ sed -n '/^#/p' constraints.txt; \
+	  .venv-constraints/bin/pip freeze --all --exclude-editable --exclude setuptools; } > .venv-constraints/new
+	mv .venv-constraints/new constraints.txt
+	rm -rf .venv-constraints
+
+clean:  ## Remove what make made
+	rm -rf .venv .venv-* build dist .coverage* .hypothesis .import_linter_cache \
+		.mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# pip first: the one that comes with Python 3.11 knows neither --group nor --build-constraint.
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "No Python >= 3.11 with venv found; set PYTHON=…" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --build-constraint constraints.txt \
+		--group dev --editable '.[cli,uvloop]'
+	touch $@
