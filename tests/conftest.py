@@ -1,0 +1,78 @@
+"""Hostile defaults for every test; those that need none of it pay for none of it.
+
+- Async tests need no marker. They run on asyncio; ``tests/backends.py`` tells how to choose.
+- A blocking call made by ``sigmic_guard`` while an asyncio loop runs in its thread raises.
+- A test on asyncio that leaves tasks or sockets behind fails (``tests/leaks.py``).
+- Warnings are errors (pyproject.toml), those out of ``__del__`` included.
+"""
+
+from __future__ import annotations
+
+import gc
+from typing import TYPE_CHECKING, Any
+
+import hypothesis
+import pytest
+from blockbuster import blockbuster_ctx
+
+from tests.backends import ASYNCIO, for_anyio
+from tests.leaks import no_leaks
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+
+# A slow machine is no counterexample.
+hypothesis.settings.register_profile("here", deadline=None)
+hypothesis.settings.load_profile("here")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "anyio_backend" in metafunc.fixturenames:
+        marker = metafunc.definition.get_closest_marker("backends")
+        names = marker.args if marker else (ASYNCIO,)
+        metafunc.parametrize("anyio_backend", names, indirect=True)
+
+
+@pytest.fixture
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """What anyio's plugin runs this test on. One test, one loop, and one clock if it is virtual."""
+    return for_anyio(request.param)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def blocking_calls_raise() -> Iterator[None]:
+    """Raise ``BlockingError`` where our code blocks a running asyncio loop.
+
+    Looks at sleeps, locks, files, sockets and SQLite with a frame of ours anywhere in the stack;
+    at nothing in other threads, nor under trio.
+    """
+    with blockbuster_ctx("sigmic_guard"):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def imports_are_no_garbage() -> None:
+    """Take what is imported by now out of the collections that `leaves_nothing_behind` makes."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Check what a test leaves behind, when all its other fixtures are gone."""
+    if "anyio_backend" not in request.fixturenames:
+        yield
+        return
+    on_asyncio = request.getfixturevalue("anyio_backend")[0] == "asyncio"
+    if on_asyncio and not request.node.get_closest_marker("may_leak"):
+        request.getfixturevalue("_no_leaks")
+    yield
+    # Now, so that pytest blames this test and no later one for coroutines never awaited.
+    gc.collect()
+
+
+@pytest.fixture
+async def _no_leaks(anyio_backend: object) -> AsyncIterator[None]:
+    async with no_leaks():
+        yield
