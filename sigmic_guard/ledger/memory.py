@@ -1,0 +1,89 @@
+"""``memory:``, the ledger that survives nothing: for tests, and for who opts out of crash survival."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sigmic_guard.errors import LedgerError
+from sigmic_guard.ledger.protocol import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sigmic_guard.ledger.protocol import Write
+    from sigmic_guard.lifecycle import Record
+
+
+class MemoryStore:
+    """What the handles on one ``memory:`` ledger share, as processes share a file."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, Record] = {}
+        self.keys: dict[tuple[str, str], str] = {}
+        self.owners: set[str] = set()
+
+
+class MemoryLedger:
+    """Keeps the unfinished rows only: nobody can come back to read a finished one.
+
+    :param store: another handle's ``store``, to see the same rows; default: one of its own.
+    """
+
+    def __init__(self, store: MemoryStore | None = None) -> None:
+        self.store = store or MemoryStore()
+        self._owner_id: str | None = None
+
+    async def open(self, owner_id: str) -> None:
+        """Announce the owner."""
+        self._owner_id = owner_id
+        self.store.owners.add(owner_id)
+
+    async def commit(self, writes: Sequence[Write]) -> Sequence[Refusal | None]:
+        """Do the writes; see :meth:`~sigmic_guard.ledger.protocol.Ledger.commit`."""
+        self._check_open()
+        return [self._write(record, expected) for record, expected in writes]
+
+    def _write(self, record: Record, expected: int) -> Refusal | None:
+        rows, keys = self.store.rows, self.store.keys
+        stored = rows.get(record.intent_id)
+        if (stored.version if stored is not None else 0) != expected:
+            return Refusal.CONFLICT
+        finished = record.finished_at is not None
+        if record.key is not None:
+            slot = record.namespace, record.key
+            if keys.get(slot, record.intent_id) != record.intent_id:
+                return Refusal.DUPLICATE_KEY
+            if finished:
+                keys.pop(slot, None)
+            else:
+                keys[slot] = record.intent_id
+        if finished:
+            rows.pop(record.intent_id, None)
+        else:
+            rows[record.intent_id] = record
+        return None
+
+    async def get(self, intent_id: str) -> Record | None:
+        """Return one row, unless it finished."""
+        self._check_open()
+        return self.store.rows.get(intent_id)
+
+    async def unfinished(self, namespace: str) -> Sequence[Record]:
+        """Return the rows of the namespace that have no ``finished_at``."""
+        self._check_open()
+        return [row for row in self.store.rows.values() if row.namespace == namespace]
+
+    async def owner_alive(self, owner_id: str) -> bool:
+        """Tell whether the owner has a handle open on this store."""
+        self._check_open()
+        return owner_id in self.store.owners
+
+    async def aclose(self) -> None:
+        """Withdraw the announcement."""
+        if self._owner_id is not None:
+            self.store.owners.discard(self._owner_id)
+            self._owner_id = None
+
+    def _check_open(self) -> None:
+        if self._owner_id is None:
+            raise LedgerError("the ledger is not open: call open() first, and nothing after aclose()")
