@@ -1,0 +1,57 @@
+"""What the supervisor tells whoever observes it: one call per thing that happened.
+
+Everything about a task is told as one frozen :class:`~sigmic_guard.lifecycle.Change`. An observer
+is called inline, on hot paths and inside clean-up, so it must be quick and must not raise.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from sigmic_guard.lifecycle import Change, Record
+
+
+class CancelResult(StrEnum):
+    """What came of a cancellation."""
+
+    ACKNOWLEDGED = "acknowledged"  # DELETE was answered 2xx
+    CONFIRMED = "confirmed"  # and a GET showed a terminal status
+    ALREADY_FINISHED = "already_finished"  # the task had ended by itself before
+    NOT_FOUND = "not_found"  # 404: gone for this credential
+    UNCONFIRMED = "unconfirmed"  # no proof: the budget ran out, or we may not ask
+
+
+class Observer(Protocol):
+    """Is told what happens. Times are seconds; ``seconds`` since the cancel was asked for."""
+
+    def task_changed(self, change: Change) -> None:
+        """Observe one step of one task."""
+
+    def delete_answered(self, record: Record, status: str) -> None:
+        """Observe one DELETE: its HTTP status, or ``timeout``, ``connection``, ``protocol``."""
+
+    def cancellation_acknowledged(self, record: Record, seconds: float) -> None:
+        """Observe a DELETE that was answered 2xx."""
+
+    def cancellation_ended(self, record: Record, result: CancelResult, seconds: float) -> None:
+        """Observe what came of a cancellation; once per cancelled task, or again after UNCONFIRMED."""
+
+    def request_answered(self, method: str, route: str, status: str, seconds: float) -> None:
+        """Observe one HTTP request; ``route`` is a template, never a path with an id."""
+
+    def ledger_committed(self, rows: int, seconds: float) -> None:
+        """Observe one transaction."""
+
+    def ledger_failed(self, rows: int, error: BaseException) -> None:
+        """Observe a transaction that was not done."""
+
+    def worker_failed(self, worker: str, error: BaseException) -> None:
+        """Observe a bug: an exception that no worker may raise."""
+
+    def shutdown_begun(self, live: int, grace: float) -> None:
+        """Observe the start of the drain."""
+
+    def shutdown_finished(self, unproven: int, seconds: float) -> None:
+        """Observe its end."""
