@@ -12,7 +12,7 @@ READY := .venv/.ready
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-all lint format bench constraints clean
+.PHONY: help demo test test-all lint format coverage bench constraints clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
@@ -31,12 +31,18 @@ test-all: lint  ## Lint, then the whole suite against the built wheel on every C
 lint: $(READY)  ## Format, rules, types, import arrows
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
-	$(BIN)/mypy
+	$(BIN)/mypy sigmic_guard tests $(wildcard examples)
 	$(BIN)/lint-imports
 
 format: $(READY)  ## Let ruff format, and fix what it can
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+coverage: $(READY)  ## The whole suite on this checkout, and which lines it missed
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 bench: $(READY)  ## Every script in benchmarks/
 	@set -e; for script in $(wildcard benchmarks/*.py); do \
