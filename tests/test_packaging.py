@@ -20,7 +20,14 @@ PACKAGE = Path(sigmic_guard.__path__[0])
 WHEEL = os.environ.get("SIGMIC_GUARD_WHEEL")
 
 #: Where an index host, a URL or a machine's path must not creep in.
-CONFIGURATION = ["pyproject.toml", "constraints.txt", "Makefile", ".ci/run"]
+CONFIGURATION = [
+    "pyproject.toml",
+    "constraints.txt",
+    "Makefile",
+    ".ci/run",
+    "tools/pythons",
+    "tools/test-wheel",
+]
 
 in_a_checkout = pytest.mark.skipif(WHEEL is not None, reason="there is no checkout here")
 
