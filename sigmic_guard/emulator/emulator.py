@@ -1,0 +1,231 @@
+"""`Emulator`: a whole Sigmic server on this machine, steered from Python."""
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from sigmic_guard.emulator import answers
+from sigmic_guard.emulator.api import Api, CancelFinished
+from sigmic_guard.emulator.bells import Bells
+from sigmic_guard.emulator.faults import Fault, FaultBox
+from sigmic_guard.emulator.log import RequestLog, RequestSeen
+from sigmic_guard.emulator.script import Script, ScriptBook
+from sigmic_guard.emulator.server import LOG_BELL, Server
+from sigmic_guard.emulator.world import Task, World
+
+SLICE = 500
+"""How many tasks change before others get their turn in the event loop."""
+
+
+class Emulator:
+    """A Sigmic server for `async with`. Use it in the event loop that entered it.
+
+    Args:
+        host: where to listen.
+        port: on which port; 0 lets the kernel choose.
+        script: how tasks go that nothing else scripts.
+        api_key: the key, or keys, that are valid; None accepts every well-formed credential.
+        heartbeat: seconds between two heartbeats of a stream.
+        seed: of the faults' probabilities.
+        cancel_finished: what DELETE answers for a task that has ended: `conflict` (409), `ok` (200, "Task
+            already finished"), `lie` (200, "Task cancelled") or `not_found` (404). None changes the task.
+        wrap_events: payloads of stream events are `{"type": …, "data": …}`.
+
+    Raises:
+        OSError: on entering, if the port is taken.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        script: Script = Script(),  # noqa: B008 - frozen
+        api_key: str | Collection[str] | None = None,
+        heartbeat: float = 15.0,
+        seed: int = 0,
+        cancel_finished: CancelFinished = "conflict",
+        wrap_events: bool = False,
+    ) -> None:
+        """Prepare; nothing is opened before `async with`."""
+        self.url = ""
+        self._host = host
+        self._port = port
+        self._bells = Bells()
+        self._epoch = 0.0
+        self._timer: asyncio.Handle | None = None
+        self._timer_at = float("inf")
+        self._log = RequestLog()
+        self._faults = FaultBox(seed)
+        self._api = Api(
+            World(self._changed),
+            ScriptBook(script),
+            self._now,
+            accepted={api_key} if isinstance(api_key, str) else api_key,
+            cancel_finished=cancel_finished,
+        )
+        self._server = Server(
+            self._api,
+            self,
+            self._faults,
+            self._log,
+            self._bells,
+            self._now,
+            heartbeat=heartbeat,
+            wrap_events=wrap_events,
+        )
+
+    async def __aenter__(self) -> Self:
+        """Listen."""
+        # One clock: it agrees with the wall clock at the start, and then never jumps.
+        self._epoch = time.time() - asyncio.get_running_loop().time()
+        port = await self._server.open(self._host, self._port)
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        self.url = f"http://{host}:{port}"
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End every open answer and stop listening. The state can still be read."""
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._server.close()
+
+    @property
+    def tasks(self) -> Mapping[str, Task]:
+        """All tasks by id, as they are now. Their times are seconds since 1970."""
+        self._world.advance(self._now())
+        return self._world.tasks
+
+    @property
+    def live(self) -> int:
+        """How many tasks are pending, running or awaiting approval now."""
+        self._world.advance(self._now())
+        return len(self._world.live)
+
+    @property
+    def requests(self) -> Collection[RequestSeen]:
+        """The last 200,000 requests to the API, oldest first; control requests are not among them."""
+        return self._log.recent
+
+    def count(self, method: str | None = None, route: str | None = None) -> int:
+        """How many requests came, control requests left out.
+
+        Args:
+            method: only those with this HTTP method.
+            route: only those for this route (`delete`) or resource (`tasks, task, stream, messages, approve`).
+        """
+        return self._log.count(method, route)
+
+    def state(self, *, full: bool = False) -> dict[str, Any]:
+        """What GET /_emulator/state answers; `full` adds every task as the API shows it."""
+        now = self._now()
+        world = self._world
+        world.advance(now)
+        state: dict[str, Any] = {
+            "tasks": {"total": len(world.tasks), "live": len(world.live), **world.counts},
+            "live_ids": list(world.live),
+            "requests": dict(self._log.by_route),
+            "created": len(world.tasks),
+            "deletes_received": self._log.by_route["delete"],
+            "duplicates": dict(world.duplicates),
+        }
+        if full:
+            state["all"] = [answers.task_detail(task, now) for task in world.tasks.values()]
+        return state
+
+    def script_for(self, match: str | Callable[[str], bool], script: Script) -> None:
+        """Script the tasks created from now on with this message, or whose message the predicate accepts.
+
+        A create whose env carries `EMULATOR_SCRIPT`, the JSON of `Script` fields, has its way over this.
+        """
+        self._api.scripts.add(match, script)
+
+    def set_script(self, script: Script) -> None:
+        """Replace the default script for tasks created from now on."""
+        self._api.scripts.default = script
+
+    def fault(self, route: str, fault: Fault) -> None:
+        """Arm a fault on `create, get, list, delete, stream, send, approve` or `*`.
+
+        Raises:
+            ValueError: there is no such route, or the fault is not for it.
+        """
+        self._faults.add(route, fault)
+
+    def clear_faults(self, route: str | None = None) -> None:
+        """Disarm the faults that were set on this route, or all."""
+        self._faults.clear(route)
+
+    def complete(self, task_id: str, text: str | None = None) -> bool:
+        """Complete a task by hand; `text`, if given, becomes its final response.
+
+        False if it had ended already, which changes nothing. Raises KeyError for an unknown id.
+        """
+        return self._world.complete(self._world.tasks[task_id], text, self._now())
+
+    def fail(self, task_id: str, error: str) -> bool:
+        """Fail a task by hand; returns and raises as `complete` does."""
+        return self._world.fail(self._world.tasks[task_id], error, self._now())
+
+    def cancel(self, task_id: str) -> bool:
+        """Cancel a task as someone else would; returns and raises as `complete` does."""
+        return self._world.cancel(self._world.tasks[task_id], self._now())
+
+    async def wait_for(
+        self, predicate: Callable[[dict[str, Any]], object], *, timeout: float = 30.0
+    ) -> None:
+        """Return as soon as `predicate(self.state())` holds; looks upon each change, never polls.
+
+        Raises:
+            TimeoutError: it did not hold within `timeout` seconds; the message has the last state.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                while not predicate(self.state()):
+                    await self._bells.wait(LOG_BELL)
+        except TimeoutError:
+            message = f"not within {timeout:g} s; the state is {self.state()}"
+            raise TimeoutError(message) from None
+
+    def reset(self) -> None:
+        """Forget every task, request, fault and script; open streams end."""
+        self._api.world = World(self._changed)
+        self._api.scripts.reset()
+        self._faults.clear()
+        self._log.clear()
+        self._bells.ring_all()
+
+    @property
+    def _world(self) -> World:
+        return self._api.world
+
+    def _now(self) -> float:
+        return self._epoch + time.monotonic()
+
+    def _changed(self, task: Task) -> None:
+        self._bells.ring(task.id)
+        self._bells.ring(LOG_BELL)
+        self._arm()
+
+    def _arm(self) -> None:
+        """Have the one timer fire when the next task changes by itself."""
+        due = self._world.next_due()
+        if due >= self._timer_at:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = due
+        self._timer = asyncio.get_running_loop().call_at(due - self._epoch, self._sweep)
+
+    def _sweep(self) -> None:
+        """Let the tasks change whose time has come, a slice at a time."""
+        self._timer_at = float("inf")
+        self._world.advance(self._now(), SLICE)
+        self._arm()
