@@ -55,7 +55,7 @@ class TaskApi(Protocol):
         """Read one page of the list, most recent activity first."""
 
     async def delete(self, task_id: str, *, timeout: float) -> bool:
-        """Cancel a task; ``True`` if the answer is the documented one, ``False`` for any other 2xx."""
+        """Cancel a task; ``True`` for the documented answer, ``False`` for any other 2xx."""
 
     async def send(
         self, task_id: str, message: str, *, files: Sequence[Path] = (), timeout: float
@@ -68,7 +68,7 @@ class TaskApi(Protocol):
         """Decide on a tool call; ``True`` if it was approved."""
 
     async def stream(self, task_id: str, *, timeout: float, silence: float) -> EventStream:
-        """Open the event stream within ``timeout``; it breaks after ``silence`` seconds without a byte."""
+        """Open the event stream; it breaks after ``silence`` seconds without a byte."""
 
     async def aclose(self) -> None:
         """Close every connection."""

@@ -1,0 +1,296 @@
+"""The remote system over HTTP with aiohttp: one method for each of its endpoints.
+
+Source: the API page, "Endpoints".
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NoReturn, Self, TypeVar, get_args
+
+import msgspec
+
+from sigmic_guard.errors import ApiError, ConfigurationError, ProtocolError
+from sigmic_guard.sigmic.api import ApprovalOutcome
+from sigmic_guard.sigmic.bodies import json_body
+from sigmic_guard.sigmic.credentials import Credential
+from sigmic_guard.sigmic.models import TaskInfo, TaskPage
+from sigmic_guard.sigmic.requests import (
+    check_create,
+    check_files,
+    check_message,
+    create_body,
+    send_body,
+)
+from sigmic_guard.sigmic.responses import Answer, Envelope, decode, read_refusal, read_success
+from sigmic_guard.sigmic.stream import SigmicEventStream, read_head
+from sigmic_guard.sigmic.transport import Transport, read_answer
+from sigmic_guard.sigmic.urls import check_base_url, is_id, task_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from yarl import URL
+
+    from sigmic_guard.sigmic.bodies import Body
+    from sigmic_guard.sigmic.models import CreateRequest
+
+__all__ = ["SigmicClient"]
+
+T = TypeVar("T")
+
+_TASKS: Final = "/api/v1/tasks"
+_TASK: Final = "/api/v1/tasks/{id}"
+_CANCELLED: Final = "Task cancelled"
+_EVENT_STREAM: Final = "text/event-stream"
+
+
+class _Created(msgspec.Struct, frozen=True):
+    id: str
+
+
+class _Message(msgspec.Struct, frozen=True):
+    message: str
+
+
+class _Sent(msgspec.Struct, frozen=True):
+    status: str
+
+
+class _Approved(msgspec.Struct, frozen=True):
+    approved: bool
+
+
+class _Pagination(msgspec.Struct, frozen=True, rename="camel"):
+    total: int | None = None
+    has_more: bool | None = None
+
+
+_CREATED: Final = msgspec.json.Decoder(_Created)
+_MESSAGE: Final = msgspec.json.Decoder(_Message)
+_SENT: Final = msgspec.json.Decoder(_Sent)
+_APPROVED: Final = msgspec.json.Decoder(_Approved)
+_PAGINATION: Final = msgspec.json.Decoder(_Pagination)
+_INFO: Final = msgspec.json.Decoder(TaskInfo)
+_INFOS: Final = msgspec.json.Decoder(list[TaskInfo])
+
+
+class SigmicClient:
+    """Speaks to the Sigmic Task API; implements :class:`~sigmic_guard.sigmic.api.TaskApi`.
+
+    Connections are made on first use, in the running event loop, and belong to it. Event streams
+    have connections of their own, so that they can never keep a cancellation waiting. Every method
+    is bounded by its ``timeout`` in seconds, and raises :class:`~sigmic_guard.errors.ApiError` for
+    a refusal, ``ProtocolError`` for an answer that is not as documented, ``ConnectionFailed`` for
+    none, and ``ConfigurationError`` for arguments that cannot be right, before anything is sent.
+
+    :param api_key: defaults to the environment's ``SIGMIC_API_KEY``.
+    :param base_url: defaults to ``SIGMIC_BASE_URL``, and then to the public API.
+    :param on_request: called with method, route (``/api/v1/tasks/{id}``), status (``"200"``, or
+        ``"timeout"``, ``"connection"``, ``"cancelled"``) and seconds after each request.
+    :param connections: for all that are not streams; further calls wait for one.
+    :param stream_connections: for streams; 0 for no limit.
+    :raises ConfigurationError: no or no possible API key, or base URL.
+    """
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        *,
+        on_request: Callable[[str, str, str, float], None] | None = None,
+        connections: int = 100,
+        stream_connections: int = 0,
+    ) -> None:
+        try:
+            self._credential = Credential(api_key)
+            self._base_url = check_base_url(base_url)
+        finally:
+            # A traceback that is printed with its locals must not show them.
+            del api_key, base_url
+        self._control = Transport(
+            self._credential,
+            connections=connections,
+            accept_encoding="gzip, deflate",
+            on_request=on_request,
+        )
+        self._streams = Transport(
+            self._credential,
+            connections=stream_connections,
+            accept_encoding="identity",  # a compressor would hold events back
+            on_request=on_request,
+        )
+
+    def __repr__(self) -> str:
+        return f"SigmicClient({self._base_url!r}, {self._credential!r})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("A SigmicClient cannot be pickled or copied: it holds connections.")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    @property
+    def base_url(self) -> str:
+        """Where the API is, without a trailing slash."""
+        return self._base_url
+
+    @property
+    def credential_fingerprint(self) -> str:
+        """A short hash that tells one credential from another and gives neither away."""
+        return self._credential.fingerprint
+
+    async def create(self, request: CreateRequest, *, timeout: float) -> str:
+        """Create a task and return its id. The POST is sent once.
+
+        After ``ConnectionFailed(sent=True)``, ``ProtocolError`` or ``ServerError`` the task may
+        exist all the same.
+        """
+        check_create(request)
+        body = create_body(request, await check_files(request.files))
+        created = await self._call(
+            "POST",
+            _TASKS,
+            self._url(),
+            _CREATED,
+            timeout=timeout,
+            body=body,
+            hidden=request.secrets.values(),
+        )
+        if not is_id(created.id):
+            raise ProtocolError("The API created a task without a usable id.", status=200)
+        return created.id
+
+    async def get(self, task_id: str, *, timeout: float) -> TaskInfo:
+        """Read a task."""
+        return await self._call("GET", _TASK, self._url(task_id), _INFO, timeout=timeout)
+
+    async def list(self, *, limit: int = 100, offset: int = 0, timeout: float) -> TaskPage:
+        """Read one page of the list, most recent activity first. ``limit`` is at most 100."""
+        if not (1 <= limit <= 100 and offset >= 0):
+            raise ConfigurationError("limit must be 1 to 100, and offset 0 or more.")
+        url = self._url().with_query({"limit": limit, "offset": offset})
+        envelope = await self._fetch("GET", _TASKS, url, timeout=timeout)
+        decoded = decode(envelope.data, _INFOS, 200)
+        tasks = _unwrap(decoded)
+        pagination = decode(envelope.pagination, _PAGINATION, 200)
+        if isinstance(pagination, ProtocolError):
+            pagination = _Pagination()
+        has_more = pagination.has_more
+        return TaskPage(
+            tasks=tasks,
+            total=pagination.total,
+            # A full page, and no word on what follows: there may be more.
+            has_more=len(tasks) >= limit if has_more is None else has_more,
+        )
+
+    async def delete(self, task_id: str, *, timeout: float) -> bool:
+        """Cancel a task; ``True`` if the answer is the documented one.
+
+        ``False`` for whatever else came with a 2xx: what it means, only GET can tell.
+        """
+        answer = await self._control.call(
+            "DELETE", _TASK, self._url(task_id), timeout=timeout, read=read_answer
+        )
+        envelope = read_success(answer, (self._credential.reveal(),))
+        if isinstance(envelope, ProtocolError) and 200 <= answer.status < 300:
+            return False
+        done = decode(_unwrap(envelope).data, _MESSAGE, answer.status)
+        return isinstance(done, _Message) and done.message == _CANCELLED
+
+    async def send(
+        self, task_id: str, message: str, *, files: Sequence[Path] = (), timeout: float
+    ) -> str:
+        """Send a follow-up message and return the task's status. The POST is sent once."""
+        check_message(message, files)
+        url = self._url(task_id, "messages")
+        body = send_body(message, await check_files(files))
+        route = f"{_TASK}/messages"
+        sent = await self._call("POST", route, url, _SENT, timeout=timeout, body=body)
+        return sent.status
+
+    async def approve(
+        self, task_id: str, call_id: str, outcome: ApprovalOutcome, *, timeout: float
+    ) -> bool:
+        """Decide on a tool call; ``True`` if it was approved. The POST is sent once."""
+        if outcome not in get_args(ApprovalOutcome):
+            raise ConfigurationError(f"outcome must be one of {get_args(ApprovalOutcome)}.")
+        url = self._url(task_id, "tools", call_id, "approve")
+        body = json_body({"outcome": outcome})
+        route = f"{_TASK}/tools/{{callId}}/approve"
+        done = await self._call("POST", route, url, _APPROVED, timeout=timeout, body=body)
+        return done.approved
+
+    async def stream(self, task_id: str, *, timeout: float, silence: float) -> SigmicEventStream:
+        """Open the event stream; it breaks after ``silence`` seconds without a byte.
+
+        ``timeout`` bounds the opening only. The caller must close the stream.
+        """
+        opened = await self._streams.call(
+            "GET",
+            f"{_TASK}/stream",
+            self._url(task_id, "stream"),
+            timeout=timeout,
+            read=read_head,
+        )
+        if isinstance(opened, Answer):
+            raise read_refusal(opened, (self._credential.reveal(),))
+        if opened.content_type != _EVENT_STREAM:
+            opened.close()
+            raise ProtocolError("The answer is no event stream.", status=opened.status)
+        return SigmicEventStream(opened, silence=silence)
+
+    async def aclose(self) -> None:
+        """Close every connection. Calls under way fail; so does any later one."""
+        await self._streams.aclose()
+        await self._control.aclose()
+
+    def _url(self, *segments: str) -> URL:
+        return task_url(self._base_url, *segments)
+
+    async def _call(
+        self,
+        method: str,
+        route: str,
+        url: URL,
+        decoder: msgspec.json.Decoder[T],
+        *,
+        timeout: float,
+        body: Body | None = None,
+        hidden: Iterable[str] = (),
+    ) -> T:
+        """Send a request and return the decoded ``data`` of its success."""
+        envelope = await self._fetch(method, route, url, timeout=timeout, body=body, hidden=hidden)
+        decoded = decode(envelope.data, decoder, 200)
+        return _unwrap(decoded)
+
+    async def _fetch(
+        self,
+        method: str,
+        route: str,
+        url: URL,
+        *,
+        timeout: float,
+        body: Body | None = None,
+        hidden: Iterable[str] = (),
+    ) -> Envelope:
+        answer = await self._control.call(
+            method, route, url, timeout=timeout, body=body, read=read_answer
+        )
+        return _unwrap(read_success(answer, (self._credential.reveal(), *hidden)))
+
+
+def _unwrap(result: T | ApiError | ProtocolError) -> T:
+    """Return a result, or raise the error that stands in for it."""
+    if isinstance(result, (ApiError, ProtocolError)):
+        raise result
+    return result

@@ -1,0 +1,217 @@
+"""What an answer means: the envelope, and the error that each refusal becomes.
+
+Functions that look into a body return what is wrong instead of raising it. So no traceback, printed
+with its locals, shows a body, which may echo a secret.
+
+Source: the API page, "Base, authentication, envelope".
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import msgspec
+
+from sigmic_guard.errors import (
+    ApiError,
+    AuthenticationError,
+    PermissionDenied,
+    ProtocolError,
+    RateLimited,
+    ServerError,
+    TaskNotFound,
+    ValidationError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["Answer", "Envelope", "decode", "read_refusal", "read_success"]
+
+#: The longest wait, in seconds, that is taken from a server.
+MAX_RETRY_AFTER: Final = 3600.0
+#: Characters of a server's message that are passed on.
+MAX_MESSAGE: Final = 300
+
+T = TypeVar("T")
+
+_BY_STATUS: Final[dict[int, type[ApiError]]] = {
+    401: AuthenticationError,
+    403: PermissionDenied,
+    404: TaskNotFound,
+    429: RateLimited,
+}
+# For a failure that came with a 2xx; any other code is a ServerError.
+_BY_CODE: Final[dict[str, type[ApiError]]] = {
+    "AUTH_REQUIRED": AuthenticationError,
+    "INVALID_API_KEY": AuthenticationError,
+    "INVALID_AUTH_FORMAT": AuthenticationError,
+    "INVALID_TOKEN": AuthenticationError,
+    "ORIGIN_NOT_ALLOWED": PermissionDenied,
+    "FORBIDDEN": PermissionDenied,
+    "NOT_FOUND": TaskNotFound,
+    "VALIDATION_ERROR": ValidationError,
+}
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
+_SECONDS: Final = re.compile(r"\d{1,15}(\.\d{1,15})?", re.ASCII)
+# RecursionError: JSON nested thousands deep. UnicodeDecodeError: not UTF-8.
+_DECODE_ERRORS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+class Answer:
+    """A response that was read to its end; its repr shows the status only.
+
+    :ivar body: the decompressed bytes; ``None`` where there were more than is read.
+    """
+
+    __slots__ = ("body", "retry_after", "status")
+
+    def __init__(self, status: int, body: bytes | None, retry_after: str | None = None) -> None:
+        self.status = status
+        self.body = body
+        self.retry_after = retry_after
+
+    def __repr__(self) -> str:
+        return f"<Answer {self.status}>"
+
+
+class Envelope(msgspec.Struct, frozen=True):
+    """The documented frame around every JSON answer, its parts still undecoded."""
+
+    success: bool
+    data: msgspec.Raw = msgspec.Raw()
+    error: msgspec.Raw = msgspec.Raw()
+    pagination: msgspec.Raw = msgspec.Raw()
+
+    def __repr__(self) -> str:
+        return f"<Envelope success={self.success}>"
+
+
+class _Failure(msgspec.Struct, frozen=True):
+    code: str
+    message: Any = None
+
+
+_ENVELOPE: Final = msgspec.json.Decoder(Envelope)
+_FAILURE: Final = msgspec.json.Decoder(_Failure)
+
+
+def read_success(answer: Answer, hidden: Iterable[str]) -> Envelope | ApiError | ProtocolError:
+    """Return the envelope of a success, or the error that the answer means.
+
+    :param hidden: what must not show in the error's message.
+    """
+    if not 200 <= answer.status < 300:
+        return read_refusal(answer, hidden)
+    envelope = _read_envelope(answer)
+    if isinstance(envelope, ProtocolError):
+        return envelope
+    if not envelope.success:
+        return _read_failure(answer, envelope, hidden)
+    return envelope
+
+
+def read_refusal(answer: Answer, hidden: Iterable[str]) -> ApiError | ProtocolError:
+    """Return the error that a status other than 2xx means.
+
+    A 404 says that the task is gone only in the API's own words: a gateway's page proves nothing.
+    """
+    status = answer.status
+    if not 400 <= status < 600:
+        what = "a redirect, which is never followed" if 300 <= status < 400 else "an unknown status"
+        return ProtocolError(f"The API answered HTTP {status}: {what}.", status=status)
+    envelope = _read_envelope(answer)
+    if isinstance(envelope, Envelope) and not envelope.success:
+        return _read_failure(answer, envelope, hidden)
+    return _without_envelope(answer)
+
+
+def decode(raw: msgspec.Raw, decoder: msgspec.json.Decoder[T], status: int) -> T | ProtocolError:
+    """Decode a part of an envelope, or say what is wrong with it."""
+    try:
+        return decoder.decode(raw)
+    except _DECODE_ERRORS as exc:
+        reason = _describe(exc)
+    return ProtocolError(f"The answer is not of the documented shape: {reason}", status=status)
+
+
+def _read_envelope(answer: Answer) -> Envelope | ProtocolError:
+    if answer.body is None:
+        return ProtocolError("The answer is too large to be read.", status=answer.status)
+    if not answer.body:
+        return ProtocolError("The answer is empty.", status=answer.status)
+    try:
+        return _ENVELOPE.decode(answer.body)
+    except _DECODE_ERRORS as exc:
+        reason = _describe(exc)
+    return ProtocolError(f"The answer is no envelope of the API: {reason}", status=answer.status)
+
+
+def _read_failure(
+    answer: Answer, envelope: Envelope, hidden: Iterable[str]
+) -> ApiError | ProtocolError:
+    try:
+        failure = _FAILURE.decode(envelope.error)
+    except _DECODE_ERRORS:
+        return _without_envelope(answer)
+    status = answer.status
+    code = _clean(failure.code, hidden)
+    message = _clean(failure.message, hidden) if isinstance(failure.message, str) else ""
+    kind = _BY_CODE.get(code, ServerError) if status < 400 else _kind_of(status)
+    return kind(
+        message or "The API refused the request.",
+        code=code,
+        status=status,
+        retry_after=_read_retry_after(answer.retry_after),
+    )
+
+
+def _without_envelope(answer: Answer) -> ApiError | ProtocolError:
+    """Return the error for a failure in words that are not the API's; they are not passed on."""
+    status = answer.status
+    if status == 404:
+        return ProtocolError("HTTP 404 without the API's envelope: not its own.", status=status)
+    kind = ServerError if status < 400 else _kind_of(status)
+    return kind(
+        "The request failed without an explanation from the API.",
+        code=f"HTTP_{status}",
+        status=status,
+        retry_after=_read_retry_after(answer.retry_after),
+    )
+
+
+def _kind_of(status: int) -> type[ApiError]:
+    return _BY_STATUS.get(status, ValidationError if status < 500 else ServerError)
+
+
+def _read_retry_after(value: str | None) -> float | None:
+    """Return the seconds to wait; ``None`` for what is neither a number nor a date."""
+    if value is None:
+        return None
+    value = value.strip()
+    if _SECONDS.fullmatch(value):
+        return min(float(value), MAX_RETRY_AFTER)
+    try:
+        until = parsedate_to_datetime(value)
+        if until.tzinfo is None:  # "-0000": UTC, without a word on where it is from
+            until = until.replace(tzinfo=UTC)
+        seconds = (until - datetime.now(UTC)).total_seconds()
+    except (ValueError, OverflowError):
+        return None
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER)
+
+
+def _clean(text: str, hidden: Iterable[str]) -> str:
+    """Make a server's text fit for a log: hide first, for a cut secret would not be found."""
+    for value in sorted(filter(None, hidden), key=len, reverse=True):
+        text = text.replace(value, "[redacted]")
+    text = _CONTROL.sub(" ", text).strip()
+    return text if len(text) <= MAX_MESSAGE else text[:MAX_MESSAGE] + "…"
+
+
+def _describe(exc: Exception) -> str:
+    """Return what msgspec says: it names types and places, never values."""
+    return f"{exc}"[:200] if isinstance(exc, msgspec.DecodeError) else type(exc).__name__

@@ -1,0 +1,113 @@
+"""An open event stream: a plain object, with no scope or task hanging on it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from sigmic_guard.errors import ConnectionFailed, ProtocolError
+from sigmic_guard.sigmic.sse import SSEDecoder
+from sigmic_guard.sigmic.transport import FOREIGN, Attempt, read_answer, translate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import aiohttp
+
+    from sigmic_guard.errors import SigmicGuardError
+    from sigmic_guard.sigmic.responses import Answer
+    from sigmic_guard.sigmic.sse import ServerSentEvent
+
+__all__ = ["SigmicEventStream", "read_head"]
+
+
+async def read_head(response: aiohttp.ClientResponse) -> aiohttp.ClientResponse | Answer:
+    """Return an accepted response with its body unread, and any other one read and answered."""
+    if 200 <= response.status < 300:
+        return response
+    return await read_answer(response)
+
+
+class SigmicEventStream:
+    """The events of one response. See :class:`~sigmic_guard.sigmic.api.EventStream`.
+
+    :param silence: seconds that :meth:`receive` waits for a byte, be it of a heartbeat.
+    """
+
+    def __init__(self, response: aiohttp.ClientResponse, *, silence: float) -> None:
+        self._response = response
+        self._silence = silence
+        self._decoder = SSEDecoder()
+        self._attempt = Attempt()
+        self._attempt.connected = True
+        self._loop = asyncio.get_running_loop()
+        # One timer, armed again when it goes off early: cheaper than one for each chunk.
+        self._timer: asyncio.TimerHandle | None = None
+        #: Since when receive() has been waiting for a byte; None while nobody waits.
+        self._waiting_since: float | None = None
+        self._silent = False
+        self._closed = False
+
+    async def receive(self) -> Sequence[ServerSentEvent]:
+        """Return the next events, at least one; an empty sequence at the stream's clean end.
+
+        To be called by one task at a time. After a cancellation the stream is as it was; after a
+        raise it is closed.
+
+        :raises ConnectionFailed: the stream broke, was silent for too long, or is closed.
+        :raises ProtocolError: one event is larger than 8 MiB.
+        """
+        failure: SigmicGuardError | None = None
+        try:
+            while not self._closed:
+                self._wait_from_now()
+                chunk = await self._response.content.readany()
+                if not chunk:
+                    return ()
+                if events := self._decoder.feed(chunk):
+                    return events
+        except ProtocolError as exc:
+            failure = exc.with_traceback(None)
+        except FOREIGN as exc:
+            failure = self._explain(exc)
+        finally:
+            self._waiting_since = None
+        self._close()
+        raise failure or ConnectionFailed("The event stream is closed.", sent=True)
+
+    async def aclose(self) -> None:
+        """Drop the connection at once; a receive() under way raises. Again does nothing."""
+        self._close()
+
+    def _close(self) -> None:
+        self._closed = True
+        self._response.close()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _explain(self, exc: BaseException) -> SigmicGuardError:
+        if self._silent:
+            return ConnectionFailed(
+                f"The event stream was silent for {self._silence:g} seconds.", sent=True
+            )
+        if self._closed:
+            return ConnectionFailed("The event stream is closed.", sent=True)
+        return translate(exc, self._attempt)
+
+    def _wait_from_now(self) -> None:
+        self._waiting_since = self._loop.time()
+        if self._timer is None:
+            self._timer = self._loop.call_at(self._waiting_since + self._silence, self._on_timer)
+
+    def _on_timer(self) -> None:
+        """Close the stream, which wakes receive(), if it has waited for too long."""
+        self._timer = None
+        if self._waiting_since is None:  # the next receive() arms it again
+            return
+        due = self._waiting_since + self._silence
+        if due > self._loop.time():
+            self._timer = self._loop.call_at(due, self._on_timer)
+        else:
+            self._silent = True
+            self._response.close()

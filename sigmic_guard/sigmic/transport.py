@@ -1,0 +1,225 @@
+"""The one door to the network, and the funnel that no aiohttp exception gets past.
+
+aiohttp's exceptions and frames carry request headers, and so the credential. Hence what is raised
+here is raised outside of any ``except``, with neither cause nor context, and a cancellation passes
+with its traceback cut off at this module.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from contextvars import ContextVar
+from time import perf_counter
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
+
+from sigmic_guard.errors import ConnectionFailed, ProtocolError, SigmicGuardError
+from sigmic_guard.sigmic.responses import Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from aiohttp.client import ClientTimeout
+    from aiohttp.client_reqrep import ClientRequest
+    from aiohttp.connector import Connection
+    from aiohttp.tracing import Trace
+    from yarl import URL
+
+    from sigmic_guard.sigmic.bodies import Body
+    from sigmic_guard.sigmic.credentials import Credential
+
+    #: Method, route, status (or "timeout", "connection", "cancelled"), seconds.
+    OnRequest = Callable[[str, str, str, float], None]
+
+__all__ = ["FOREIGN", "Attempt", "Transport", "read_answer", "translate"]
+
+ReadT = TypeVar("ReadT")
+
+#: Bytes of a JSON body, decompressed.
+MAX_JSON: Final = 16 * 1024 * 1024
+#: Bytes of a refusal: an envelope is small, and a gateway's page is not read on.
+_MAX_REFUSAL: Final = 64 * 1024
+#: Seconds that closing may take where a peer takes no more bytes.
+_MAX_CLOSE: Final = 1.0
+# Shorter than the 5 s after which common servers hang up on an idle connection: what is sent into a
+# hang-up is lost, and nobody can tell whether it was obeyed.
+_KEEP_ALIVE: Final = 4.0
+
+#: What aiohttp and the layers below it raise. Anything else is a bug, and shall be seen.
+#: ValueError: InvalidURL, certificate and IDNA errors; RuntimeError: a closed session.
+FOREIGN: Final = (
+    aiohttp.ClientError,
+    aiohttp.EofStream,
+    HttpProcessingError,
+    OSError,
+    EOFError,
+    ValueError,
+    RuntimeError,
+)
+
+
+class Attempt:
+    """One call on its way, and how far it provably got: that is what a failure means."""
+
+    __slots__ = ("body", "connected")
+
+    def __init__(self, body: Body | None = None) -> None:
+        self.body = body
+        #: Whether a connection was ever had. While not, not a byte of the request has left.
+        self.connected = False
+
+
+_UNFINISHED: Final = frozenset({"cancelled", "connection", "timeout"})
+_ATTEMPT: Final[ContextVar[Attempt]] = ContextVar("sigmic_guard_attempt")
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Tells the attempt when it is given a connection: TLS shaken, out of the pool's queue."""
+
+    async def connect(
+        self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout
+    ) -> Connection:
+        connection = await super().connect(req, traces, timeout)
+        _ATTEMPT.get().connected = True
+        return connection
+
+
+def translate(exc: BaseException, attempt: Attempt) -> SigmicGuardError:
+    """Return the error that a foreign exception means to a user. It does not hold the exception."""
+    if isinstance(exc, SigmicGuardError):
+        return exc
+    if attempt.body is not None and attempt.body.failed_file is not None:
+        name = attempt.body.failed_file.name
+        return ConnectionFailed(
+            f"The file {name!r} changed or vanished while it was being sent.", sent=True
+        )
+    kind = type(exc).__name__
+    if not attempt.connected:
+        return ConnectionFailed(f"No connection to the API could be made ({kind}).", sent=False)
+    if isinstance(exc, (HttpProcessingError, aiohttp.ClientResponseError)):
+        return ProtocolError(f"The API's answer is no readable HTTP ({kind}).")
+    return ConnectionFailed(
+        f"The connection broke before the answer was complete ({kind}).", sent=True
+    )
+
+
+class Transport:
+    """A session with its connections. It belongs to the event loop of its first request.
+
+    :param connections: how many there may be at once; 0 for no limit. Further calls wait, within
+        their time-outs.
+    :param on_request: called with method, route, status and seconds after each call.
+    """
+
+    def __init__(
+        self,
+        credential: Credential,
+        *,
+        connections: int,
+        accept_encoding: str,
+        on_request: OnRequest | None = None,
+    ) -> None:
+        self._credential = credential
+        self._connections = connections
+        self._accept_encoding = accept_encoding
+        self._on_request = on_request
+        self._session: aiohttp.ClientSession | None = None
+        self._closed = False
+
+    async def call(
+        self,
+        method: str,
+        route: str,
+        url: URL,
+        *,
+        timeout: float,
+        read: Callable[[aiohttp.ClientResponse], Awaitable[ReadT]],
+        body: Body | None = None,
+    ) -> ReadT:
+        """Send a request, and return what ``read`` makes of the response, whatever its status.
+
+        :param route: the path with placeholders, for ``on_request``.
+        :param timeout: seconds for all of it, ``read`` included.
+        :raises ConnectionFailed: no complete answer came. The connection is dropped.
+        :raises ProtocolError: what came was not HTTP. The connection is dropped.
+        """
+        if self._closed:
+            raise ConnectionFailed("The client is closed.", sent=False)
+        attempt = Attempt(body)
+        outcome = "cancelled"
+        response: aiohttp.ClientResponse | None = None
+        failure: SigmicGuardError
+        scope = asyncio.timeout(timeout)
+        token = _ATTEMPT.set(attempt)
+        started = perf_counter() if self._on_request else 0.0
+        try:
+            async with scope:
+                response = await self._send(method, url, body)
+                result = await read(response)
+        except FOREIGN as exc:
+            if scope.expired() and isinstance(exc, TimeoutError):
+                outcome = "timeout"
+                failure = _too_slow(timeout, attempt)
+            else:
+                outcome = "connection"
+                failure = translate(exc, attempt)
+        except asyncio.CancelledError as exc:
+            # Unchanged, but for the frames below: they hold the request.
+            raise exc.with_traceback(None)  # noqa: B904
+        else:
+            outcome = str(response.status)
+            return result
+        finally:
+            _ATTEMPT.reset(token)
+            if outcome in _UNFINISHED and response is not None:
+                response.close()
+            if self._on_request:
+                self._on_request(method, route, outcome, perf_counter() - started)
+        raise failure
+
+    async def _send(self, method: str, url: URL, body: Body | None) -> aiohttp.ClientResponse:
+        """Return the response once its head is there. Redirects are not followed."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=_Connector(limit=self._connections, keepalive_timeout=_KEEP_ALIVE),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers=self._credential.headers | {"Accept-Encoding": self._accept_encoding},
+                timeout=aiohttp.ClientTimeout(total=None),
+                trust_env=False,
+            )
+        return await self._session.request(method, url, data=body, allow_redirects=False)
+
+    async def aclose(self) -> None:
+        """Close every connection, within a second. Calls under way fail; so does any later one."""
+        self._closed = True
+        session, self._session = self._session, None
+        if session is not None:
+            # A peer that takes no bytes would keep it waiting.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_MAX_CLOSE):
+                    await session.close()
+
+
+async def read_answer(response: aiohttp.ClientResponse) -> Answer:
+    """Read a response to its end, or as far as it makes sense."""
+    limit = MAX_JSON if 200 <= response.status < 300 else _MAX_REFUSAL
+    retry_after = response.headers.get("Retry-After")
+    chunks = []
+    size = 0
+    while chunk := await response.content.readany():
+        size += len(chunk)
+        if size > limit:
+            response.close()
+            return Answer(response.status, None, retry_after)
+        chunks.append(chunk)
+    return Answer(response.status, b"".join(chunks), retry_after)
+
+
+def _too_slow(timeout: float, attempt: Attempt) -> ConnectionFailed:
+    what = "answer" if attempt.connected else "connection"
+    return ConnectionFailed(
+        f"There was no {what} within {timeout:g} seconds.", sent=attempt.connected
+    )

@@ -1,0 +1,80 @@
+"""Where requests go: the base URL, and ids as single path segments of it."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Final
+from urllib.parse import quote
+
+from yarl import URL
+
+from sigmic_guard.errors import ConfigurationError
+
+__all__ = ["DEFAULT_BASE_URL", "check_base_url", "is_id", "task_url"]
+
+DEFAULT_BASE_URL: Final = "https://api.sigmic.ai"
+#: Where the base URL comes from when none is given.
+ENVIRONMENT_VARIABLE: Final = "SIGMIC_BASE_URL"
+
+_UNFIT: Final = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029?#]")
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
+
+def check_base_url(value: str | None) -> str:
+    """Return the base URL without a trailing slash; ``None`` means the environment's, or the public one.
+
+    A path is kept, as a prefix of every path of the API.
+
+    :raises ConfigurationError: it is not http(s), has no host, or holds what does not belong there.
+        The message does not hold the value, for that may hold a password.
+    """
+    try:
+        if value is None:
+            value = os.environ.get(ENVIRONMENT_VARIABLE) or DEFAULT_BASE_URL
+        url = _parse(value)
+    finally:
+        del value
+    if url is None:
+        raise ConfigurationError(
+            "The base URL must be http(s)://host[:port][/path], without user, password, query, "
+            "fragment or white space."
+        )
+    return url
+
+
+def _parse(value: object) -> str | None:
+    if not isinstance(value, str) or _UNFIT.search(value) or _SURROGATE.search(value):
+        return None
+    try:
+        url = URL(value)
+    except ValueError:
+        return None
+    if url.scheme not in {"http", "https"} or not url.raw_host or "@" in url.raw_authority:
+        return None
+    return str(url).rstrip("/")
+
+
+def is_text(value: object) -> bool:
+    """Whether this is a string that has a UTF-8 form: one without lone surrogates."""
+    return isinstance(value, str) and not _SURROGATE.search(value)
+
+
+def is_id(value: object) -> bool:
+    """Whether this can be an id: text that stands as one path segment for nothing but itself."""
+    return is_text(value) and value not in {"", ".", ".."}
+
+
+def task_url(base_url: str, *segments: str) -> URL:
+    """Return the URL of the tasks, or of what the segments lead to, each encoded as one segment.
+
+    :raises ConfigurationError: a segment can be no id, see :func:`is_id`.
+    """
+    for segment in segments:
+        if not is_id(segment):
+            raise ConfigurationError(
+                f"{ascii(segment)[:80]} is no id: it must be text, and not empty, '.' or '..'."
+            )
+    path = "/".join(["/api/v1/tasks", *(quote(segment, safe="") for segment in segments)])
+    # Encoded: yarl must not undo %2F and the like.
+    return URL(base_url + path, encoded=True)
