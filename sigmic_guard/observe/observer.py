@@ -36,7 +36,7 @@ class Observer(Protocol):
         """Observe a DELETE that was answered 2xx."""
 
     def cancellation_ended(self, record: Record, result: CancelResult, seconds: float) -> None:
-        """Observe what came of a cancellation; once per cancelled task, or again after UNCONFIRMED."""
+        """Observe what came of a cancellation: once per task, or again after UNCONFIRMED."""
 
     def request_answered(self, method: str, route: str, status: str, seconds: float) -> None:
         """Observe one HTTP request; ``route`` is a template, never a path with an id."""

@@ -1,0 +1,316 @@
+"""What operators see in Prometheus: :class:`Metrics`.
+
+**The sum.** started = finished + live holds after every change, and so in every scrape that shares
+a thread with the supervisor. A scrape from another thread can fall between two updates of one
+change, so the updates have an order: a task enters its next series before it leaves its last one,
+and the series are exposed started first, then live in the order of a task's life, then finished.
+Such a scrape may therefore see a moving task twice, but misses none.
+
+**The bound.** No label takes a value that this module has not checked: no id, no message, no key.
+"""
+
+from __future__ import annotations
+
+import re
+from threading import Lock
+from typing import TYPE_CHECKING, Final, Self
+from weakref import WeakKeyDictionary
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from sigmic_guard.lifecycle import CancelReason, Outcome, State, outcome_of
+from sigmic_guard.lifecycle.states import ENDED
+from sigmic_guard.observe.observer import CancelResult
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.metrics import MetricWrapperBase
+
+    from sigmic_guard.lifecycle import Change, Record
+
+#: What stands for a value that is not to be a label.
+OTHER: Final = "other"
+
+#: What a ``reason`` label says where there is none.
+NO_REASON: Final = "none"
+
+_WORDS: Final = frozenset({"timeout", "connection", "protocol"})
+_METHODS: Final = frozenset({"GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS"})
+#: Segments are short words or ``{names}``; a UUID is neither.
+_TEMPLATE: Final = re.compile(r"(?:/(?:[a-z_][a-z0-9_-]{0,23}|\{[a-z_]{1,24}\})){1,12}")
+_MOST_REQUEST_SERIES: Final = 256
+
+#: Where a task lives that has not finished; in the order of its life, see "The sum".
+_LIVE: Final = (
+    State.INTENT,
+    State.CREATING,
+    State.UNKNOWN,
+    State.RUNNING,
+    State.CANCELLING,
+    State.UNCONFIRMED,
+    State.COMPLETED,
+)
+
+_INSTANT: Final = (
+    1e-5,
+    1e-4,
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1,
+    5,
+)
+_REQUEST: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_DRAIN: Final = (0.1, 0.25, 0.5, 1, 2, 4, 6, 8, 9, 10, 15, 30, 60, 120)
+_TASK: Final = (1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 14400)
+
+
+class Metrics:
+    """An observer that counts in a Prometheus registry; get it with :meth:`on`.
+
+    Gauges move by steps and are never set, so that any number of supervisors can share one.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """:raises ValueError: ``registry`` has one of these series already."""
+        # Registered in this order; "The sum" needs it.
+        self._started = Counter(
+            "sigmic_guard_tasks_started_total",
+            "Tasks that were begun or adopted; always the sum of the finished and the live ones.",
+            registry=None,
+        )
+        live = Gauge(
+            "sigmic_guard_tasks_live",
+            "Tasks that have not finished, by what may be believed about the remote side; "
+            "unconfirmed ones may still run and cost money.",
+            ["state"],
+            registry=None,
+            multiprocess_mode="livesum",
+        )
+        finished = Counter(
+            "sigmic_guard_tasks_finished_total",
+            "Tasks that finished, by how they ended and what they were cancelled for, or none.",
+            ["outcome", "reason"],
+            registry=None,
+        )
+        duration = Histogram(
+            "sigmic_guard_task_duration_seconds",
+            "Seconds from the beginning of a task to its end, by how it ended.",
+            ["outcome"],
+            registry=None,
+            buckets=_TASK,
+        )
+        cancellations = Counter(
+            "sigmic_guard_cancellations_total",
+            "Cancellations, by what came of them; an unconfirmed one can count again later.",
+            ["result"],
+            registry=None,
+        )
+        self._deletes = Counter(
+            "sigmic_guard_cancel_attempts_total",
+            "DELETE requests, by their HTTP status, or timeout, connection or protocol.",
+            ["status"],
+            registry=None,
+        )
+        self._acknowledge = Histogram(
+            "sigmic_guard_cancel_acknowledge_seconds",
+            "Seconds from asking for a cancellation to the answer 2xx.",
+            registry=None,
+            buckets=_REQUEST,
+        )
+        self._confirm = Histogram(
+            "sigmic_guard_cancel_confirm_seconds",
+            "Seconds from asking for a cancellation to seeing a terminal status.",
+            registry=None,
+            buckets=_REQUEST,
+        )
+        self._shutdown = Histogram(
+            "sigmic_guard_shutdown_seconds",
+            "Seconds that the drain of a supervisor took.",
+            registry=None,
+            buckets=_DRAIN,
+        )
+        self._requests = Histogram(
+            "sigmic_guard_http_request_seconds",
+            "Seconds that HTTP requests to the API took, by method, route template and status.",
+            ["method", "route", "status"],
+            registry=None,
+            buckets=_REQUEST,
+        )
+        self._commit = Histogram(
+            "sigmic_guard_ledger_commit_seconds",
+            "Seconds that committed ledger transactions took.",
+            registry=None,
+            buckets=_INSTANT,
+        )
+        _register(
+            registry,
+            self._started,
+            live,
+            finished,
+            duration,
+            cancellations,
+            self._deletes,
+            self._acknowledge,
+            self._confirm,
+            self._shutdown,
+            self._requests,
+            self._commit,
+        )
+        # Children are kept: `labels()` costs three times what `inc()` does. Their values are
+        # enumerated here, so that every series exists, at zero, before its first event.
+        self._live = {state: live.labels(state.value) for state in _LIVE}
+        self._finished = {
+            (outcome, reason): finished.labels(outcome.value, reason.value if reason else NO_REASON)
+            for outcome, reason in _endings()
+        }
+        self._duration = {outcome: duration.labels(outcome.value) for outcome in Outcome}
+        self._cancellations = {
+            result: cancellations.labels(result.value) for result in CancelResult
+        }
+        self._attempts: dict[str, Counter] = {}
+        self._routes: dict[tuple[str, str, str], Histogram] = {}
+
+    @classmethod
+    def on(cls, registry: CollectorRegistry) -> Self:
+        """Return the one instance of ``registry``, made at the first call.
+
+        :raises ValueError: somebody else registered a series of the same name.
+        """
+        with _making:
+            metrics = _made.get(registry)
+            if not isinstance(metrics, cls):
+                _made[registry] = metrics = cls(registry)
+            return metrics
+
+    def task_changed(self, change: Change) -> None:
+        """Move the task between the series."""
+        before, after, _ = change
+        was = before.state if before is not None and before.finished_at is None else None
+        if after.finished_at is None:
+            now = after.state
+            if now is was:
+                return
+            self._live[now].inc()
+            if was is None:
+                self._started.inc()
+            else:
+                self._live[was].dec()
+        elif was is not None or before is None:
+            self._finish(after, was)
+
+    def _finish(self, record: Record, was: State | None) -> None:
+        """Count an end; ``was`` is ``None`` for a record that is born finished."""
+        outcome, finished_at = record.outcome, record.finished_at
+        if outcome is None or finished_at is None:  # no step leads here
+            return
+        self._finished[outcome, record.reason].inc()
+        if was is None:
+            self._started.inc()
+        else:
+            self._live[was].dec()
+        # The wall clock may have been set back meanwhile, and a sum of seconds must not fall.
+        self._duration[outcome].observe(max(0.0, finished_at - record.created_at))
+
+    def delete_answered(self, record: Record, status: str) -> None:
+        """Count one DELETE."""
+        del record
+        child = self._attempts.get(status)
+        if child is None:
+            label = _status(status)
+            child = self._attempts.setdefault(label, self._deletes.labels(label))
+        child.inc()
+
+    def cancellation_acknowledged(self, record: Record, seconds: float) -> None:
+        """Time the answer."""
+        del record
+        self._acknowledge.observe(seconds)
+
+    def cancellation_ended(self, record: Record, result: CancelResult, seconds: float) -> None:
+        """Count what came of it, and time the proof."""
+        del record
+        self._cancellations[result].inc()
+        if result is CancelResult.CONFIRMED:
+            self._confirm.observe(seconds)
+
+    def request_answered(self, method: str, route: str, status: str, seconds: float) -> None:
+        """Time one HTTP request."""
+        child = self._routes.get((method, route, status))
+        if child is None:
+            child = self._request_child(method, route, status)
+        child.observe(seconds)
+
+    def _request_child(self, method: str, route: str, status: str) -> Histogram:
+        """Return the child for these values, or for ``other`` where they are no labels."""
+        key = (
+            method if method in _METHODS else OTHER,
+            route if _TEMPLATE.fullmatch(route) else OTHER,
+            _status(status),
+        )
+        if key not in self._routes and len(self._routes) >= _MOST_REQUEST_SERIES:
+            key = (OTHER, OTHER, OTHER)
+        return self._routes.setdefault(key, self._requests.labels(*key))
+
+    def ledger_committed(self, rows: int, seconds: float) -> None:
+        """Time one transaction."""
+        del rows
+        self._commit.observe(seconds)
+
+    def ledger_failed(self, rows: int, error: BaseException) -> None:
+        """Nothing is counted; :class:`~sigmic_guard.observe.Logs` tells it."""
+
+    def worker_failed(self, worker: str, error: BaseException) -> None:
+        """Nothing is counted; :class:`~sigmic_guard.observe.Logs` tells it."""
+
+    def shutdown_begun(self, live: int, grace: float) -> None:
+        """Nothing is counted; :class:`~sigmic_guard.observe.Logs` tells it."""
+
+    def shutdown_finished(self, unproven: int, seconds: float) -> None:
+        """Time the drain."""
+        del unproven
+        self._shutdown.observe(seconds)
+
+
+_made: Final[WeakKeyDictionary[CollectorRegistry, Metrics]] = WeakKeyDictionary()
+_making: Final = Lock()
+
+
+def _register(registry: CollectorRegistry, *series: MetricWrapperBase) -> None:
+    """Register all of them, or none."""
+    done: list[MetricWrapperBase] = []
+    try:
+        for one in series:
+            registry.register(one)
+            done.append(one)
+    except ValueError:
+        for one in done:
+            registry.unregister(one)
+        raise
+
+
+def _endings() -> Iterator[tuple[Outcome, CancelReason | None]]:
+    """Yield every pair that a finished record can have, each once."""
+    pairs = {
+        (outcome_of(state, reason), reason): None
+        for state in sorted(ENDED)
+        for reason in (None, *CancelReason)
+        if (state, reason) != (State.CANCELLED, None)  # the funnel makes it `remote`
+    }
+    for outcome, reason in pairs:
+        if outcome is not None and (outcome is not Outcome.DETACHED or reason is None):
+            yield outcome, reason
+
+
+def _status(status: str) -> str:
+    """Return ``status`` if it is one: a word that we know or a number that HTTP knows."""
+    number = len(status) == 3 and status.isascii() and status.isdigit() and status[0] in "12345"
+    return status if number or status in _WORDS else OTHER

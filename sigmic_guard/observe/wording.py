@@ -1,0 +1,50 @@
+"""What may be said in a log about an id, a text or an exception: :func:`clean` and its kin."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from sigmic_guard.errors import SigmicGuardError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+_MOST: Final = 200
+#: What looks like a credential: our API keys, what follows Bearer or Basic, a URL's user info.
+_SECRETS: Final = re.compile(
+    r"sigmic_(?!guard\b)[^\s'\"]+|(?i:(?<=bearer )|(?<=basic ))[^\s'\"]+|(?<=://)[^\s/'\"@]+(?=@)"
+)
+
+
+def clean(text: str, most: int = _MOST) -> str:
+    """Return ``text`` without control characters and no longer than ``most``."""
+    if len(text) > most:
+        text = text[: most - 1] + "…"
+    return text if text.isprintable() else repr(text)[1:-1]
+
+
+def redacted(text: str) -> str:
+    """Return ``text`` cleaned, with stars where something looks like a credential."""
+    return clean(_SECRETS.sub("***", text))
+
+
+def described(error: BaseException) -> str:
+    """Say what ``error`` is: its message too if it is ours, else only its type."""
+    name = type(error).__qualname__
+    return f"{name}: {redacted(str(error))}" if isinstance(error, SigmicGuardError) else name
+
+
+def whereabouts(error: BaseException) -> str:
+    """Say what ``error`` is and where it was raised, and leave out what it says."""
+    name, last = type(error).__qualname__, _last(error.__traceback__)
+    if last is None:
+        return name
+    code = last.tb_frame.f_code
+    return f"{name} at {code.co_filename}:{last.tb_lineno} in {code.co_qualname}"
+
+
+def _last(traceback: TracebackType | None) -> TracebackType | None:
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return traceback
