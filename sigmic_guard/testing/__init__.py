@@ -1,0 +1,24 @@
+"""Tools for the tests of code that uses ``sigmic_guard``, and for this library's own.
+
+- :class:`FakeSigmic`, the remote system in memory, with its faults and gates.
+- :mod:`sigmic_guard.testing.plugin`, pytest fixtures.
+- :mod:`sigmic_guard.testing.ledger_suite`, the conformance suite for ledgers.
+"""
+
+from sigmic_guard.testing.fake_api import FakeSigmic
+from sigmic_guard.testing.fake_faults import HANG, LIE, LOST, Answer, Call, Gate, Reaction
+from sigmic_guard.testing.fake_stream import FakeStream
+from sigmic_guard.testing.fake_task import FakeTask
+
+__all__ = [
+    "HANG",
+    "LIE",
+    "LOST",
+    "Answer",
+    "Call",
+    "FakeSigmic",
+    "FakeStream",
+    "FakeTask",
+    "Gate",
+    "Reaction",
+]
