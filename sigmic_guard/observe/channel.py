@@ -50,12 +50,13 @@ class Channel:
             getattr(self._logger, _NAMES[level])(event, **fields)
 
     def _bind(self) -> None:
-        self._configured = structlog.is_configured()
-        if self._configured:
+        if structlog.is_configured():
             bound = structlog.get_logger(self._name).bind()
             # An AsyncBoundLogger's methods are coroutines; this is what they call.
-            self._logger = getattr(bound, "sync_bl", bound)
+            wraps = isinstance(bound, structlog.stdlib.AsyncBoundLogger)
+            self._logger = bound.sync_bl if wraps else bound
             self._open = _question(self._logger)
+            self._configured = True
         elif self._logger is None:
             target = logging.getLogger(self._name)
             self._logger = structlog.wrap_logger(
@@ -66,12 +67,13 @@ class Channel:
 
 def _question(logger: Any) -> Callable[[int], bool]:
     """Return how ``logger`` is asked whether a level is on; those that do not know it say yes."""
-    question: Callable[[int], bool] | None = getattr(logger, "is_enabled_for", None)
+    # Asked of the class: some loggers make up a method for whatever name they are asked for.
+    if not hasattr(type(logger), "is_enabled_for"):
+        return _always
+    question: Callable[[int], bool] = logger.is_enabled_for
     try:
-        if question is None:
-            return _always
         question(logging.ERROR)
-    except Exception:  # noqa: BLE001 - such as a stdlib.BoundLogger that wraps something else
+    except AttributeError:  # a stdlib.BoundLogger around a logger that is not of the stdlib
         return _always
     return question
 

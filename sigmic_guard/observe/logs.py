@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Any, Final
 from sigmic_guard.lifecycle import State
 from sigmic_guard.lifecycle.states import NAMELESS
 from sigmic_guard.observe.channel import Channel
-from sigmic_guard.observe.wording import clean, described, redacted, whereabouts
+from sigmic_guard.observe.wording import clean, described, whereabouts
 
 if TYPE_CHECKING:
     from sigmic_guard.lifecycle import Change, Record
     from sigmic_guard.observe.observer import CancelResult
 
-_NOTED: Final = frozenset({State.UNKNOWN, State.NEVER_CREATED, State.UNCONFIRMED})
+#: Nothing exists yet, as far as anybody knows.
+_SILENT: Final = frozenset({State.INTENT, State.CREATING})
+_IN_DOUBT: Final = frozenset({State.UNKNOWN, State.NEVER_CREATED, State.UNCONFIRMED})
 _STILL_RUNS: Final = "the remote task may still run and cost money; look for it and end it"
 
 
@@ -41,30 +43,27 @@ class Logs:
         if before is not None and before.state is state:
             if before.finished_at == after.finished_at:
                 return
-        elif state in _NOTED:
-            self._note(after)
+        elif state in _SILENT:
             return
-        elif (before is None or before.state in NAMELESS) and state not in NAMELESS:
+        elif state in _IN_DOUBT:
+            self._doubt(after)
+            return
+        elif before is None or before.state in NAMELESS:
             self._tell(INFO, "task.started", after)
         if state is State.CANCELLING:
             self._tell(INFO, "task.cancelling", after)
         elif after.finished_at is not None:
-            self._tell(
-                INFO,
-                "task.finished",
-                after,
-                seconds=_rounded(max(0.0, after.finished_at - after.created_at)),
-            )
+            self._tell(INFO, "task.finished", after)
 
-    def _note(self, after: Record) -> None:
+    def _doubt(self, after: Record) -> None:
         """Tell of a state that somebody may have to act upon."""
         if after.state is State.UNKNOWN:
-            self._tell(WARNING, "task.unknown", after, error=_error(after))
+            self._tell(WARNING, "task.unknown", after)
         elif after.state is State.UNCONFIRMED:
-            self._tell(ERROR, "task.unconfirmed", after, error=_error(after), hint=_STILL_RUNS)
+            self._tell(ERROR, "task.unconfirmed", after, hint=_STILL_RUNS)
         else:
             level = WARNING if after.reason is None else INFO  # refused, or withdrawn
-            self._tell(level, "task.never_created", after, error=_error(after))
+            self._tell(level, "task.never_created", after)
 
     def delete_answered(self, record: Record, status: str) -> None:
         """Tell of a DELETE that proved nothing."""
@@ -75,11 +74,11 @@ class Logs:
 
     def cancellation_acknowledged(self, record: Record, seconds: float) -> None:
         """Tell that the API took it."""
-        self._tell(DEBUG, "cancel.acknowledged", record, seconds=_rounded(seconds))
+        self._tell(DEBUG, "cancel.acknowledged", record, seconds)
 
     def cancellation_ended(self, record: Record, result: CancelResult, seconds: float) -> None:
         """Tell what came of it."""
-        self._tell(DEBUG, "cancel.ended", record, result=result.value, seconds=_rounded(seconds))
+        self._tell(DEBUG, "cancel.ended", record, seconds, result=result.value)
 
     def request_answered(self, method: str, route: str, status: str, seconds: float) -> None:
         """Say nothing: :class:`~sigmic_guard.observe.Metrics` counts it."""
@@ -107,27 +106,29 @@ class Logs:
             fields["hint"] = "these remote tasks may still run and cost money; see task.unconfirmed"
         self._channel.write(ERROR if unproven else INFO, "shutdown.finished", fields)
 
-    def _tell(self, level: int, event: str, record: Record, **more: Any) -> None:
-        """Write one line about a task: the allow-list, and what is worth having of ``more``."""
+    def _tell(
+        self, level: int, event: str, record: Record, seconds: float | None = None, **more: str
+    ) -> None:
+        """Write one line about a task, if its level is on: this is the allow-list."""
         if not self._channel.open(level):
             return
-        outcome, task_id = record.outcome, record.remote_id
-        fields: dict[str, Any] = {
-            "task_id": clean(task_id) if task_id is not None else None,
+        outcome, reason, ended = record.outcome, record.reason, record.finished_at
+        if seconds is None and ended is not None:
+            seconds = max(0.0, ended - record.created_at)
+        fields = {
+            "task_id": record.remote_id and clean(record.remote_id),
             "intent_id": clean(record.intent_id[:8]),
             "namespace": clean(record.namespace),
             "state": record.state.value,
-            "outcome": outcome.value if outcome is not None else None,
-            "reason": record.reason.value if record.reason is not None else None,
+            "outcome": outcome and outcome.value,
+            "reason": reason and reason.value,
             "attempts": record.attempts or None,
+            "seconds": seconds if seconds is None else _rounded(seconds),
+            "last_error": record.last_error and clean(record.last_error),
             **more,
         }
         told = {name: value for name, value in fields.items() if value is not None}
         self._channel.write(level, event, told)
-
-
-def _error(record: Record) -> str | None:
-    return redacted(record.last_error) if record.last_error is not None else None
 
 
 def _rounded(seconds: float) -> float:

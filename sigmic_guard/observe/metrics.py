@@ -36,10 +36,13 @@ OTHER: Final = "other"
 #: What a ``reason`` label says where there is none.
 NO_REASON: Final = "none"
 
-_WORDS: Final = frozenset({"timeout", "connection", "protocol"})
+#: What stands where a status would, if no answer came.
+_NO_ANSWER: Final = frozenset({"timeout", "connection", "protocol", "cancelled"})
 _METHODS: Final = frozenset({"GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS"})
-#: Segments are short words or ``{names}``; a UUID is neither.
-_TEMPLATE: Final = re.compile(r"(?:/(?:[a-z_][a-z0-9_-]{0,23}|\{[a-z_]{1,24}\})){1,12}")
+#: Routes are made of these words and of ``{names}``: an id is neither.
+_TEMPLATE: Final = re.compile(
+    r"(?:/(?:api|v[0-9]|tasks|stream|messages|tools|approve|\{[A-Za-z_]{1,24}\})){1,12}"
+)
 _MOST_REQUEST_SERIES: Final = 256
 
 #: Where a task lives that has not finished; in the order of its life, see "The sum".
@@ -218,7 +221,8 @@ class Metrics:
             self._started.inc()
         else:
             self._live[was].dec()
-        # The wall clock may have been set back meanwhile, and a sum of seconds must not fall.
+        # The wall clock may have been set back meanwhile, and a sum of seconds must not fall. The
+        # same goes for the times of cancellations.
         self._duration[outcome].observe(max(0.0, finished_at - record.created_at))
 
     def delete_answered(self, record: Record, status: str) -> None:
@@ -233,14 +237,14 @@ class Metrics:
     def cancellation_acknowledged(self, record: Record, seconds: float) -> None:
         """Time the answer."""
         del record
-        self._acknowledge.observe(seconds)
+        self._acknowledge.observe(max(0.0, seconds))
 
     def cancellation_ended(self, record: Record, result: CancelResult, seconds: float) -> None:
         """Count what came of it, and time the proof."""
         del record
         self._cancellations[result].inc()
         if result is CancelResult.CONFIRMED:
-            self._confirm.observe(seconds)
+            self._confirm.observe(max(0.0, seconds))
 
     def request_answered(self, method: str, route: str, status: str, seconds: float) -> None:
         """Time one HTTP request."""
@@ -313,4 +317,4 @@ def _endings() -> Iterator[tuple[Outcome, CancelReason | None]]:
 def _status(status: str) -> str:
     """Return ``status`` if it is one: a word that we know or a number that HTTP knows."""
     number = len(status) == 3 and status.isascii() and status.isdigit() and status[0] in "12345"
-    return status if number or status in _WORDS else OTHER
+    return status if number or status in _NO_ANSWER else OTHER

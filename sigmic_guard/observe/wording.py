@@ -1,4 +1,4 @@
-"""What may be said in a log about an id, a text or an exception: :func:`clean` and its kin."""
+"""What may be said in a log about a text or an exception."""
 
 from __future__ import annotations
 
@@ -17,22 +17,18 @@ _SECRETS: Final = re.compile(
 )
 
 
-def clean(text: str, most: int = _MOST) -> str:
-    """Return ``text`` without control characters and no longer than ``most``."""
-    if len(text) > most:
-        text = text[: most - 1] + "…"
+def clean(text: str) -> str:
+    """Return ``text`` fit for one line: stars for credentials, escapes, and an end in sight."""
+    text = _SECRETS.sub("***", text)
+    if len(text) > _MOST:
+        text = text[: _MOST - 1] + "…"
     return text if text.isprintable() else repr(text)[1:-1]
-
-
-def redacted(text: str) -> str:
-    """Return ``text`` cleaned, with stars where something looks like a credential."""
-    return clean(_SECRETS.sub("***", text))
 
 
 def described(error: BaseException) -> str:
     """Say what ``error`` is: its message too if it is ours, else only its type."""
     name = type(error).__qualname__
-    return f"{name}: {redacted(str(error))}" if isinstance(error, SigmicGuardError) else name
+    return f"{name}: {clean(str(error))}" if isinstance(error, SigmicGuardError) else name
 
 
 def whereabouts(error: BaseException) -> str:
