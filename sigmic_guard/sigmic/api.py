@@ -30,8 +30,8 @@ class EventStream(Protocol):
         :raises ProtocolError: one event is larger than 8 MiB.
         """
 
-    async def aclose(self) -> None:
-        """Drop the connection; calling it again does nothing."""
+    def close(self) -> None:
+        """Drop the connection at once; a ``receive`` under way raises. Again does nothing."""
 
 
 class TaskApi(Protocol):

@@ -123,7 +123,9 @@ class SigmicClient:
         )
 
     def __repr__(self) -> str:
-        return f"SigmicClient({self._base_url!r}, {self._credential!r})"
+        # A traceback with locals asks for it also where __init__ raised.
+        fields = vars(self)
+        return f"SigmicClient({fields.get('_base_url')!r}, {fields.get('_credential')!r})"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("A SigmicClient cannot be pickled or copied: it holds connections.")

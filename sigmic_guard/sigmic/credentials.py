@@ -42,6 +42,8 @@ class Credential:
     __slots__ = ("_value", "fingerprint")
 
     def __init__(self, value: str | None = None) -> None:
+        #: Twelve hexadecimal digits that tell one credential from another.
+        self.fingerprint = ""
         try:
             if value is None:
                 value = os.environ.get(ENVIRONMENT_VARIABLE, "")
@@ -49,7 +51,6 @@ class Credential:
             if not problem:
                 self._value = _HeaderValue(value)
                 digest = hashlib.sha256(b"sigmic_guard credential\0" + value.encode())
-                #: Twelve hexadecimal digits that tell one credential from another.
                 self.fingerprint = digest.hexdigest()[:12]
         finally:
             del value

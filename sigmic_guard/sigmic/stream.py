@@ -72,14 +72,15 @@ class SigmicEventStream:
             failure = self._explain(exc)
         finally:
             self._waiting_since = None
-        self._close()
+        self.close()
         raise failure or ConnectionFailed("The event stream is closed.", sent=True)
 
     async def aclose(self) -> None:
-        """Drop the connection at once; a receive() under way raises. Again does nothing."""
-        self._close()
+        """Drop the connection: the same as :meth:`close`, for ``aclosing`` and its like."""
+        self.close()
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Drop the connection at once; a receive() under way raises. Again does nothing."""
         self._closed = True
         self._response.close()
         if self._timer is not None:

@@ -22,7 +22,7 @@ _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 def check_base_url(value: str | None) -> str:
-    """Return the base URL without a trailing slash; ``None`` means the environment's, or the public one.
+    """Return the base URL without a trailing slash; ``None`` asks the environment first.
 
     A path is kept, as a prefix of every path of the API.
 
