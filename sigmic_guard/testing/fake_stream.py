@@ -47,19 +47,20 @@ class FakeStream:
         self._silence = silence
         self._reaction = reaction
         self._on_close = closed
-        self._closed = False
-        self._broken: ConnectionFailed | None = None
+        #: Why nothing can be received any more.
+        self._broken: str | None = None
 
     async def receive(self) -> Sequence[ServerSentEvent]:
-        """Return the next events; an empty sequence at the end, and after :meth:`aclose`."""
+        """Return the next events; an empty sequence at the end.
+
+        After a cancellation the stream is as it was; after a raise it is closed.
+
+        :raises ConnectionFailed: the stream broke, was silent for too long, or is closed.
+        """
         await checkpoint()
-        if not self._closed and self._broken is None:
+        if self._broken is None:
             await self._react()
-        while True:
-            if self._broken is not None:
-                raise self._broken
-            if self._closed:
-                return ()
+        while self._broken is None:
             due = self._due()
             events, self._head = self._head, []
             steps = self._turn.behind[self._read :]
@@ -68,6 +69,7 @@ class FakeStream:
             if events or self._turn.over:
                 return events
             await self.task.changed.wait(due)
+        raise ConnectionFailed(self._broken, sent=True)
 
     def _due(self) -> float:
         """Bring the task up to date, and return the seconds until its next step."""
@@ -79,26 +81,29 @@ class FakeStream:
             try:
                 reaction = await self._reaction()
             except Exception:
-                await self.aclose()
+                self.close()
                 raise
             if reaction is HANG:
                 await anyio.sleep_forever()
             if isinstance(reaction, int | float):
                 await anyio.sleep(reaction)
             return
-        self.snap(f"the stream stayed silent for {self._silence:g} s")
+        self.snap(f"the stream was silent for {self._silence:g} s")
 
     def snap(self, message: str) -> None:
         """Break the stream: whoever receives gets a :class:`ConnectionFailed`."""
-        self._broken = ConnectionFailed(message, sent=True)
+        if self._broken is None:
+            self._broken = message
         self._on_close(self)
         self.task.changed.fire()
 
+    def close(self) -> None:
+        """Drop the connection; a :meth:`receive` under way raises."""
+        self.snap("the stream is closed")
+
     async def aclose(self) -> None:
-        """Drop the connection."""
-        self._closed = True
-        self._on_close(self)
-        self.task.changed.fire()
+        """Drop the connection: the same as :meth:`close`, for ``aclosing`` and its like."""
+        self.close()
 
 
 def sse(event: str, data: Mapping[str, Any]) -> ServerSentEvent:

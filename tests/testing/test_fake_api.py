@@ -41,7 +41,7 @@ async def drain(stream: EventStream) -> list[tuple[str, dict[str, object]]]:
     events = []
     while batch := await stream.receive():
         events += [(event.event, json.loads(event.data)) for event in batch]
-    await stream.aclose()
+    stream.close()
     return events
 
 
@@ -330,11 +330,18 @@ async def test_a_stream_breaks_falls_silent_and_is_closed() -> None:
     stream = await fake.stream(task_id, timeout=1, silence=45)
     assert await stream.receive()
     async with anyio.create_task_group() as group:
-        group.start_soon(drain, stream)
-        await anyio.wait_all_tasks_blocked()
-        await stream.aclose()
-    await stream.aclose()
+        group.start_soon(_close_when_blocked, stream)
+        with pytest.raises(ConnectionFailed):
+            await stream.receive()
+    with pytest.raises(ConnectionFailed):
+        await stream.receive()
+    stream.close()
     assert fake.open_streams == 0
+
+
+async def _close_when_blocked(stream: EventStream) -> None:
+    await anyio.wait_all_tasks_blocked()
+    stream.close()
 
 
 @virtual
