@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sigmic_guard.lifecycle import State
 from sigmic_guard.lifecycle.states import NAMELESS
 from sigmic_guard.observe.channel import Channel
-from sigmic_guard.observe.wording import clean, described, whereabouts
+from sigmic_guard.observe.wording import bounded_status, clean, described, whereabouts
 
 if TYPE_CHECKING:
     from sigmic_guard.lifecycle import Change, Record
@@ -70,7 +70,7 @@ class Logs:
         if status.startswith("2") or status == "404":
             return
         level = WARNING if status in {"401", "403"} else DEBUG if status == "429" else INFO
-        self._tell(level, "cancel.retry", record, status=clean(status))
+        self._tell(level, "cancel.retry", record, status=bounded_status(status))
 
     def cancellation_acknowledged(self, record: Record, seconds: float) -> None:
         """Tell that the API took it."""

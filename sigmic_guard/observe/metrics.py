@@ -21,6 +21,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from sigmic_guard.lifecycle import CancelReason, Outcome, State, outcome_of
 from sigmic_guard.lifecycle.states import ENDED
 from sigmic_guard.observe.observer import CancelResult
+from sigmic_guard.observe.wording import OTHER, bounded_status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,14 +31,9 @@ if TYPE_CHECKING:
 
     from sigmic_guard.lifecycle import Change, Record
 
-#: What stands for a value that is not to be a label.
-OTHER: Final = "other"
-
 #: What a ``reason`` label says where there is none.
 NO_REASON: Final = "none"
 
-#: What stands where a status would, if no answer came.
-_NO_ANSWER: Final = frozenset({"timeout", "connection", "protocol", "cancelled"})
 _METHODS: Final = frozenset({"GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS"})
 #: Routes are made of these words and of ``{names}``: an id is neither.
 _TEMPLATE: Final = re.compile(
@@ -230,7 +226,7 @@ class Metrics:
         del record
         child = self._attempts.get(status)
         if child is None:
-            label = _status(status)
+            label = bounded_status(status)
             child = self._attempts.setdefault(label, self._deletes.labels(label))
         child.inc()
 
@@ -258,7 +254,7 @@ class Metrics:
         key = (
             method if method in _METHODS else OTHER,
             route if _TEMPLATE.fullmatch(route) else OTHER,
-            _status(status),
+            bounded_status(status),
         )
         if key not in self._routes and len(self._routes) >= _MOST_REQUEST_SERIES:
             key = (OTHER, OTHER, OTHER)
@@ -312,9 +308,3 @@ def _endings() -> Iterator[tuple[Outcome, CancelReason | None]]:
     for outcome, reason in pairs:
         if outcome is not None and (outcome is not Outcome.DETACHED or reason is None):
             yield outcome, reason
-
-
-def _status(status: str) -> str:
-    """Return ``status`` if it is one: a word that we know or a number that HTTP knows."""
-    number = len(status) == 3 and status.isascii() and status.isdigit() and status[0] in "12345"
-    return status if number or status in _NO_ANSWER else OTHER

@@ -1,4 +1,4 @@
-"""What may be said in a log about a text or an exception."""
+"""What may be said in public about a text, a status or an exception."""
 
 from __future__ import annotations
 
@@ -15,6 +15,18 @@ _MOST: Final = 200
 _SECRETS: Final = re.compile(
     r"sigmic_(?!guard\b)[^\s'\"]+|(?i:(?<=bearer )|(?<=basic ))[^\s'\"]+|(?<=://)[^\s/'\"@]+(?=@)"
 )
+
+#: What stands for a value that is not to be told.
+OTHER: Final = "other"
+
+#: What stands where a status would, if no answer came.
+_NO_ANSWER: Final = frozenset({"timeout", "connection", "protocol", "cancelled"})
+
+
+def bounded_status(status: str) -> str:
+    """Return ``status`` if it is one: a number that HTTP knows, or a word that we know."""
+    number = len(status) == 3 and status.isascii() and status.isdigit() and status[0] in "12345"
+    return status if number or status in _NO_ANSWER else OTHER
 
 
 def clean(text: str) -> str:

@@ -1,0 +1,105 @@
+"""Records for these tests, moved by the real funnel only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import strategies as st
+
+from sigmic_guard.lifecycle import CancelReason, Change, Event, Record, TaskPolicy, step
+from sigmic_guard.lifecycle.states import TRANSITIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sigmic_guard.observe import Observer
+
+ID = "c37c1d78-4d23-4e53-949a-ddd775f25e01"
+INTENT = "0123456789abcdef"
+
+CREATED = (Event.POST, Event.CREATED)
+CANCELLED = (*CREATED, Event.CANCEL, Event.CANCELLED)
+COMPLETED = (*CREATED, Event.COMPLETE, Event.CLOSE)
+FAILED = (*CREATED, Event.FAIL)
+DETACHED = (*CREATED, Event.DETACH)
+REFUSED = (Event.POST, Event.REFUSE)
+GIVEN_UP = (*CREATED, Event.CANCEL, Event.ATTEMPT, Event.GIVE_UP)
+
+
+def born(**fields: Any) -> Record:
+    return Record(
+        **{
+            "intent_id": INTENT,
+            "namespace": "default",
+            "base_url": "https://api.example",
+            "credential_fingerprint": "f00d",
+            "owner_id": "me",
+            "policy": TaskPolicy(),
+            "created_at": 100.0,
+            **fields,
+        }
+    )
+
+
+def moved(record: Record, event: Event, now: float, reason: CancelReason) -> Record:
+    """Step with the arguments that the event needs."""
+    naming = event in {Event.CREATED, Event.ADOPT}
+    return step(
+        record,
+        event,
+        now,
+        remote_id=ID if naming else None,
+        reason=reason if event is Event.CANCEL else None,
+        error="DELETE answered 503" if event is Event.ATTEMPT else None,
+    )
+
+
+def changes(
+    *events: Event, reason: CancelReason = CancelReason.USER, **fields: Any
+) -> Iterator[Change]:
+    """Yield the birth of a task and what ``events`` make of it, each a second after the other."""
+    record = born(**fields)
+    yield Change(None, record, None)
+    for second, event in enumerate(events, 1):
+        after = moved(record, event, record.created_at + second, reason)
+        if after is not record:
+            yield Change(record, after, event)
+        record = after
+
+
+def live(
+    observer: Observer,
+    *events: Event,
+    reason: CancelReason = CancelReason.USER,
+    **fields: Any,
+) -> Record:
+    """Tell ``observer`` a whole life, and return the last record."""
+    record = None
+    for change in changes(*events, reason=reason, **fields):
+        observer.task_changed(change)
+        record = change.after
+    assert record is not None
+    return record
+
+
+@st.composite
+def walks(draw: st.DrawFn) -> list[Change]:
+    """Draw a life: any events, in any order that the table allows."""
+    record = born(created_at=draw(st.sampled_from([100.0, 1e9])))
+    life = [Change(None, record, None)]
+    for _ in range(draw(st.integers(0, 12))):
+        event = draw(st.sampled_from(list(TRANSITIONS[record.state])))
+        after = moved(record, event, 200.0, draw(st.sampled_from(CancelReason)))
+        if after is not record:
+            life.append(Change(record, after, event))
+        record = after
+    return life
+
+
+@st.composite
+def interleaved(draw: st.DrawFn) -> list[tuple[int, Change]]:
+    """Draw the lives of some tasks of two supervisors, 0 and 1, all mixed up."""
+    lives = draw(st.lists(st.tuples(st.integers(0, 1), walks()), min_size=1, max_size=6))
+    order = draw(st.permutations([number for number, one in enumerate(lives) for _ in one[1]]))
+    steps = [(supervisor, iter(life)) for supervisor, life in lives]
+    return [(steps[number][0], next(steps[number][1])) for number in order]

@@ -1,0 +1,173 @@
+"""What must never be seen, put wherever a record or an exception could carry it by accident."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import structlog
+from prometheus_client import generate_latest
+
+from sigmic_guard.errors import ApiError, LedgerError
+from sigmic_guard.lifecycle import CancelReason, Change, Event, TaskPolicy
+from sigmic_guard.observe import CancelResult, Logs, Metrics, Observers
+from sigmic_guard.observe.wording import clean
+from tests.observe import lives
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+KEY = "sigmic_0123456789abcdefSECRET"
+SECRET = "hunter2SECRET"  # of no shape that anybody could know
+
+
+def tell_secrets(observer: Any) -> None:
+    """Tell everything, with secrets in every field that is not told."""
+    error = f"DELETE https://user:{SECRET}@api.example refused Bearer {SECRET} and {KEY}"
+    fields: dict[str, Any] = {
+        "base_url": f"https://user:{SECRET}@api.example",
+        "credential_fingerprint": SECRET,
+        "owner_id": SECRET,
+        "key": SECRET,
+        "remote_status": SECRET,
+        "last_error": error,
+        # What is told, but by accident has a credential in it.
+        "namespace": KEY,
+        "remote_id": f"{lives.ID}-{KEY}",
+        "policy": TaskPolicy(timeout=1.0),
+    }
+    record = lives.born(**fields)
+    for events in (
+        lives.CANCELLED,
+        lives.COMPLETED,
+        lives.GIVEN_UP,
+        lives.REFUSED,
+        (Event.POST, Event.LOSE),
+    ):
+        for change in lives.changes(*events, **fields):
+            observer.task_changed(change)
+            record = change.after
+    named = lives.moved(lives.born(**fields), Event.ADOPT, 1.0, CancelReason.USER)
+    observer.task_changed(Change(None, lives.born(**fields, state=named.state), None))
+    observer.delete_answered(record, SECRET)
+    observer.delete_answered(record, "403")
+    observer.cancellation_acknowledged(record, 1.0)
+    observer.cancellation_ended(record, CancelResult.UNCONFIRMED, 1.0)
+    observer.request_answered(SECRET, f"/api/v1/tasks/{SECRET}", SECRET, 1.0)
+    observer.request_answered("GET", f"/api/v1/tasks/{SECRET.lower()}", "200", 1.0)
+    observer.request_answered("GET", f"/api/v1/tasks?token={SECRET}", "200", 1.0)
+    observer.ledger_committed(1, 1.0)
+    for bug in exceptions(error):
+        observer.ledger_failed(1, bug)
+        observer.worker_failed("cancel", bug)
+    observer.shutdown_begun(1, 1.0)
+    observer.shutdown_finished(1, 1.0)
+
+
+def exceptions(text: str) -> list[BaseException]:
+    cause = ValueError(SECRET)
+    made: list[BaseException] = [
+        RuntimeError(SECRET, KEY),
+        KeyError(SECRET),
+        ExceptionGroup(SECRET, [cause]),
+        OSError(13, SECRET, SECRET),
+        UnicodeDecodeError("utf-8", SECRET.encode(), 0, 1, SECRET),
+        LedgerError(text),
+        ApiError(text, code="BAD", status=400),
+    ]
+    for error in made:
+        error.add_note(SECRET)
+        error.__cause__ = cause
+        error.secret = SECRET  # type: ignore[attr-defined]
+    try:
+        local = SECRET
+        raise RuntimeError(local)
+    except RuntimeError as error:
+        made.append(error)
+    return made
+
+
+def leaks(text: str) -> bool:
+    return SECRET.lower() in text.lower() or "SECRET" in text or KEY[:20] in text
+
+
+def test_no_secret_reaches_the_log() -> None:
+    """Not with every level on, rendered by structlog's own renderers, tracebacks included."""
+    out = io.StringIO()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.dict_tracebacks,
+            structlog.processors.JSONRenderer(default=repr),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(0),
+        logger_factory=structlog.PrintLoggerFactory(file=out),
+    )
+    tell_secrets(Logs())
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    names = {line["event"] for line in lines}
+    assert len(names) == 13, names  # everything there is to tell was told
+    assert not leaks(out.getvalue())
+    assert "***" in out.getvalue()
+
+
+def test_no_secret_reaches_logging(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        tell_secrets(Logs())
+    assert len(caplog.records) > 20
+    assert not leaks(caplog.text)
+
+
+def test_no_secret_reaches_a_metric(registry: CollectorRegistry) -> None:
+    tell_secrets(Metrics.on(registry))
+    shown = generate_latest(registry).decode()
+    assert not leaks(shown)
+    assert lives.ID not in shown
+
+
+def test_no_secret_of_a_failing_observer_reaches_logging(caplog: pytest.LogCaptureFixture) -> None:
+    class Leaky:
+        def __getattr__(self, name: str) -> Any:
+            raise RuntimeError(SECRET)
+
+        def task_changed(self, change: Change) -> None:
+            raise RuntimeError(change.after.key)
+
+    leaky: Any = Leaky()
+    tell_secrets(Observers([leaky]))
+    assert len(caplog.records) == 1
+    assert not leaks(caplog.text)
+
+
+def test_the_grep_sees_a_log_that_tells_whole_records() -> None:
+    """Negative control: what the usual `**asdict(record)` or `exc_info` would have shown."""
+    record = lives.born(key=SECRET)
+    assert leaks(repr(record))
+    assert leaks(str(exceptions("")[0]))
+    assert leaks(KEY)
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        (f"refused {KEY}.", "refused ***"),
+        (f"'{KEY}'", "'***'"),
+        ("Authorization: Bearer abc.def", "Authorization: Bearer ***"),
+        ("authorization: basic dXNlcg==", "authorization: basic ***"),
+        ("https://u:p@host/x", "https://***@host/x"),
+        ("no module named sigmic_guard.observe", "no module named sigmic_guard.observe"),
+        ("a\nb\x1b[31m", "a\\nb\\x1b[31m"),
+        ("ünï😀", "ünï😀"),
+    ],
+)
+def test_texts_are_cleaned(text: str, expected: str) -> None:
+    assert clean(text) == expected
+
+
+def test_no_text_is_longer_than_a_line() -> None:
+    assert len(clean("x" * 100_000)) == 200
+    assert len(clean("\n" * 100_000)) <= 400
