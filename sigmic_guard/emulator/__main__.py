@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import contextlib
 import signal
+import sys
 
 from sigmic_guard.emulator.api import CANCEL_FINISHED
 from sigmic_guard.emulator.emulator import Emulator
@@ -33,7 +34,8 @@ async def _serve(options: argparse.Namespace) -> None:
         wrap_events=options.wrap_events,
     )
     async with emulator:
-        print(f"listening on {emulator.url}", flush=True)
+        sys.stdout.write(f"listening on {emulator.url}\n")
+        sys.stdout.flush()
         await stopped.wait()
 
 

@@ -1,7 +1,7 @@
 """What the server answers: the envelope, the error codes, and the JSON of a task."""
 
 import dataclasses
-import datetime
+import datetime as dt
 import functools
 import hashlib
 from collections.abc import Mapping
@@ -78,7 +78,7 @@ def timestamp(seconds: float | None) -> str | None:
     """ISO-8601 in UTC with milliseconds and a Z, as the API writes it."""
     if seconds is None:
         return None
-    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    moment = dt.datetime.fromtimestamp(seconds, dt.UTC)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03}Z"
 
 

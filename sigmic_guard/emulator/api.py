@@ -14,7 +14,10 @@ from sigmic_guard.emulator.script import ScriptBook
 from sigmic_guard.emulator.world import Task, World
 
 CancelFinished = Literal["conflict", "ok", "lie", "not_found"]
-"""What DELETE answers for a task that has ended: 409, 200 "already finished", 200 "cancelled", or 404."""
+"""What DELETE answers for a task that has ended.
+
+409, 200 "Task already finished", 200 "Task cancelled", or 404.
+"""
 CANCEL_FINISHED: tuple[CancelFinished, ...] = get_args(CancelFinished)
 
 Result = Answer | Task
@@ -33,7 +36,7 @@ class Api:
         accepted: Collection[str] | None,
         cancel_finished: CancelFinished,
     ) -> None:
-        """Serve this world; `accepted` are the credentials that are valid, None is any well-formed one."""
+        """Serve this world; `accepted` are the valid credentials, None is any well-formed one."""
         if cancel_finished not in CANCEL_FINISHED:
             message = f"cancel_finished is one of {', '.join(CANCEL_FINISHED)}"
             raise ValueError(message)

@@ -1,7 +1,8 @@
 """Waking those who wait, without polling.
 
-Level-triggered: a ring says only "look again". Whoever waits reads the truth, and finding nothing for itself
-waits for the next ring; between the look and the wait there is no `await`, hence no ring is lost.
+Level-triggered: a ring says only "look again". Whoever waits reads the truth, and finding nothing
+for itself waits for the next ring; between the look and the wait there is no `await`, hence no ring
+is lost.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The routes under /_emulator/, by which a test in another process steers the emulator. No credential."""
+"""The routes under /_emulator/, by which another process steers the emulator. No credential."""
 
 from typing import Protocol
 from urllib.parse import parse_qs

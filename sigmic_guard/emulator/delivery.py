@@ -1,7 +1,8 @@
 """How an answer leaves: as it should, or broken in the way that a `Fault` says.
 
-Broken answers bypass aiohttp's response classes: the bytes are written to the transport, which is then closed
-or reset. The response that is returned afterwards finds the connection gone, which aiohttp passes over.
+Broken answers bypass aiohttp's response classes: the bytes are written to the transport, which is
+then closed or reset. The response that is returned afterwards finds the connection gone, which
+aiohttp passes over.
 """
 
 import asyncio

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -29,8 +29,9 @@ class Emulator:
         api_key: the key, or keys, that are valid; None accepts every well-formed credential.
         heartbeat: seconds between two heartbeats of a stream.
         seed: of the faults' probabilities.
-        cancel_finished: what DELETE answers for a task that has ended: `conflict` (409), `ok` (200, "Task
-            already finished"), `lie` (200, "Task cancelled") or `not_found` (404). None changes the task.
+        cancel_finished: what DELETE answers for a task that has ended: `conflict` (409), `ok` (200,
+            "Task already finished"), `lie` (200, "Task cancelled") or `not_found` (404). None of
+            them changes the task.
         wrap_events: payloads of stream events are `{"type": …, "data": …}`.
 
     Raises:
@@ -110,8 +111,8 @@ class Emulator:
         return len(self._world.live)
 
     @property
-    def requests(self) -> Collection[RequestSeen]:
-        """The last 200,000 requests to the API, oldest first; control requests are not among them."""
+    def requests(self) -> Sequence[RequestSeen]:
+        """The last 200,000 requests to the API, oldest first; control requests left out."""
         return self._log.recent
 
     def count(self, method: str | None = None, route: str | None = None) -> int:
@@ -119,7 +120,8 @@ class Emulator:
 
         Args:
             method: only those with this HTTP method.
-            route: only those for this route (`delete`) or resource (`tasks, task, stream, messages, approve`).
+            route: only those for this route (such as `delete`), or for this resource, which is one
+                of `tasks, task, stream, messages, approve`.
         """
         return self._log.count(method, route)
 
@@ -141,9 +143,9 @@ class Emulator:
         return state
 
     def script_for(self, match: str | Callable[[str], bool], script: Script) -> None:
-        """Script the tasks created from now on with this message, or whose message the predicate accepts.
+        """Script the tasks created from now on with this message, or one the predicate accepts.
 
-        A create whose env carries `EMULATOR_SCRIPT`, the JSON of `Script` fields, has its way over this.
+        A create whose env carries `EMULATOR_SCRIPT`, the JSON of `Script` fields, overrides this.
         """
         self._api.scripts.add(match, script)
 

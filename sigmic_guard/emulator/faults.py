@@ -39,6 +39,10 @@ INEFFECTIVE: frozenset[Kind] = frozenset(
     {"status", "html", "reset_before", "black_hole", "refused_200", "lie", "redirect"}
 )
 """The kinds that by default leave the request without effect."""
+SPOILING: frozenset[Kind] = frozenset(
+    {"reset_mid", "reset_after", "truncated", "drip", "cut", "silent"}
+)
+"""The kinds that need the request's own answer, which they then spoil."""
 STREAM_ONLY: frozenset[Kind] = frozenset({"cut", "silent"})
 
 
@@ -99,6 +103,7 @@ class Fault:
             "probability is 0 to 1": not 0 <= self.probability <= 1,
             "size and events are 0 or more": self.size < 0 or self.events < 0,
             "a redirect needs a location": self.kind == "redirect" and not self.location,
+            f"{self.kind} needs the effect": self.kind in SPOILING and self.effect is False,
             "status is 200 to 599": self.status is not None and not 200 <= self.status <= 599,
         }
         if wrong := [problem for problem, present in problems.items() if present]:
@@ -134,7 +139,7 @@ class Fault:
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, object]) -> Self:
-        """A fault from decoded JSON; raises ValueError for a name or value that is not one of its fields."""
+        """A fault from decoded JSON; raises ValueError for an unknown field or a wrong value."""
         if unknown := set(fields) - {field.name for field in dataclasses.fields(cls)}:
             message = f"a Fault has no field {', '.join(sorted(unknown))}"
             raise ValueError(message)

@@ -1,4 +1,7 @@
-"""Which route a request is for. Works on the raw path, so that an id is exactly one segment, then decoded."""
+"""Which route a request is for.
+
+Works on the raw path: an id is exactly one segment of it, decoded after the path was split.
+"""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -17,7 +20,10 @@ _METHODS: Mapping[str, Mapping[str, str]] = {
 
 
 class Call(NamedTuple):
-    """What a request asks for; `resource` is empty where the path is wrong, `route` where only the method is."""
+    """What a request asks for.
+
+    `resource` and `route` are empty where the path is wrong, `route` where only the method is.
+    """
 
     resource: str = ""
     route: str = ""

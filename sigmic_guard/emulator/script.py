@@ -1,4 +1,4 @@
-"""How a task goes, as the user of the emulator says it: `Script`, and which script a new task gets."""
+"""How a task goes, as the emulator's user says it: `Script`, and which one a new task gets."""
 
 import dataclasses
 import math
@@ -15,9 +15,10 @@ ENV_NAME = "EMULATOR_SCRIPT"
 class Script:
     """What a task says and how it ends. Times are in seconds.
 
-    The first turn stays `pending` for `pending` seconds, then runs for `duration`, over which it spreads, in
-    this order, its `thoughts`, `subagents`, `tool_calls`, the `approval` and the `chunks` of its answer.
-    A turn that answers a follow-up message runs for `duration` as well and says only `follow_up`.
+    The first turn stays `pending` for `pending` seconds, then runs for `duration`, over which it
+    spreads, in this order, its `thoughts`, `subagents`, `tool_calls`, the `approval` and the
+    `chunks` of its answer. A turn that answers a follow-up message runs for `duration` as well and
+    says only `follow_up`.
 
     Raises:
         ValueError: a time is negative or not finite, or `approval` is empty. `fail` may be empty.
@@ -50,7 +51,7 @@ class Script:
             value = getattr(self, name)
             if isinstance(value, str):
                 message = f"Script.{name} is several strings, such as ({value!r},), not one"
-                raise ValueError(message)  # noqa: TRY004 - one error for all that is wrong with a script
+                raise ValueError(message)  # noqa: TRY004 - so does all that is wrong with a script
             object.__setattr__(self, name, tuple(value))
         if self.approval == "":
             message = "Script.approval is the name of a tool, or None"
@@ -58,7 +59,7 @@ class Script:
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, object]) -> Self:
-        """A script from decoded JSON; raises ValueError for a name or value that is not one of its fields."""
+        """A script from decoded JSON; raises ValueError for an unknown field or a wrong value."""
         if unknown := set(fields) - {field.name for field in dataclasses.fields(cls)}:
             message = f"a Script has no field {', '.join(sorted(unknown))}"
             raise ValueError(message)
@@ -66,12 +67,12 @@ class Script:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """A script from JSON text; raises ValueError where `from_fields` does, or for broken JSON."""
+        """A script from JSON; raises ValueError where `from_fields` does, or for broken JSON."""
         return cls.from_fields(msgspec.json.decode(text, type=dict[str, object]))
 
 
 class ScriptBook:
-    """Finds the script of a new task: the one in its env, else the one for its message, else the default."""
+    """Finds the script of a new task: its env's, else that for its message, else the default."""
 
     def __init__(self, default: Script) -> None:
         """Begin with a default and nothing else."""

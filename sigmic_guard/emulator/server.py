@@ -1,4 +1,4 @@
-"""The HTTP server: takes requests in, notes them, lets faults befall them, and sees their answers out."""
+"""The HTTP server: takes requests, notes them, lets faults befall them, sees their answers out."""
 
 from collections.abc import Callable
 

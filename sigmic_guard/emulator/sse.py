@@ -14,7 +14,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Feed:
-    """The events of one connection to one task's stream, from its history to the end of the turn."""
+    """The events of one connection to a task's stream, from its history to the end of the turn."""
 
     def __init__(self, task: Task, *, wrap: bool = False) -> None:
         """Say nothing yet; `wrap` makes every payload `{"type": …, "data": …}`."""
@@ -24,7 +24,7 @@ class Feed:
         self._position = 0
 
     def opening(self, now: float) -> list[bytes]:
-        """The history, and if the task runs, what it already said in this turn. Call once, first."""
+        """The history, and if the task runs, what it said in this turn so far. Call once, first."""
         task = self.task
         events = [self._event("history_message", message) for message in answers.history(task)]
         done = {"messageCount": len(events), "isStreaming": task.live}
@@ -75,7 +75,7 @@ def event(name: str, payload: bytes) -> bytes:
 
 
 def _caught_up(steps: tuple[Step, ...]) -> list[Step]:
-    """A state that leads to the same as these steps did: the last status, and the text in one piece."""
+    """Fewer steps that lead to the same: the last status only, and the text in one piece."""
     statuses = [step for step in steps if step.event == "status"]
     others = [step for step in steps if step.event not in {"status", "content"}]
     text = "".join(str(step.data["text"]) for step in steps if step.event == "content")

@@ -1,9 +1,10 @@
 """One turn of a task on a time line: what a `Script` comes to.
 
-A turn is a row of steps at offsets, in seconds, from its beginning. It is built once per script and shared by
-all tasks that follow it, so a task that runs costs no timer and no coroutine: what it has said, and what it
-has become, follows from the turn and the clock. What cannot be foreseen (an approval, a push by hand) is not
-in the row; when it happens the future of the turn is replaced, its past never.
+A turn is a row of steps at offsets, in seconds, from its beginning. It is built once per script and
+shared by all tasks that follow it, so a task that runs costs no timer and no coroutine: what it has
+said, and what it has become, follows from the turn and the clock. What cannot be foreseen (an
+approval, a push by hand) is not in the row; when it happens the future of the turn is replaced, its
+past never.
 """
 
 import bisect
@@ -37,8 +38,8 @@ class Turn:
     def passed(self, begun: float, now: float) -> int:
         """How many steps lie behind at `now`.
 
-        Compares `begun + offset`, which is how a step's due time is computed everywhere: a step whose due
-        time was taken for `now` has passed, however the sum was rounded.
+        Compares `begun + offset`, which is how a step's due time is computed everywhere: a step
+        whose due time was taken for `now` has passed, however the sum was rounded.
         """
         return bisect.bisect_right(self.offsets, now, key=begun.__add__)
 
@@ -60,7 +61,7 @@ class Turn:
 
 @functools.lru_cache(maxsize=1024)
 def first_turn(script: Script) -> Turn:
-    """What a new task does. With an approval half of the duration comes before it, and there it stops."""
+    """What a new task does; with an approval, the half of the duration that comes before it."""
     calls = [f"call-{number}" for number in range(1, len(script.tool_calls) + 2)]
     before = [
         *((Step("thought", {"text": text}),) for text in script.thoughts),
@@ -114,7 +115,7 @@ def follow_up_turn(script: Script) -> Turn:
 
 
 def completing(offset: float, said: str, text: str | None) -> Turn:
-    """The end of a turn that is completed by hand; `text`, if given, is said last and is the response."""
+    """The end of a turn completed by hand; `text`, if given, is said last and is the response."""
     last = [] if text is None else [(offset, Step("content", {"text": text, "isPartial": True}))]
     response = said if text is None else text
     return _turn(last, [(offset, Step("done", {"finalResponse": response}, becomes="completed"))])

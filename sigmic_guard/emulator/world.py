@@ -1,7 +1,8 @@
 """What the emulator believes to be the truth: tasks, their statuses, their order by activity.
 
-Pure: no network, no timer, no clock; `now` is an argument, in seconds since 1970, and `next_due` says when to
-come back. Every change of a status goes through one funnel, `_move`, which validates before it mutates.
+Pure: no network, no timer, no clock; `now` is an argument, in seconds since 1970, and `next_due`
+says when to come back. Every change of a status goes through one funnel, `_move`, which validates
+before it mutates.
 A task that ends is kept, until `reset`.
 """
 
@@ -58,7 +59,7 @@ class Message:
 
 @dataclasses.dataclass(slots=True, eq=False)
 class Task:
-    """A task as the server knows it. Times are seconds since 1970. To be read; only `World` changes it."""
+    """A task as the server knows it; only `World` changes it. Times are seconds since 1970."""
 
     id: str
     owner: str
@@ -75,7 +76,7 @@ class Task:
     turn_number: int = 1
     messages: list[Message] = dataclasses.field(default_factory=list)
     asked: Data | None = None
-    """The tool call that stands between this task and going on; set exactly while awaiting approval."""
+    """The tool call that the task waits for; set exactly while it awaits approval."""
     change: int | None = None
     """Index in the turn of the next step that changes the status."""
     due: float = math.inf
@@ -127,7 +128,7 @@ class World:
         self._changed = changed
         self._heap: list[tuple[float, int, Task]] = []
         self._serial = itertools.count()
-        # Per credential, oldest activity first; an active task is taken out and put back at the end.
+        # Per credential, oldest activity first: an active task is put back at the end.
         self._activity: dict[str, dict[str, Task]] = collections.defaultdict(dict)
 
     def create(self, task_id: str, owner: str, draft: Draft, script: Script, now: float) -> Task:
