@@ -20,6 +20,7 @@ from sigmic_guard.emulator.faults import Fault
 
 _LINGER_0 = struct.pack("ii", 1, 0)
 _BROKEN_JSON = b'{"success": true, "data": {"id": '
+_ENDINGS = frozenset({"cut", "reset_mid", "truncated"})
 _STREAM_HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
 
 
@@ -152,9 +153,6 @@ class StreamOutlet:
                 reset(self._request)
             case _:
                 drop(self._request)
-
-
-_ENDINGS = frozenset({"cut", "reset_mid", "truncated"})
 
 
 def _extra(fault: Fault | None) -> bytes:

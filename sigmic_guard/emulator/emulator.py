@@ -15,8 +15,8 @@ from sigmic_guard.emulator.script import Script, ScriptBook
 from sigmic_guard.emulator.server import LOG_BELL, Server
 from sigmic_guard.emulator.world import Task, World
 
-SLICE = 500
-"""How many tasks change before others get their turn in the event loop."""
+SLICE = 200
+"""How many tasks change before others get their turn in the event loop: 1 to 2 ms."""
 
 
 class Emulator:
@@ -35,6 +35,7 @@ class Emulator:
         wrap_events: payloads of stream events are `{"type": …, "data": …}`.
 
     Raises:
+        ValueError: `heartbeat` is not positive, or there is no such `cancel_finished`.
         OSError: on entering, if the port is taken.
     """
 
@@ -51,6 +52,8 @@ class Emulator:
         wrap_events: bool = False,
     ) -> None:
         """Prepare; nothing is opened before `async with`."""
+        if not heartbeat > 0:
+            raise ValueError(f"heartbeat is a positive number of seconds, not {heartbeat!r}")
         self.url = ""
         self._host = host
         self._port = port
@@ -127,19 +130,11 @@ class Emulator:
 
     def state(self, *, full: bool = False) -> dict[str, Any]:
         """What GET /_emulator/state answers; `full` adds every task as the API shows it."""
-        now = self._now()
-        world = self._world
-        world.advance(now)
-        state: dict[str, Any] = {
-            "tasks": {"total": len(world.tasks), "live": len(world.live), **world.counts},
-            "live_ids": list(world.live),
-            "requests": dict(self._log.by_route),
-            "created": len(world.tasks),
-            "deletes_received": self._log.by_route["delete"],
-            "duplicates": dict(world.duplicates),
-        }
+        self._world.advance(self._now())
+        state = self._state()
         if full:
-            state["all"] = [answers.task_detail(task, now) for task in world.tasks.values()]
+            now = self._now()
+            state["all"] = [answers.task_detail(task, now) for task in self._world.tasks.values()]
         return state
 
     def script_for(self, match: str | Callable[[str], bool], script: Script) -> None:
@@ -190,11 +185,10 @@ class Emulator:
         """
         try:
             async with asyncio.timeout(timeout):
-                while not predicate(self.state()):
+                while not predicate(self._state()):
                     await self._bells.wait(LOG_BELL)
         except TimeoutError:
-            message = f"not within {timeout:g} s; the state is {self.state()}"
-            raise TimeoutError(message) from None
+            raise TimeoutError(f"not within {timeout:g} s; the state is {self.state()}") from None
 
     def reset(self) -> None:
         """Forget every task, request, fault and script; open streams end."""
@@ -203,6 +197,18 @@ class Emulator:
         self._faults.clear()
         self._log.clear()
         self._bells.ring_all()
+
+    def _state(self) -> dict[str, Any]:
+        """The state up to the last sweep, which is at most some slices behind the clock."""
+        world = self._world
+        return {
+            "tasks": {"total": len(world.tasks), "live": len(world.live), **world.counts},
+            "live_ids": list(world.live),
+            "requests": dict(self._log.by_route),
+            "created": len(world.tasks),
+            "deletes_received": self._log.by_route["delete"],
+            "duplicates": dict(world.duplicates),
+        }
 
     @property
     def _world(self) -> World:

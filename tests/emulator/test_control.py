@@ -182,6 +182,8 @@ async def test_a_port_can_be_taken_again(start: Start) -> None:
 
 def test_options_are_validated() -> None:
     """An option that is none is refused when the emulator is made."""
+    with pytest.raises(ValueError, match="heartbeat"):
+        Emulator(heartbeat=0)
     with pytest.raises(ValueError, match="cancel_finished"):
         Emulator(cancel_finished="perhaps")  # type: ignore[arg-type]
 

@@ -213,8 +213,8 @@ async def test_a_stream_breaks_off(api: Api, kind: Any) -> None:
     events = []
     with pytest.raises(aiohttp.ClientPayloadError):
         async with api.stream(task_id) as stream:
-            async for event in stream:
-                events.append(event[0])
+            while True:
+                events.append((await anext(stream))[0])
     assert events == ["history_message", "history_done", "status"]
     assert api.emulator.live == 1
 

@@ -130,10 +130,12 @@ async def test_follow_up_in_the_stream(start: Start) -> None:
 
 async def test_heartbeats(start: Start) -> None:
     """A quiet stream says `:heartbeat` now and again."""
-    async with start(script=HOLD, heartbeat=0.01) as api:
-        async with api.stream(await api.create()) as stream:
-            await stream.until("content")
-            assert [await anext(stream) for _ in range(3)] == [(":", "heartbeat")] * 3
+    async with (
+        start(script=HOLD, heartbeat=0.01) as api,
+        api.stream(await api.create()) as stream,
+    ):
+        await stream.until("content")
+        assert [await anext(stream) for _ in range(3)] == [(":", "heartbeat")] * 3
 
 
 async def test_wrapped_payloads(start: Start) -> None:
