@@ -25,7 +25,7 @@ Result = Answer | Task
 
 
 class Api:
-    """The routes. `world` and `scripts` may be replaced between requests."""
+    """The routes. `world` may be replaced between requests."""
 
     def __init__(
         self,

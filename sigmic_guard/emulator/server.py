@@ -8,7 +8,7 @@ from sigmic_guard.emulator import control, delivery, routes, sse
 from sigmic_guard.emulator.answers import Answer, Refusal
 from sigmic_guard.emulator.api import Api
 from sigmic_guard.emulator.bells import Bells
-from sigmic_guard.emulator.faults import Fault, FaultBox
+from sigmic_guard.emulator.faults import SPOILING, Fault, FaultBox
 from sigmic_guard.emulator.log import RequestLog, RequestSeen
 from sigmic_guard.emulator.routes import Call
 from sigmic_guard.emulator.world import Task
@@ -18,23 +18,12 @@ LOG_BELL = "log"
 CLOSING_BELL = "closing"
 """Rung when the server closes, to end what would wait for ever."""
 
-_STREAM_FAULTS = frozenset(
-    {
-        "cut",
-        "silent",
-        "drip",
-        "malformed",
-        "oversize",
-        "truncated",
-        "reset_mid",
-        "reset_after",
-    }
-)
+_STREAM_FAULTS = SPOILING | {"malformed", "oversize"}
 _SHUTDOWN_TIMEOUT = 0.2
 
 
 class Server:
-    """One listening socket. `log` may be replaced between requests."""
+    """One listening socket."""
 
     def __init__(
         self,
@@ -49,7 +38,7 @@ class Server:
         wrap_events: bool,
     ) -> None:
         """Listen to nothing yet."""
-        self.log = log
+        self._log = log
         self._api = api
         self._controlled = controlled
         self._faults = faults
@@ -98,7 +87,7 @@ class Server:
             task_id=call.task_id or None,
             at=self._clock(),
         )
-        self.log.add(seen)
+        self._log.add(seen)
         self._bells.ring(LOG_BELL)
         return await self._respond(request, call, seen)
 
