@@ -15,6 +15,7 @@ from sigmic_guard.lifecycle.states import (
     ENDED,
     CancelReason,
     Event,
+    IllegalTransition,
     Outcome,
     State,
     next_state,
@@ -61,7 +62,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Change(NamedTuple):
-    """What happened to a task, told once to whoever observes; ``before`` is ``None`` at its birth."""
+    """What happened to a task, told once to all observers; ``before`` is ``None`` at its birth."""
 
     before: Record | None
     after: Record
@@ -84,14 +85,18 @@ def step(
     :param reason: goes with ``CANCEL``, and only with it.
     :param error: what went wrong, in one line without secrets.
     :param status: the remote status that was seen, whatever its spelling.
-    :raises IllegalTransition: the table has no such pair; ``record`` still stands.
+    :raises IllegalTransition: the table has no such pair, or it is a follow-up after ``CLOSE``;
+        ``record`` still stands.
     :raises ValueError: the event lacks its argument, or has one that is not its own.
     """
-    if (remote_id is not None) != (event in _NAMING):
-        raise ValueError(f"{event.value} {'needs' if remote_id is None else 'takes no'} remote_id")
+    # An empty id would leave a task running that nobody can name.
+    if bool(remote_id) != (event in _NAMING):
+        raise ValueError(f"{event.value} {'takes no' if remote_id else 'needs'} remote_id")
     if (reason is not None) != (event is Event.CANCEL):
         raise ValueError(f"{event.value} {'needs' if reason is None else 'takes no'} reason")
     before, state = record.state, next_state(record.state, event)
+    if event is Event.FOLLOW_UP and record.finished_at is not None:
+        raise IllegalTransition(before, event)  # CLOSE said that nobody will send one
 
     if event is Event.CANCEL:
         if record.reason is not None or before in ENDED:

@@ -18,8 +18,8 @@ code is doing but **what we may believe about the remote side**:
 
 Two rules keep the promise inside this file:
 
-1. **A cancel is remembered.** In ``INTENT``, ``CREATING`` and ``UNKNOWN`` there is nothing to send a
-   DELETE for, so ``CANCEL`` only leaves its reason in the record. The moment the id is known the
+1. **A cancel is remembered.** In ``INTENT``, ``CREATING`` and ``UNKNOWN`` there is nothing to send
+   a DELETE for, so ``CANCEL`` only leaves its reason in the record. The moment the id is known the
    funnel (``record.step``) sees the reason and goes on from ``RUNNING`` to ``CANCELLING`` within
    the same step: no instant exists in which such a task is merely running.
 2. **The first cause stays.** ``CANCEL`` never changes a reason that is there.
@@ -100,7 +100,7 @@ class CancelReason(StrEnum):
     ORPHAN = "orphan"
 
 
-class IllegalTransition(AssertionError):  # noqa: N818
+class IllegalTransition(AssertionError):
     """The table has no such pair: a bug in this library, never the user's fault.
 
     The record is unchanged after the raise.
@@ -123,7 +123,7 @@ _ENDS: Final = {_E.COMPLETE: _S.COMPLETED, _E.FAIL: _S.FAILED, _E.CANCELLED: _S.
 def _ended(state: State, *more: Event) -> dict[Event, State]:
     """In an ended state, late facts and late cancels change nothing."""
     late = (_E.CANCEL, _E.ATTEMPT, _E.GIVE_UP, _E.COMPLETE, _E.FAIL, _E.CANCELLED, _E.DETACH, *more)
-    return {event: state for event in (*late, _E.CLOSE)}
+    return dict.fromkeys((*late, _E.CLOSE), state)
 
 
 TRANSITIONS: Final[Mapping[State, Mapping[Event, State]]] = MappingProxyType(
@@ -168,9 +168,7 @@ TRANSITIONS: Final[Mapping[State, Mapping[Event, State]]] = MappingProxyType(
 )
 
 #: It costs nothing any more, or is no longer ours: nothing is left to do for us.
-ENDED: Final = frozenset(
-    {_S.COMPLETED, _S.FAILED, _S.CANCELLED, _S.NEVER_CREATED, _S.DETACHED}
-)
+ENDED: Final = frozenset({_S.COMPLETED, _S.FAILED, _S.CANCELLED, _S.NEVER_CREATED, _S.DETACHED})
 
 #: Nobody here is working on it any more: it ended, or we had to give up.
 SETTLED: Final = ENDED | {_S.UNCONFIRMED}

@@ -1,0 +1,158 @@
+"""The funnel: which arguments go with which event, and what each event leaves in the record."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import msgspec
+import pytest
+
+from sigmic_guard.lifecycle import (
+    CancelReason,
+    Change,
+    Event,
+    IllegalTransition,
+    Outcome,
+    Record,
+    State,
+    step,
+)
+from sigmic_guard.testing.records import make_record
+
+NAMING = [Event.CREATED, Event.ADOPT]
+
+
+def play(*events: Event, **fields: Any) -> Record:
+    """Take the events one after the other, one second apart, with the arguments they need."""
+    record = make_record(**fields)
+    for now, event in enumerate(events, 1):
+        arguments: dict[str, Any] = {}
+        if event in NAMING:
+            arguments["remote_id"] = "r1"
+        if event is Event.CANCEL:
+            arguments["reason"] = CancelReason.USER
+        record = step(record, event, float(now), **arguments)
+    return record
+
+
+@pytest.mark.parametrize("event", Event)
+def test_a_remote_id_goes_with_the_events_that_learn_one(event: Event) -> None:
+    """An id is asked of CREATED and ADOPT, and refused by all others, before the table is asked."""
+    reason = CancelReason.USER if event is Event.CANCEL else None
+    wrong = [None, ""] if event in NAMING else ["r1"]
+    for remote_id in wrong:
+        with pytest.raises(ValueError, match="remote_id"):
+            step(make_record(), event, 1.0, remote_id=remote_id, reason=reason)
+
+
+@pytest.mark.parametrize("event", Event)
+def test_a_reason_goes_with_cancel(event: Event) -> None:
+    """A reason is asked of CANCEL, and refused by all others, before the table is asked."""
+    remote_id = "r1" if event in NAMING else None
+    reason = None if event is Event.CANCEL else CancelReason.USER
+    with pytest.raises(ValueError, match="reason"):
+        step(make_record(), event, 1.0, remote_id=remote_id, reason=reason)
+
+
+def test_a_task_that_nobody_cancels() -> None:
+    """From the intent to the end each time and the id are kept."""
+    record = play(Event.POST, Event.CREATED, Event.COMPLETE)
+    assert (record.state, record.outcome) == (State.COMPLETED, Outcome.COMPLETED)
+    assert (record.posted_at, record.remote_id, record.version) == (1.0, "r1", 4)
+    assert record.finished_at is None, "a follow-up may come"
+    assert step(record, Event.CLOSE, 9.0).finished_at == 9.0
+
+
+@pytest.mark.parametrize("first", [Event.CREATED, Event.ADOPT])
+def test_a_remembered_cancel_takes_effect_in_the_step_that_learns_the_id(first: Event) -> None:
+    """A task that was cancelled before it had a name is never RUNNING."""
+    before = [Event.POST] if first is Event.CREATED else []
+    record = play(*before, Event.CANCEL)
+    assert record.state in {State.INTENT, State.CREATING}
+    after = step(record, first, 5.0, remote_id="r1")
+    assert (after.state, after.reason) == (State.CANCELLING, CancelReason.USER)
+    assert after.cancel_requested_at == record.cancel_requested_at
+    assert after.version == record.version + 1
+
+
+def test_a_cancel_while_the_answer_is_lost_is_remembered_too() -> None:
+    """UNKNOWN keeps the cancel until the list has shown the id."""
+    record = play(Event.POST, Event.LOSE, Event.CANCEL)
+    assert record.state is State.UNKNOWN
+    assert step(record, Event.CREATED, 9.0, remote_id="r1").state is State.CANCELLING
+    assert step(record, Event.ABSENT, 9.0).outcome is Outcome.CANCELLED
+
+
+def test_the_first_cause_stays() -> None:
+    """A second cancel changes nothing: the same record comes back."""
+    record = play(Event.POST, Event.CREATED, Event.CANCEL)
+    assert step(record, Event.CANCEL, 9.0, reason=CancelReason.SHUTDOWN) is record
+
+
+def test_a_cancellation_by_somebody_else_has_the_reason_remote() -> None:
+    """CANCELLED without a cancel of ours was somebody else's, and is timed when it was seen."""
+    record = play(Event.POST, Event.CREATED, Event.CANCELLED)
+    assert (record.reason, record.cancel_requested_at) == (CancelReason.REMOTE, 3.0)
+
+
+def test_attempts_are_counted_with_what_went_wrong() -> None:
+    """Each DELETE that proved nothing counts, and leaves its error; seen statuses stay."""
+    record = play(Event.POST, Event.CREATED, Event.CANCEL)
+    record = step(record, Event.ATTEMPT, 4.0, error="HTTP 503", status="running")
+    record = step(record, Event.ATTEMPT, 5.0, error="timed out")
+    assert (record.attempts, record.last_error) == (2, "timed out")
+    assert (record.state, record.remote_status) == (State.CANCELLING, "running")
+    record = step(record, Event.GIVE_UP, 6.0)
+    assert (record.state, record.last_error) == (State.UNCONFIRMED, "timed out")
+    assert (record.finished_at, record.outcome) == (None, Outcome.CANCELLED)
+    assert step(record, Event.CANCELLED, 7.0).finished_at == 7.0
+
+
+def test_a_task_that_won_the_race_keeps_its_outcome_and_the_reason() -> None:
+    """Cancelled by us, completed all the same: the outcome is completed."""
+    record = play(Event.POST, Event.CREATED, Event.CANCEL, Event.COMPLETE)
+    assert (record.outcome, record.reason) == (Outcome.COMPLETED, CancelReason.USER)
+
+
+def test_a_follow_up_opens_a_completed_task_again() -> None:
+    """A completed task runs again, and may be cancelled then."""
+    record = play(Event.POST, Event.CREATED, Event.COMPLETE, Event.FOLLOW_UP)
+    assert (record.state, record.outcome, record.finished_at) == (State.RUNNING, None, None)
+    assert step(record, Event.CANCEL, 9.0, reason=CancelReason.SCOPE).state is State.CANCELLING
+
+
+def test_no_follow_up_comes_after_the_close() -> None:
+    """CLOSE is final: a finished row stays finished."""
+    record = play(Event.POST, Event.CREATED, Event.COMPLETE, Event.CLOSE)
+    with pytest.raises(IllegalTransition):
+        step(record, Event.FOLLOW_UP, 9.0)
+    assert step(record, Event.CLOSE, 9.0) is record
+
+
+def test_a_record_cannot_be_written() -> None:
+    """The funnel is the only way to another record."""
+    with pytest.raises(AttributeError):
+        make_record().state = State.RUNNING  # type: ignore[misc]
+
+
+def test_a_change_tells_what_happened() -> None:
+    """A change holds the records before and after, and the event."""
+    record = make_record()
+    assert Change(None, record, None) == (None, record, None)
+
+
+def test_an_illegal_transition_says_what_and_can_be_pickled() -> None:
+    """The error names the state and the event, and crosses processes with both."""
+    with pytest.raises(IllegalTransition, match=r"intent.*complete") as caught:
+        step(make_record(), Event.COMPLETE, 1.0)
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert (copy.state, copy.event) == (State.INTENT, Event.COMPLETE)
+    assert str(copy) == str(caught.value)
+
+
+def test_a_record_can_be_pickled_and_encoded() -> None:
+    """A record is plain data, its policy included."""
+    record = play(Event.POST, Event.CREATED, Event.CANCEL)
+    assert pickle.loads(pickle.dumps(record)) == record
+    assert msgspec.json.decode(msgspec.json.encode(record), type=Record) == record
