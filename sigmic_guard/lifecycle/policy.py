@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final, Literal, get_args
 
@@ -81,7 +81,8 @@ def check_seconds(name: str, value: float, *, least: float = 0.0) -> float:
     :raises ConfigurationError: if it is not.
     """
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value < least:
+    # The comparison holds neither for nan nor for inf, nor for an int that no float can hold.
+    if not number or not least <= value <= sys.float_info.max:
         raise ConfigurationError(
             f"{name} must be a finite number of seconds, at least {least:g}, not {value!r}"
         )
