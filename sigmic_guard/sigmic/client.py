@@ -27,13 +27,14 @@ from sigmic_guard.sigmic.transport import Transport, read_answer
 from sigmic_guard.sigmic.urls import check_base_url, is_id, task_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
     from types import TracebackType
 
     from yarl import URL
 
     from sigmic_guard.sigmic.bodies import Body
+    from sigmic_guard.sigmic.credentials import Redactor
     from sigmic_guard.sigmic.models import CreateRequest
 
 __all__ = ["SigmicClient"]
@@ -43,7 +44,6 @@ T = TypeVar("T")
 _TASKS: Final = "/api/v1/tasks"
 _TASK: Final = "/api/v1/tasks/{id}"
 _CANCELLED: Final = "Task cancelled"
-_EVENT_STREAM: Final = "text/event-stream"
 
 
 class _Created(msgspec.Struct, frozen=True):
@@ -109,6 +109,7 @@ class SigmicClient:
         finally:
             # A traceback that is printed with its locals must not show them.
             del api_key, base_url
+        self._redact = self._credential.redactor()
         self._control = Transport(
             self._credential,
             connections=connections,
@@ -166,7 +167,7 @@ class SigmicClient:
             _CREATED,
             timeout=timeout,
             body=body,
-            hidden=request.secrets.values(),
+            redact=self._redact.hiding(request.secrets.values()),
         )
         if not is_id(created.id):
             raise ProtocolError("The API created a task without a usable id.", status=200)
@@ -203,7 +204,7 @@ class SigmicClient:
         answer = await self._control.call(
             "DELETE", _TASK, self._url(task_id), timeout=timeout, read=read_answer
         )
-        envelope = read_success(answer, (self._credential.reveal(),))
+        envelope = read_success(answer, self._redact)
         if isinstance(envelope, ProtocolError) and 200 <= answer.status < 300:
             return False
         done = decode(_unwrap(envelope).data, _MESSAGE, answer.status)
@@ -245,11 +246,10 @@ class SigmicClient:
             read=read_head,
         )
         if isinstance(opened, Answer):
-            raise read_refusal(opened, (self._credential.reveal(),))
-        if opened.content_type != _EVENT_STREAM:
-            opened.close()
-            raise ProtocolError("The answer is no event stream.", status=opened.status)
-        return SigmicEventStream(opened, silence=silence)
+            raise read_refusal(opened, self._redact)
+        if isinstance(opened, ProtocolError):
+            raise opened
+        return SigmicEventStream(opened, self._streams, silence=silence)
 
     async def aclose(self) -> None:
         """Close every connection. Calls under way fail; so does any later one."""
@@ -268,10 +268,10 @@ class SigmicClient:
         *,
         timeout: float,
         body: Body | None = None,
-        hidden: Iterable[str] = (),
+        redact: Redactor | None = None,
     ) -> T:
         """Send a request and return the decoded ``data`` of its success."""
-        envelope = await self._fetch(method, route, url, timeout=timeout, body=body, hidden=hidden)
+        envelope = await self._fetch(method, route, url, timeout=timeout, body=body, redact=redact)
         decoded = decode(envelope.data, decoder, 200)
         return _unwrap(decoded)
 
@@ -283,12 +283,12 @@ class SigmicClient:
         *,
         timeout: float,
         body: Body | None = None,
-        hidden: Iterable[str] = (),
+        redact: Redactor | None = None,
     ) -> Envelope:
         answer = await self._control.call(
             method, route, url, timeout=timeout, body=body, read=read_answer
         )
-        return _unwrap(read_success(answer, (self._credential.reveal(), *hidden)))
+        return _unwrap(read_success(answer, redact or self._redact))
 
 
 def _unwrap(result: T | ApiError | ProtocolError) -> T:

@@ -1,15 +1,18 @@
-"""The credential, held so that nothing but the request header ever shows it."""
+"""The credential, held so that nothing but the request header ever shows it; secrets likewise."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import re
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from sigmic_guard.errors import ConfigurationError
 
-__all__ = ["Credential"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["Credential", "Redactor"]
 
 #: Where the credential comes from when none is given.
 ENVIRONMENT_VARIABLE: Final = "SIGMIC_API_KEY"
@@ -60,17 +63,37 @@ class Credential:
     @property
     def headers(self) -> dict[str, str]:
         """The header that authenticates a request."""
-        return {"Authorization": _HeaderValue(f"Bearer {self.reveal()}")}
+        return {"Authorization": _HeaderValue(f"Bearer {self._value}")}
 
-    def reveal(self) -> str:
-        """Return the value, for a header or to find it in a text that must not hold it."""
-        return str(self._value)
+    def redactor(self) -> Redactor:
+        """Return what takes this credential out of a text."""
+        return Redactor((str(self._value),))
 
     def __repr__(self) -> str:
         return f"Credential(fingerprint={self.fingerprint!r})"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("A credential cannot be pickled or copied.")
+
+
+class Redactor:
+    """Takes values out of texts, and does not show them itself."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Iterable[str]) -> None:
+        # The longest first: one may be part of another.
+        self._values = sorted(filter(None, values), key=len, reverse=True)
+
+    def hiding(self, values: Iterable[str]) -> Redactor:
+        """Return one that takes these out as well."""
+        return Redactor((*self._values, *values))
+
+    def __call__(self, text: str) -> str:
+        """Return the text with each of the values replaced by ``[redacted]``."""
+        for value in self._values:
+            text = text.replace(value, "[redacted]")
+        return text
 
 
 def _find_problem(value: object) -> str | None:

@@ -27,7 +27,7 @@ from sigmic_guard.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from sigmic_guard.sigmic.credentials import Redactor
 
 __all__ = ["Answer", "Envelope", "decode", "read_refusal", "read_success"]
 
@@ -99,22 +99,22 @@ _ENVELOPE: Final = msgspec.json.Decoder(Envelope)
 _FAILURE: Final = msgspec.json.Decoder(_Failure)
 
 
-def read_success(answer: Answer, hidden: Iterable[str]) -> Envelope | ApiError | ProtocolError:
+def read_success(answer: Answer, redact: Redactor) -> Envelope | ApiError | ProtocolError:
     """Return the envelope of a success, or the error that the answer means.
 
-    :param hidden: what must not show in the error's message.
+    :param redact: takes out what must not show in the error.
     """
     if not 200 <= answer.status < 300:
-        return read_refusal(answer, hidden)
+        return read_refusal(answer, redact)
     envelope = _read_envelope(answer)
     if isinstance(envelope, ProtocolError):
         return envelope
     if not envelope.success:
-        return _read_failure(answer, envelope, hidden)
+        return _read_failure(answer, envelope, redact)
     return envelope
 
 
-def read_refusal(answer: Answer, hidden: Iterable[str]) -> ApiError | ProtocolError:
+def read_refusal(answer: Answer, redact: Redactor) -> ApiError | ProtocolError:
     """Return the error that a status other than 2xx means.
 
     A 404 says that the task is gone only in the API's own words: a gateway's page proves nothing.
@@ -125,7 +125,7 @@ def read_refusal(answer: Answer, hidden: Iterable[str]) -> ApiError | ProtocolEr
         return ProtocolError(f"The API answered HTTP {status}: {what}.", status=status)
     envelope = _read_envelope(answer)
     if isinstance(envelope, Envelope) and not envelope.success:
-        return _read_failure(answer, envelope, hidden)
+        return _read_failure(answer, envelope, redact)
     return _without_envelope(answer)
 
 
@@ -150,16 +150,14 @@ def _read_envelope(answer: Answer) -> Envelope | ProtocolError:
     return ProtocolError(f"The answer is no envelope of the API: {reason}", status=answer.status)
 
 
-def _read_failure(
-    answer: Answer, envelope: Envelope, hidden: Iterable[str]
-) -> ApiError | ProtocolError:
+def _read_failure(answer: Answer, envelope: Envelope, redact: Redactor) -> ApiError | ProtocolError:
     try:
         failure = _FAILURE.decode(envelope.error)
     except _DECODE_ERRORS:
         return _without_envelope(answer)
     status = answer.status
-    code = _clean(failure.code, hidden)
-    message = _clean(failure.message, hidden) if isinstance(failure.message, str) else ""
+    code = _clean(failure.code, redact)
+    message = _clean(failure.message, redact) if isinstance(failure.message, str) else ""
     kind = _BY_CODE.get(code, ServerError) if status < 400 else _kind_of(status)
     return kind(
         message or "The API refused the request.",
@@ -204,11 +202,9 @@ def _read_retry_after(value: str | None) -> float | None:
     return min(max(seconds, 0.0), MAX_RETRY_AFTER)
 
 
-def _clean(text: str, hidden: Iterable[str]) -> str:
+def _clean(text: str, redact: Redactor) -> str:
     """Make a server's text fit for a log: hide first, for a cut secret would not be found."""
-    for value in sorted(filter(None, hidden), key=len, reverse=True):
-        text = text.replace(value, "[redacted]")
-    text = _CONTROL.sub(" ", text).strip()
+    text = _CONTROL.sub(" ", redact(text)).strip()
     return text if len(text) <= MAX_MESSAGE else text[:MAX_MESSAGE] + "…"
 
 

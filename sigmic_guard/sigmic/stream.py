@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sigmic_guard.errors import ConnectionFailed, ProtocolError
 from sigmic_guard.sigmic.sse import SSEDecoder
@@ -17,15 +17,23 @@ if TYPE_CHECKING:
     from sigmic_guard.errors import SigmicGuardError
     from sigmic_guard.sigmic.responses import Answer
     from sigmic_guard.sigmic.sse import ServerSentEvent
+    from sigmic_guard.sigmic.transport import Transport
 
 __all__ = ["SigmicEventStream", "read_head"]
 
+_EVENT_STREAM: Final = "text/event-stream"
 
-async def read_head(response: aiohttp.ClientResponse) -> aiohttp.ClientResponse | Answer:
-    """Return an accepted response with its body unread, and any other one read and answered."""
-    if 200 <= response.status < 300:
-        return response
-    return await read_answer(response)
+
+async def read_head(
+    response: aiohttp.ClientResponse,
+) -> aiohttp.ClientResponse | Answer | ProtocolError:
+    """Return an event stream's response with its body unread, or what came in its place."""
+    if not 200 <= response.status < 300:
+        return await read_answer(response)
+    if response.content_type != _EVENT_STREAM:
+        response.close()
+        return ProtocolError("The answer is no event stream.", status=response.status)
+    return response
 
 
 class SigmicEventStream:
@@ -34,8 +42,11 @@ class SigmicEventStream:
     :param silence: seconds that :meth:`receive` waits for a byte, be it of a heartbeat.
     """
 
-    def __init__(self, response: aiohttp.ClientResponse, *, silence: float) -> None:
+    def __init__(
+        self, response: aiohttp.ClientResponse, transport: Transport, *, silence: float
+    ) -> None:
         self._response = response
+        self._transport = transport
         self._silence = silence
         self._decoder = SSEDecoder()
         self._attempt = Attempt()
@@ -51,8 +62,9 @@ class SigmicEventStream:
     async def receive(self) -> Sequence[ServerSentEvent]:
         """Return the next events, at least one; an empty sequence at the stream's clean end.
 
-        To be called by one task at a time. After a cancellation the stream is as it was; after a
-        raise it is closed.
+        The end proves nothing about the task: where a server announces no length, a broken
+        connection ends in the same way. To be called by one task at a time. After a cancellation
+        the stream is as it was; after a raise it is closed.
 
         :raises ConnectionFailed: the stream broke, was silent for too long, or is closed.
         :raises ProtocolError: one event is larger than 8 MiB.
@@ -63,7 +75,11 @@ class SigmicEventStream:
                 self._wait_from_now()
                 chunk = await self._response.content.readany()
                 if not chunk:
-                    return ()
+                    # Closing the client looks like the server's end.
+                    self._closed = self._transport.closed
+                    if not self._closed:
+                        return ()
+                    break
                 if events := self._decoder.feed(chunk):
                     return events
         except ProtocolError as exc:

@@ -64,12 +64,13 @@ FOREIGN: Final = (
 class Attempt:
     """One call on its way, and how far it provably got: that is what a failure means."""
 
-    __slots__ = ("body", "connected")
+    __slots__ = ("body", "connected", "transport")
 
     def __init__(self, body: Body | None = None) -> None:
         self.body = body
         #: Whether a connection was ever had. While not, not a byte of the request has left.
         self.connected = False
+        self.transport: asyncio.Transport | None = None
 
 
 _UNFINISHED: Final = frozenset({"cancelled", "connection", "timeout"})
@@ -83,7 +84,9 @@ class _Connector(aiohttp.TCPConnector):
         self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout
     ) -> Connection:
         connection = await super().connect(req, traces, timeout)
-        _ATTEMPT.get().connected = True
+        attempt = _ATTEMPT.get()
+        attempt.connected = True
+        attempt.transport = connection.transport
         return connection
 
 
@@ -127,7 +130,8 @@ class Transport:
         self._accept_encoding = accept_encoding
         self._on_request = on_request
         self._session: aiohttp.ClientSession | None = None
-        self._closed = False
+        self._under_way: set[Attempt] = set()
+        self.closed = False
 
     async def call(
         self,
@@ -146,14 +150,16 @@ class Transport:
         :raises ConnectionFailed: no complete answer came. The connection is dropped.
         :raises ProtocolError: what came was not HTTP. The connection is dropped.
         """
-        if self._closed:
+        if self.closed:
             raise ConnectionFailed("The client is closed.", sent=False)
         attempt = Attempt(body)
         outcome = "cancelled"
         response: aiohttp.ClientResponse | None = None
         failure: SigmicGuardError
         scope = asyncio.timeout(timeout)
+        cancels = _count_cancels()
         token = _ATTEMPT.set(attempt)
+        self._under_way.add(attempt)
         started = perf_counter() if self._on_request else 0.0
         try:
             async with scope:
@@ -167,15 +173,21 @@ class Transport:
                 outcome = "connection"
                 failure = translate(exc, attempt)
         except asyncio.CancelledError as exc:
-            # Unchanged, but for the frames below: they hold the request.
-            raise exc.with_traceback(None)  # noqa: B904
+            if not self.closed or _count_cancels() > cancels:
+                # Unchanged, but for the frames below: they hold the request.
+                raise exc.with_traceback(None)  # noqa: B904
+            # Nobody cancelled: that is how a closing pool tells those who wait for a place.
+            outcome = "connection"
+            failure = ConnectionFailed("The client was closed.", sent=attempt.connected)
         else:
             outcome = str(response.status)
             return result
         finally:
             _ATTEMPT.reset(token)
+            self._under_way.discard(attempt)
             if outcome in _UNFINISHED and response is not None:
                 response.close()
+            response = None  # its repr shows headers, and tracebacks may be printed with locals
             if self._on_request:
                 self._on_request(method, route, outcome, perf_counter() - started)
         raise failure
@@ -194,10 +206,13 @@ class Transport:
 
     async def aclose(self) -> None:
         """Close every connection, within a second. Calls under way fail; so does any later one."""
-        self._closed = True
+        self.closed = True
         session, self._session = self._session, None
+        for attempt in self._under_way:
+            # Closing in good order would first wait for a peer that may take no bytes.
+            if attempt.transport is not None:
+                attempt.transport.abort()
         if session is not None:
-            # A peer that takes no bytes would keep it waiting.
             with suppress(TimeoutError):
                 async with asyncio.timeout(_MAX_CLOSE):
                     await session.close()
@@ -216,6 +231,12 @@ async def read_answer(response: aiohttp.ClientResponse) -> Answer:
             return Answer(response.status, None, retry_after)
         chunks.append(chunk)
     return Answer(response.status, b"".join(chunks), retry_after)
+
+
+def _count_cancels() -> int:
+    """Return how often the running task was cancelled and has not yet dealt with it."""
+    task = asyncio.current_task()
+    return task.cancelling() if task is not None else 0
 
 
 def _too_slow(timeout: float, attempt: Attempt) -> ConnectionFailed:
