@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import struct
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +27,7 @@ class Exchange:
     async def request(self) -> bytes:
         """Read one request to the end of its body and return it; b"" when the client hung up."""
         try:
-            head = await self._reader.readuntil(b"\r\n\r\n")
+            head = await self.head()
         except asyncio.IncompleteReadError:
             return b""
         length = 0
@@ -33,6 +35,10 @@ class Exchange:
             if line.lower().startswith(b"content-length:"):
                 length = int(line[15:])
         return head + await self._reader.readexactly(length)
+
+    async def head(self) -> bytes:
+        """Read as far as the blank line of a request, and leave its body alone."""
+        return await self._reader.readuntil(b"\r\n\r\n")
 
     async def send(self, data: bytes) -> None:
         self.writer.write(data)
@@ -45,6 +51,9 @@ class Exchange:
 
     def reset(self) -> None:
         """Close so that the client sees a reset, not an end."""
+        # What waits to be sent is dropped, and a RST goes out in place of a FIN.
+        linger = struct.pack("ii", 1, 0)
+        self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         self.writer.transport.abort()
 
 

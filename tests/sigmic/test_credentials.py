@@ -18,14 +18,29 @@ KEY = "sigmic_" + "0123456789abcdef" * 4
 @pytest.mark.parametrize("value", [KEY, "sigmic_x", "eyJhbGciOi.J9-_.x", "eyJx"])
 def test_accepted(value: str) -> None:
     """A key begins with sigmic_ or eyJ; what follows is the server's business."""
-    assert Credential(value).reveal() == value
+    assert Credential(value).headers["Authorization"] == f"Bearer {value}"
 
 
 @pytest.mark.parametrize(
     "value",
-    ["", "sigmic_", "eyJ", "secret", "Sigmic_abc", " sigmic_abc", "sigmic_abc\n", "sigmic_a bc"]
-    + ["sigmic_a\tb", "sigmic_a\0b", "sigmic_a\x7fb", "sigmic_é", "sigmic_\ud800", "sigmic_a\u2028"]
-    + ["'sigmic_abc'", "Bearer sigmic_abc"],
+    [
+        "",
+        "sigmic_",
+        "eyJ",
+        "secret",
+        "Sigmic_abc",
+        " sigmic_abc",
+        "sigmic_abc\n",
+        "sigmic_a bc",
+        "sigmic_a\tb",
+        "sigmic_a\x00b",
+        "sigmic_a\x7fb",
+        "sigmic_é",
+        "sigmic_\ud800",
+        "sigmic_a\u2028",
+        "'sigmic_abc'",
+        "Bearer sigmic_abc",
+    ],
 )
 def test_refused(value: str) -> None:
     """Anything else is refused; neither the message nor a traceback with locals shows it."""
@@ -53,9 +68,9 @@ def test_no_string(value: object) -> None:
 def test_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without an argument it is SIGMIC_API_KEY's; without that, the error names both ways."""
     monkeypatch.setenv("SIGMIC_API_KEY", "sigmic_env")
-    assert Credential().reveal() == "sigmic_env"
+    assert Credential().headers["Authorization"] == "Bearer sigmic_env"
     monkeypatch.delenv("SIGMIC_API_KEY")
-    with pytest.raises(ConfigurationError, match="api_key=.*SIGMIC_API_KEY"):
+    with pytest.raises(ConfigurationError, match=r"api_key=.*SIGMIC_API_KEY"):
         Credential()
 
 
@@ -64,6 +79,7 @@ def test_hidden() -> None:
     credential = Credential(KEY)
     client = SigmicClient(KEY, "http://localhost")
     shown = [repr(credential), str(credential), f"{credential}", repr(client), str(vars(client))]
+    shown += [repr(credential.redactor()), str(vars(client._control))]
     shown += [repr(credential.headers), repr([credential.headers["Authorization"]])]
     assert not any(KEY in text or KEY[7:] in text for text in shown)
     assert not hasattr(credential, "__dict__")

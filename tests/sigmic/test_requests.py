@@ -36,7 +36,7 @@ def test_accepted(request_: CreateRequest) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "match"),
+    "arguments, match",
     [
         ({"message": ""}, "message"),
         ({"message": None}, "message"),
@@ -158,7 +158,8 @@ async def test_a_create_is_a_form() -> None:
 
 async def test_a_create_with_variables_is_json() -> None:
     """With env or secrets a create is JSON with the same names."""
-    for variables in ({"env": {"A": "ü"}}, {"secrets": {"B": "x"}}):
+    cases: list[dict[str, Any]] = [{"env": {"A": "ü"}}, {"secrets": {"B": "x"}}]
+    for variables in cases:
         wire = Wire()
         async with client_of(wire.script) as client:
             await client.create(CreateRequest(message="m", **variables), timeout=5)
@@ -183,7 +184,7 @@ async def test_files_are_sent(tmp_path: Path) -> None:
     assert [(name, content) for name, _, content in wire.parts[3:]] == [
         ("files", content) for content in contents.values()
     ]
-    assert 'filename="plain.csv"'.encode() in wire.requests[0]
+    assert b'filename="plain.csv"' in wire.requests[0]
     assert 'filename="quo%22te ü🦊.txt"'.encode() in wire.requests[0]
     assert b'filename="line%0Afeed"' in wire.requests[0]
 
@@ -248,12 +249,12 @@ async def test_nothing_is_sent_for_a_bad_request(tmp_path: Path) -> None:
 async def test_a_file_that_changes_under_way(tmp_path: Path, change: str) -> None:
     """A file that is not what was announced breaks the request off, and the error names it."""
     first, second = tmp_path / "first", tmp_path / "second"
-    # More than all buffers on the way, so that the second file is opened only when the server reads.
+    # Larger than all buffers on the way: the second file is opened only when the server reads.
     first.write_bytes(b"x" * 20_000_000)
     second.write_bytes(b"y" * 1000)
 
     async def script(exchange: Exchange) -> None:
-        await exchange._reader.readuntil(b"\r\n\r\n")
+        await exchange.head()
         match change:
             case "shrinks":
                 os.truncate(second, 999)

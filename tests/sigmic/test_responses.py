@@ -23,6 +23,7 @@ from sigmic_guard.errors import (
     ValidationError,
 )
 from sigmic_guard.sigmic import CreateRequest, SigmicClient
+from sigmic_guard.sigmic.credentials import Redactor
 from sigmic_guard.sigmic.responses import Answer, read_success
 from tests.sigmic.raw_server import KEY, answering, client_of, response, success
 
@@ -38,13 +39,13 @@ def error_of(
     status: int, body: Any, *, retry_after: str | None = None, hidden: tuple[str, ...] = ()
 ) -> ApiError | ProtocolError:
     payload = body if isinstance(body, bytes) else json.dumps(body).encode()
-    result = read_success(Answer(status, payload, retry_after), hidden)
+    result = read_success(Answer(status, payload, retry_after), Redactor(hidden))
     assert isinstance(result, (ApiError, ProtocolError))
     return result
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "kind"),
+    "status, code, kind",
     [
         (401, "AUTH_REQUIRED", AuthenticationError),
         (401, "INVALID_API_KEY", AuthenticationError),
@@ -77,13 +78,26 @@ def test_failures(status: int, code: str, kind: type[ApiError]) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [HTML, b"", b"null", b"[]", b"{}", b"\xff", DEEP, b'{"success": true, "data": {}}']
-    + [b'{"success": false}', b'{"success": false, "error": "x"}', b'{"detail": "Not Found"}']
-    + [b'{"success": false, "error": {"code": 7}}', b'{"success": "false"}', b'{"success": 0}'],
+    [
+        HTML,
+        b"",
+        b"null",
+        b"[]",
+        b"{}",
+        b"\xff",
+        DEEP,
+        b'{"success": true, "data": {}}',
+        b'{"success": false}',
+        b'{"success": false, "error": "x"}',
+        b'{"detail": "Not Found"}',
+        b'{"success": false, "error": {"code": 7}}',
+        b'{"success": "false"}',
+        b'{"success": 0}',
+    ],
     ids=lambda body: body.decode(errors="replace")[:30],
 )
 @pytest.mark.parametrize(
-    ("status", "kind"),
+    "status, kind",
     [
         (400, ValidationError),
         (401, AuthenticationError),
@@ -124,12 +138,26 @@ def test_strange_statuses(status: int) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"null", b"[]", b"{}", HTML, DEEP, b"\xff\xfe", b'{"success": 1, "data": {}}']
-    + [b'{"data": {"id": "x"}}', b'{"success": true}', b'{"success": true, "data": null}']
-    + [b'{"success": true, "data": []}', b'{"success": true, "data": {"id": 7, "status": "x"}}']
-    + [b'{"success": true, "data": {"status": "x"}}', b'{"success": true, "data": {"id": "x"}} {}']
-    + [b'{"success": true, "data": {"id": "\xff", "status": "x"}}']
-    + [b'{"success": true, "data": {"id": "", "status": ' + DEEP],
+    [
+        b"",
+        b"{",
+        b"null",
+        b"[]",
+        b"{}",
+        HTML,
+        DEEP,
+        b"\xff\xfe",
+        b'{"success": 1, "data": {}}',
+        b'{"data": {"id": "x"}}',
+        b'{"success": true}',
+        b'{"success": true, "data": null}',
+        b'{"success": true, "data": []}',
+        b'{"success": true, "data": {"id": 7, "status": "x"}}',
+        b'{"success": true, "data": {"status": "x"}}',
+        b'{"success": true, "data": {"id": "x"}} {}',
+        b'{"success": true, "data": {"id": "\xff", "status": "x"}}',
+        b'{"success": true, "data": {"id": "", "status": ' + DEEP,
+    ],
     ids=lambda body: body.decode(errors="replace")[:50],
 )
 async def test_bad_successes(body: bytes) -> None:
@@ -174,7 +202,7 @@ async def test_what_is_unknown_is_accepted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pagination", "total", "has_more"),
+    "pagination, total, has_more",
     [
         ({"total": 9, "limit": 2, "offset": 0, "hasMore": False}, 9, False),
         ({"total": 9, "hasMore": True}, 9, True),
@@ -197,7 +225,7 @@ async def test_pages(pagination: Any, total: int | None, has_more: bool) -> None
 
 
 @pytest.mark.parametrize(
-    ("answer", "documented"),
+    "answer, documented",
     [
         (success({"message": "Task cancelled"}), True),
         (success({"message": "Task cancelled", "id": "x"}), True),
@@ -220,7 +248,7 @@ async def test_delete(answer: bytes, documented: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "kind"),
+    "answer, kind",
     [
         (response(failure("NOT_FOUND")), TaskNotFound),
         (response(failure("NOT_FOUND"), status=404), TaskNotFound),
@@ -239,7 +267,7 @@ async def test_delete_refused(answer: bytes, kind: type[SigmicGuardError]) -> No
 
 class TestRetryAfter:
     @pytest.mark.parametrize(
-        ("header", "seconds"),
+        "header, seconds",
         [
             ("0", 0),
             ("7", 7),

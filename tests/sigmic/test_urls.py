@@ -112,7 +112,7 @@ def test_any_id(task_id: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "used"),
+    "given, used",
     [
         ("https://api.sigmic.ai", "https://api.sigmic.ai"),
         ("https://api.sigmic.ai/", "https://api.sigmic.ai"),
@@ -129,10 +129,33 @@ def test_base_urls(given: str, used: str) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["", "api.sigmic.ai", "//api.sigmic.ai", "ftp://h", "file:///etc", "http://", "http:///x"]
-    + ["http://h?x", "http://h?", "http://h#x", "http://h#", "http://h:99999", "http://h:x"]
-    + ["http://user:hunter2@h", "http://user@h", "http://:hunter2@h", "http://h\\x", "http://[::1"]
-    + [" http://h", "http://h\n", "http://a b", "http://h/\x7f", "http://h/\ud800", b"http://h", 7],
+    [
+        "",
+        "api.sigmic.ai",
+        "//api.sigmic.ai",
+        "ftp://h",
+        "file:///etc",
+        "http://",
+        "http:///x",
+        "http://h?x",
+        "http://h?",
+        "http://h#x",
+        "http://h#",
+        "http://h:99999",
+        "http://h:x",
+        "http://user:hunter2@h",
+        "http://user@h",
+        "http://:hunter2@h",
+        "http://h\\x",
+        "http://[::1",
+        " http://h",
+        "http://h\n",
+        "http://a b",
+        "http://h/\x7f",
+        "http://h/\ud800",
+        b"http://h",
+        7,
+    ],
 )
 def test_base_urls_refused(value: str) -> None:
     """Anything else is refused, and not shown: it may hold a password."""
