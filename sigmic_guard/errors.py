@@ -103,7 +103,7 @@ class TaskCancelled(TaskError):
         self.reason = reason
 
 
-class TaskTimedOut(TaskError, TimeoutError):  # noqa: N818 - the name is fixed by the design
+class TaskTimedOut(TaskError, TimeoutError):
     """The task's deadline passed before it ended, and the task was cancelled for it."""
 
 
@@ -117,11 +117,11 @@ class TaskFailed(TaskError):
         self.error = error
 
 
-class SupervisorShutdown(SigmicGuardError):  # noqa: N818
-    """The supervisor is shutting down or was never started: it takes no task, and ends those it has."""
+class SupervisorShutdown(SigmicGuardError):
+    """The supervisor is closing, closed or not entered yet: it has no task to give."""
 
 
-class DuplicateKey(SigmicGuardError):  # noqa: N818
+class DuplicateKey(SigmicGuardError):
     """A live task holds this key already. Nothing was sent."""
 
     def __init__(self, message: str, *, key: str) -> None:
@@ -159,19 +159,19 @@ class AuthenticationError(ApiError):
     """401: no credential, or one that is malformed, unknown or expired."""
 
 
-class PermissionDenied(ApiError):  # noqa: N818
+class PermissionDenied(ApiError):
     """403: the credential is valid but may not do this."""
 
 
-class TaskNotFound(ApiError):  # noqa: N818
+class TaskNotFound(ApiError):
     """404: no such task (or tool call) for this credential."""
 
 
 class ValidationError(ApiError):
-    """400, and every other 4xx that has no class of its own: the request was refused as it stands."""
+    """400, and any other 4xx without a class of its own: the request was refused as it stands."""
 
 
-class RateLimited(ApiError):  # noqa: N818
+class RateLimited(ApiError):
     """429: too many requests; ``retry_after`` tells how long to wait."""
 
 
@@ -190,7 +190,7 @@ class ProtocolError(SigmicGuardError):
         self.status = status
 
 
-class ConnectionFailed(SigmicGuardError):  # noqa: N818
+class ConnectionFailed(SigmicGuardError):
     """No complete answer came.
 
     :ivar sent: ``False`` only if the request provably never left (the connection was never made);

@@ -1,4 +1,4 @@
-"""``memory:``, the ledger that survives nothing: for tests, and for who opts out of crash survival."""
+"""``memory:``, the ledger that survives nothing: for tests, and for who opts out of the rest."""
 
 from __future__ import annotations
 
@@ -86,4 +86,4 @@ class MemoryLedger:
 
     def _check_open(self) -> None:
         if self._owner_id is None:
-            raise LedgerError("the ledger is not open: call open() first, and nothing after aclose()")
+            raise LedgerError("the ledger is not open: call open(), and nothing after aclose()")

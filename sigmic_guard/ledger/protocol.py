@@ -1,8 +1,8 @@
 """What the supervisor needs of a ledger: the store of one durable row per task.
 
-A row is a :class:`~sigmic_guard.lifecycle.Record`. There is one way to write, :meth:`Ledger.commit`:
-inserting an intent, moving it on and taking over a dead owner's row are all the same
-compare-and-set on the row's version. ``sigmic_guard.testing.ledger_suite`` says in tests what is
+A row is a :class:`~sigmic_guard.lifecycle.Record`. There is one way to write it, and that is
+:meth:`Ledger.commit`: inserting an intent, moving it on and taking over a dead owner's row are all
+the same compare-and-set on the row's version. ``sigmic_guard.testing.ledger_suite`` says in tests what is
 said here in words.
 """
 
@@ -11,10 +11,10 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from sigmic_guard.lifecycle import Record
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from sigmic_guard.lifecycle import Record
 
 
 class Write(NamedTuple):

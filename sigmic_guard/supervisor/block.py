@@ -1,0 +1,139 @@
+"""``async with supervisor.task(…)``: a cancel scope around the caller's body, bound to a task.
+
+What happens at the end is decided first and without a checkpoint, from what is recorded, and only
+then waited for. A cancellation that comes from outside always goes on; ours becomes the error that
+says why.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from anyio import CancelScope, current_time, get_cancelled_exc_class, move_on_after
+from anyio.lowlevel import checkpoint_if_cancelled
+
+from sigmic_guard.lifecycle import CancelReason, Event, State
+from sigmic_guard.observe import enter_task, leave_task
+from sigmic_guard.sigmic import check_files
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from contextvars import Token
+    from types import TracebackType
+    from typing import Any
+
+    from sigmic_guard.errors import SigmicGuardError
+    from sigmic_guard.supervisor.core import Core, Order
+    from sigmic_guard.supervisor.task import RemoteTask
+
+
+class TaskBlock:
+    """The block that owns a task; made by ``supervisor.task()`` and entered once."""
+
+    def __init__(self, core: Core, order: Order) -> None:
+        self._core = core
+        self._order = order
+        self._scope = CancelScope()
+        self._task: RemoteTask | None = None
+        self._log_context: Mapping[str, Token[Any]] | None = None
+
+    async def __aenter__(self) -> RemoteTask:
+        """Create the task; the body may begin when its id is known.
+
+        :raises SigmicGuardError: there is no task, or it is being ended. Nothing is left to do.
+        """
+        if self._task is not None:
+            raise RuntimeError("a block is entered once: call supervisor.task() again")
+        entered_at = current_time()
+        if self._order.request.files:
+            await check_files(self._order.request.files)
+        task = self._task = self._core.begin(self._order, entered_at=entered_at, held=True)
+        task.scope = self._scope
+        self._scope.__enter__()
+        try:
+            await self._core.until_created(task)
+        except BaseException as error:
+            await self._leave(error)
+            raise
+        self._log_context = enter_task(task.id)
+        return task
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End the task, if it has not ended; see the table in the README for what is raised."""
+        if self._log_context is not None:
+            leave_task(self._log_context)
+        await self._leave(exc)
+
+    async def _leave(self, error: BaseException | None) -> None:
+        task = self._task
+        assert task is not None
+        if error is not None or task.record.policy.on_exit != "wait":
+            await self._end(task, error, body_finished=error is None)
+            return
+        try:
+            await task.until_settled()
+        except BaseException as interruption:
+            await self._end(task, interruption, body_finished=True)
+            raise
+        await self._end(task, None, body_finished=True)
+
+    async def _end(
+        self, task: RemoteTask, error: BaseException | None, *, body_finished: bool
+    ) -> None:
+        """End the task, and raise what shall be raised instead of ``error``, if anything shall."""
+        self._decide(task, error)
+        task.scope = None
+        try:
+            ours = self._scope.__exit__(
+                None if error is None else type(error),
+                error,
+                None if error is None else error.__traceback__,
+            )
+            # In a coroutine that is being closed nobody may wait.
+            if task.pursued and not isinstance(error, GeneratorExit):
+                with move_on_after(task.record.policy.cancel_wait, shield=True):
+                    await task.until_settled()
+        finally:
+            task.held = False
+            if task.record.state is State.COMPLETED:
+                self._core.roster.apply(task, Event.CLOSE)
+        if error is None or ours:
+            await checkpoint_if_cancelled()  # a cancellation from outside comes first
+            if verdict := self._verdict(task, body_finished=body_finished):
+                raise verdict from None
+
+    def _decide(self, task: RemoteTask, error: BaseException | None) -> None:
+        """Record why the task is to end, if it is to: the first cause stays."""
+        if error is None:
+            if task.record.policy.on_exit == "detach" and task.record.reason is None:
+                self._core.roster.apply(task, Event.DETACH)
+            else:
+                self._core.cancel(task, CancelReason.SCOPE)
+        elif _is_cancellation(error):
+            self._core.cancel(task, CancelReason.SCOPE)
+        else:
+            self._core.cancel(task, CancelReason.ERROR)
+
+    def _verdict(self, task: RemoteTask, *, body_finished: bool) -> SigmicGuardError | None:
+        """Say what the block raises, when the body did not raise by itself."""
+        shut = task.interruption is CancelReason.SHUTDOWN
+        ended_well = task.record.state is State.COMPLETED or task.reason in _ENDS_NORMALLY
+        if body_finished and ended_well and not shut:
+            return None
+        return task.error(interrupted_by=task.interruption or task.reason)
+
+
+#: None: it ended by itself. The others: the body ended before it.
+_ENDS_NORMALLY = frozenset({None, CancelReason.SCOPE, CancelReason.ERROR})
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    """Whether there is nothing but cancellations in it."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_is_cancellation, error.exceptions))
+    return isinstance(error, get_cancelled_exc_class())

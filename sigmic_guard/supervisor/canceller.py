@@ -1,0 +1,204 @@
+"""Ending tasks: DELETE, asked again until there is proof, or nobody may ask any more.
+
+A task in ``CANCELLING`` is always in one of three places: in the queue, in a worker's hands, or
+with the timer until its next attempt. It leaves ``CANCELLING`` by proof, or by giving up, which
+happens on 401 and 403 (asking again cannot help) and at the end of a shutdown's budget.
+"""
+
+from __future__ import annotations
+
+from random import random
+from typing import TYPE_CHECKING, Final
+
+from anyio import current_time
+
+from sigmic_guard.errors import (
+    ApiError,
+    AuthenticationError,
+    ConnectionFailed,
+    PermissionDenied,
+    ProtocolError,
+    RateLimited,
+    ServerError,
+    SigmicGuardError,
+    TaskNotFound,
+)
+from sigmic_guard.lifecycle import Backoff, Event, State
+from sigmic_guard.observe import CancelResult
+from sigmic_guard.supervisor.workers import Pool
+
+if TYPE_CHECKING:
+    from sigmic_guard.observe import Observer
+    from sigmic_guard.sigmic.api import TaskApi
+    from sigmic_guard.supervisor.roster import Roster
+    from sigmic_guard.supervisor.task import RemoteTask
+    from sigmic_guard.supervisor.timer import Timer
+    from sigmic_guard.supervisor.workers import Workers
+
+#: Seconds that one DELETE or GET may take.
+ATTEMPT: Final = 5.0
+#: The least, however many tasks share what is left of a shutdown's budget.
+LEAST_ATTEMPT: Final = 0.1
+#: An acknowledged task that still runs after so many looks was not cancelled: DELETE it again.
+LOOKS: Final = 4
+#: A bug that hits the same task so often makes it one that is given up.
+MAX_BUGS: Final = 3
+
+_WORTH_RETRYING: Final = (RateLimited, ServerError, ConnectionFailed)
+_HOPELESS: Final = (AuthenticationError, PermissionDenied)
+_AT_WORK: Final = frozenset({State.CANCELLING, State.UNCONFIRMED})
+
+
+def status_of(error: SigmicGuardError) -> str:
+    """Name an answer for a metric: its HTTP status, or what was there instead of one."""
+    if isinstance(error, ApiError):
+        return str(error.status)
+    return "connection" if isinstance(error, ConnectionFailed) else "protocol"
+
+
+class Canceller:
+    """Takes tasks that must end; they end."""
+
+    def __init__(
+        self,
+        workers: Workers,
+        roster: Roster,
+        timer: Timer,
+        api: TaskApi,
+        observer: Observer,
+        *,
+        max_cancels: int,
+    ) -> None:
+        self._roster = roster
+        self._timer = timer
+        self._api = api
+        self._observer = observer
+        self._backoff = Backoff(first=0.1, most=10.0)
+        self._pool: Pool[RemoteTask] = Pool(workers, "cancel", self._work, max_cancels)
+        #: When the shutdown's budget ends, on anyio's clock; every wait here ends before.
+        self.budget_end: float | None = None
+        self.hold = self._pool.hold
+        self.release = self._pool.release
+
+    def take(self, task: RemoteTask) -> None:
+        """Send a DELETE for the task as soon as a worker is free."""
+        if task.record.state not in _AT_WORK:
+            return
+        self._timer.forget(task.retry_alarm)
+        task.retry_alarm = None
+        if task.sending:
+            # A follow-up under way could start the task again behind the DELETE's back. The courier
+            # comes back here when it is answered; the alarm is for the one that never is.
+            task.retry_alarm = self._timer.after(self._patience() / 2, self._due, task)
+        else:
+            self._pool.put(task)
+
+    def hurry(self, task: RemoteTask) -> None:
+        """Do not wait for the time of the next attempt."""
+        if task.retry_alarm is not None:
+            self.take(task)
+
+    def give_up(self, task: RemoteTask, error: str | None = None) -> None:
+        """Let it be known that the task may still run, and that nobody asks any more."""
+        self._timer.forget(task.retry_alarm)
+        task.retry_alarm = None
+        if task.record.state is State.CANCELLING:
+            self._roster.apply(task, Event.GIVE_UP, error=error)
+
+    async def _work(self, task: RemoteTask) -> None:
+        if task.record.state not in _AT_WORK:
+            return  # ended by itself, or seen ended, while it waited here
+        try:
+            if task.acknowledged:
+                await self._look(task)
+            else:
+                await self._delete(task)
+        except SigmicGuardError:
+            raise AssertionError("an API error came through") from None
+        except Exception as bug:
+            self._roster.apply(task, Event.ATTEMPT, error=f"bug: {type(bug).__name__}")
+            if task.record.attempts < MAX_BUGS:
+                self._pool.put(task)
+            else:
+                self.give_up(task)
+            raise
+        except BaseException:
+            self._pool.put(task)  # the worker was hit, the task is as it was
+            raise
+
+    async def _delete(self, task: RemoteTask) -> None:
+        record = task.record
+        assert record.remote_id is not None
+        try:
+            documented = await self._api.delete(record.remote_id, timeout=self._patience())
+        except SigmicGuardError as error:
+            self._observer.delete_answered(task.record, status_of(error))
+            await self._refused(task, error)
+            return
+        self._observer.delete_answered(task.record, "200")
+        asked_at = record.cancel_requested_at or record.created_at
+        self._observer.cancellation_acknowledged(task.record, self._roster.now() - asked_at)
+        if documented and record.policy.confirm == "accepted":
+            task.cancel_result = CancelResult.ACKNOWLEDGED
+            self._roster.apply(task, Event.CANCELLED)
+        else:
+            task.acknowledged = 1
+            await self._look(task)
+
+    async def _refused(self, task: RemoteTask, error: SigmicGuardError) -> None:
+        if isinstance(error, TaskNotFound):
+            task.cancel_result = CancelResult.NOT_FOUND
+            self._roster.apply(task, Event.CANCELLED)
+        elif isinstance(error, _HOPELESS):
+            self.give_up(task, str(error))
+        elif isinstance(error, _WORTH_RETRYING):
+            self._again(task, error)
+        else:
+            # Any other refusal may well mean that the task has ended: look.
+            await self._look(task, error)
+
+    async def _look(self, task: RemoteTask, refusal: SigmicGuardError | None = None) -> None:
+        remote_id, turn = task.record.remote_id, task.turn
+        assert remote_id is not None
+        try:
+            info = await self._api.get(remote_id, timeout=self._patience())
+        except TaskNotFound:
+            task.cancel_result = CancelResult.NOT_FOUND
+            self._roster.apply(task, Event.CANCELLED)
+        except _HOPELESS as error:
+            self.give_up(task, str(error))
+        except (ApiError, ConnectionFailed, ProtocolError) as error:
+            self._again(task, refusal or error)
+        else:
+            if self._roster.observe(task, info, turn):
+                return
+            if task.acknowledged:
+                task.acknowledged = (task.acknowledged + 1) % (LOOKS + 1)
+            self._again(task, refusal, status=info.status)
+
+    def _again(
+        self, task: RemoteTask, error: SigmicGuardError | None, *, status: str | None = None
+    ) -> None:
+        """Leave the task with the timer until its next attempt."""
+        said = str(error) if error is not None else f"acknowledged, and still {status}"
+        if not self._roster.apply(task, Event.ATTEMPT, error=said, status=status):
+            return  # it ended while we asked
+        retry_after = getattr(error, "retry_after", None)
+        delay = self._backoff.delay(task.record.attempts, random(), retry_after=retry_after)  # noqa: S311
+        if self.budget_end is not None:
+            # One more attempt fits in before the end, whatever was asked for.
+            left = self.budget_end - current_time()
+            delay = min(delay, max(left - 2 * LEAST_ATTEMPT, LEAST_ATTEMPT))
+        task.retry_alarm = self._timer.after(delay, self._due, task)
+
+    def _due(self, task: RemoteTask) -> None:
+        task.retry_alarm = None
+        self._pool.put(task)
+
+    def _patience(self) -> float:
+        """Seconds for one request: in a shutdown, so that each waiting task gets its attempt."""
+        if self.budget_end is None:
+            return ATTEMPT
+        left = max(self.budget_end - current_time(), LEAST_ATTEMPT)
+        rounds = 1 + len(self._pool) // self._pool.size
+        return min(ATTEMPT, max(left / rounds, LEAST_ATTEMPT))

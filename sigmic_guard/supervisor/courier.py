@@ -1,0 +1,120 @@
+"""Requests that callers wait for but may not carry themselves: follow-ups and approvals.
+
+They run in the supervisor's workers, so that a caller who is cancelled does not tear a request
+apart whose effect starts a task again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from anyio import Event
+
+from sigmic_guard.errors import ConnectionFailed, SigmicGuardError, SupervisorShutdown
+from sigmic_guard.lifecycle import Event as Happening
+from sigmic_guard.lifecycle import State
+from sigmic_guard.supervisor.creating import refused_outright
+from sigmic_guard.supervisor.workers import Pool
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from sigmic_guard.sigmic.api import ApprovalOutcome, TaskApi
+    from sigmic_guard.supervisor.canceller import Canceller
+    from sigmic_guard.supervisor.roster import Roster
+    from sigmic_guard.supervisor.task import RemoteTask
+    from sigmic_guard.supervisor.workers import Workers
+
+#: Requests under way at once.
+MAX_ERRANDS: Final = 16
+
+
+class _Errand:
+    """A request, and where its answer is left."""
+
+    __slots__ = ("answer", "done", "error", "request")
+
+    def __init__(self, request: Callable[[], Awaitable[Any]]) -> None:
+        self.request = request
+        self.done = Event()
+        self.answer: Any = None
+        self.error: BaseException | None = None
+
+
+class Courier:
+    """Runs errands; callers wait."""
+
+    def __init__(
+        self,
+        workers: Workers,
+        roster: Roster,
+        canceller: Canceller,
+        api: TaskApi,
+        *,
+        timeout: float,
+    ) -> None:
+        self._roster = roster
+        self._canceller = canceller
+        self._api = api
+        self._timeout = timeout
+        self._pool: Pool[_Errand] = Pool(workers, "errand", self._run, MAX_ERRANDS)
+
+    async def send(self, task: RemoteTask, message: str, files: tuple[Path, ...]) -> None:
+        """Send a follow-up message."""
+        # From here on the task counts as running, and a DELETE waits for the answer: a task that is
+        # asked again, with the answer lost, must not be taken for completed.
+        task.sending += 1
+        task.turn += 1
+        reopened = self._roster.apply(task, Happening.FOLLOW_UP) if _asleep(task) else False
+        await self._errand(lambda: self._send(task, message, files, reopened=reopened))
+
+    async def _send(
+        self, task: RemoteTask, message: str, files: tuple[Path, ...], *, reopened: bool
+    ) -> None:
+        try:
+            await self._api.send(task.id, message, files=files, timeout=self._timeout)
+        except SigmicGuardError as error:
+            if reopened and refused_outright(error):
+                self._roster.apply(task, Happening.COMPLETE)
+            raise
+        finally:
+            task.turn += 1
+            task.sending -= 1
+            self._canceller.take(task)
+
+    async def approve(self, task: RemoteTask, call_id: str, outcome: ApprovalOutcome) -> bool:
+        """Decide on a tool call."""
+        answer: bool = await self._errand(
+            lambda: self._api.approve(task.id, call_id, outcome, timeout=self._timeout)
+        )
+        return answer
+
+    def close(self) -> None:
+        """Tell those whose requests have not gone out."""
+        for errand in self._pool.clear():
+            errand.error = SupervisorShutdown("the supervisor shut down; the request was not sent")
+            errand.done.set()
+
+    async def _errand(self, request: Callable[[], Awaitable[Any]]) -> Any:
+        errand = _Errand(request)
+        self._pool.put(errand)
+        await errand.done.wait()
+        if errand.error is not None:
+            raise errand.error
+        return errand.answer
+
+    async def _run(self, errand: _Errand) -> None:
+        try:
+            errand.answer = await errand.request()
+        except SigmicGuardError as error:
+            errand.error = error
+        except BaseException:
+            errand.error = ConnectionFailed("the request was interrupted", sent=True)
+            raise
+        finally:
+            errand.done.set()
+
+
+def _asleep(task: RemoteTask) -> bool:
+    return task.record.state is State.COMPLETED

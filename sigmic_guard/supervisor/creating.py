@@ -1,0 +1,120 @@
+"""From an intent to a remote task: the POST, sent once.
+
+The order is the promise: the intent is durable before the first byte goes out, and no checkpoint
+stands between reading an id and owning it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from sigmic_guard.errors import (
+    ApiError,
+    ConfigurationError,
+    ConnectionFailed,
+    DuplicateKey,
+    LedgerError,
+    SigmicGuardError,
+)
+from sigmic_guard.lifecycle import Event, State
+from sigmic_guard.supervisor.workers import Pool
+
+if TYPE_CHECKING:
+    from sigmic_guard.sigmic.api import TaskApi
+    from sigmic_guard.supervisor.outbox import Outbox
+    from sigmic_guard.supervisor.roster import Roster
+    from sigmic_guard.supervisor.task import RemoteTask
+    from sigmic_guard.supervisor.workers import Workers
+
+#: Creates under way at once; 16 to 64 in flight beat more.
+MAX_CREATES: Final = 64
+
+
+def refused_outright(error: SigmicGuardError) -> bool:
+    """Tell whether a failed POST provably created nothing: never sent, or answered 4xx."""
+    if isinstance(error, ConnectionFailed):
+        return not error.sent
+    if isinstance(error, ApiError):
+        return 400 <= error.status < 500
+    return isinstance(error, ConfigurationError)
+
+
+class Creator:
+    """Creates tasks, at most ``max_tasks`` alive at once; further ones wait in order."""
+
+    def __init__(
+        self,
+        workers: Workers,
+        roster: Roster,
+        outbox: Outbox,
+        api: TaskApi,
+        *,
+        timeout: float,
+        max_tasks: int | None,
+    ) -> None:
+        self._roster = roster
+        self._outbox = outbox
+        self._api = api
+        self._timeout = timeout
+        self._places = max_tasks
+        self._waiting: deque[RemoteTask] = deque()
+        self._seated: set[RemoteTask] = set()
+        self._pool: Pool[RemoteTask] = Pool(workers, "create", self._create, MAX_CREATES)
+        roster.finished.append(self.leave)
+
+    def take(self, task: RemoteTask) -> None:
+        """Create the task as soon as there is a place for it."""
+        if self._places is None:
+            self._pool.put(task)
+        else:
+            self._waiting.append(task)
+            self._seat()
+
+    def join(self, task: RemoteTask) -> None:
+        """Count a task that exists already; it takes a place even where there is none."""
+        if self._places is not None:
+            self._seated.add(task)
+
+    def leave(self, task: RemoteTask) -> None:
+        """Give the task's place to the next."""
+        if self._places is not None:
+            self._seated.discard(task)
+            self._seat()
+
+    def _seat(self) -> None:
+        assert self._places is not None
+        while self._waiting and len(self._seated) < self._places:
+            task = self._waiting.popleft()
+            if task.record.state is State.INTENT:
+                self._seated.add(task)
+                self._pool.put(task)
+
+    async def _create(self, task: RemoteTask) -> None:
+        if task.record.state is not State.INTENT:
+            return  # withdrawn while it waited
+        try:
+            await self._outbox.commit(task.record)
+        except (LedgerError, DuplicateKey) as error:
+            if task.record.state is State.INTENT:
+                task.failure = error
+                self._roster.apply(task, Event.WITHDRAW, error=str(error))
+            return
+        if task.record.state is not State.INTENT:
+            return  # withdrawn while it was written
+        request, task.request = task.request, None
+        assert request is not None
+        self._roster.apply(task, Event.POST)
+        try:
+            remote_id = await self._api.create(request, timeout=self._timeout)
+        except SigmicGuardError as error:
+            task.failure = error
+            event = Event.REFUSE if refused_outright(error) else Event.LOSE
+            self._roster.apply(task, event, error=str(error))
+        except BaseException:
+            # The worker was cancelled, or has a bug: the POST may have gone out all the same.
+            task.failure = ConnectionFailed("the create was interrupted", sent=True)
+            self._roster.apply(task, Event.LOSE, error=str(task.failure))
+            raise
+        else:
+            self._roster.apply(task, Event.CREATED, remote_id=remote_id)

@@ -1,0 +1,176 @@
+"""The drain: what happens within a shutdown's budget, in order, and what is said of it.
+
+It runs in a worker of the supervisor, so that whatever hits those who wait for it does not hit it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+from anyio import CancelScope, Event, current_time, move_on_after
+
+from sigmic_guard.lifecycle import CancelReason, Outcome, Record, State
+from sigmic_guard.lifecycle import Event as Happening
+from sigmic_guard.lifecycle.states import SETTLED
+from sigmic_guard.supervisor.results import ShutdownReport, Snapshot
+from sigmic_guard.supervisor.timer import Slices
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sigmic_guard.supervisor.core import Core
+    from sigmic_guard.supervisor.task import RemoteTask
+
+#: Seconds, beyond the budget, to write down what is left and to close connections.
+CLOSING: Final = 0.4
+#: What is left of the budget when somebody is in a hurry: time for the DELETEs that are under way.
+HURRY: Final = 0.5
+
+
+class Drain:
+    """One shutdown. :meth:`run` is done once, by a worker; the rest are plain calls."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._began = current_time()
+        self._end = self._began + core.settings.grace
+        self._budget: CancelScope | None = None
+        self._tasks: list[RemoteTask] | None = None
+        self.report: ShutdownReport | None = None
+        self.done = Event()
+
+    @property
+    def grace(self) -> float:
+        """Seconds that it is allowed in all."""
+        return max(self._end - self._began, 0.0)
+
+    def allow(self, grace: float) -> None:
+        """Allow ``grace`` seconds instead of the supervisor's; before :meth:`run`."""
+        self._end = self._began + grace
+
+    def shorten(self, grace: float) -> None:
+        """Allow no more than ``grace`` seconds from now."""
+        self._end = min(self._end, current_time() + grace)
+        self._core.canceller.budget_end = self._end
+        if self._budget is not None:
+            self._budget.deadline = self._end
+
+    def hurry(self) -> None:
+        """Spend the rest of the budget at once."""
+        self.shorten(HURRY)
+
+    def abort(self) -> None:
+        """End without having drained: there is a bug in here. Every task is named."""
+        core = self._core
+        core.closed = True
+        records = [task.record for task in core.roster.tasks.values()]
+        self.report = self._report({}, 0, records)
+        for task in list(core.roster.tasks.values()):
+            task.wake()
+        self.done.set()
+
+    async def run(self) -> None:
+        """Drain, write the report, and close everything. May be begun again in the middle."""
+        core = self._core
+        core.canceller.budget_end = self._end
+        if self._tasks is None:
+            self._tasks = list(core.roster.tasks.values())
+            core.observer.shutdown_begun(len(self._tasks), self.grace)
+        tasks = self._tasks
+        with CancelScope(deadline=self._end) as self._budget:
+            await self._mark(tasks)
+            await self._wait(tasks)
+        await self._give_up(tasks)
+        self.report = await self._tell(tasks)
+        await self._close()
+        core.observer.shutdown_finished(len(self.report.unconfirmed), self.report.seconds)
+        self.done.set()
+
+    async def _mark(self, tasks: list[RemoteTask]) -> None:
+        """Want every task ended, all in one transaction, and only then let the DELETEs go out."""
+        core, slices = self._core, Slices()
+        core.canceller.hold()
+        try:
+            for task in tasks:
+                if task.record.policy.on_shutdown == "detach":
+                    self._let_go(task)
+                else:
+                    core.cancel(task, CancelReason.SHUTDOWN)
+                    core.canceller.hurry(task)
+                if task.state is State.COMPLETED and not task.held:
+                    core.roster.apply(task, Happening.CLOSE)
+                await slices.breathe()
+            with move_on_after(self.grace / 4):  # a ledger that hangs does not stop a DELETE
+                await core.outbox.flush()
+        finally:
+            core.canceller.release()
+
+    def _let_go(self, task: RemoteTask) -> None:
+        match task.state:
+            case State.RUNNING:
+                self._core.roster.apply(task, Happening.DETACH)
+            case State.INTENT:
+                self._core.cancel(task, CancelReason.SHUTDOWN)
+        task.interrupt(CancelReason.SHUTDOWN)
+
+    async def _wait(self, tasks: list[RemoteTask]) -> None:
+        """Wait until nobody here works on any of them."""
+        slices = Slices()
+        for task in tasks:
+            while task.pursued:
+                await task.until(_awake)
+                if task.record.state is State.RUNNING:  # its create came through just now
+                    self._core.roster.apply(task, Happening.DETACH)
+            await slices.breathe()
+
+    async def _give_up(self, tasks: list[RemoteTask]) -> None:
+        slices = Slices()
+        for task in tasks:
+            if task.record.state not in SETTLED:
+                self._core.canceller.give_up(task, "the shutdown's budget ran out")
+            await slices.breathe()
+
+    async def _tell(self, tasks: list[RemoteTask]) -> ShutdownReport:
+        outcomes: Counter[Outcome] = Counter()
+        never_created, unproven, slices = 0, list[Record](), Slices()
+        for task in tasks:
+            record = task.record
+            outcome = record.outcome
+            if record.state is State.NEVER_CREATED:
+                never_created += 1
+            elif outcome is None or record.state is State.UNCONFIRMED:
+                unproven.append(record)
+            else:
+                outcomes[outcome] += 1
+            await slices.breathe()
+        return self._report(outcomes, never_created, unproven)
+
+    def _report(
+        self, outcomes: Mapping[Outcome, int], never_created: int, unproven: list[Record]
+    ) -> ShutdownReport:
+        count = Counter(outcomes)
+        return ShutdownReport(
+            cancelled=count[Outcome.CANCELLED] + count[Outcome.TIMED_OUT],
+            finished=count[Outcome.COMPLETED] + count[Outcome.FAILED],
+            detached=count[Outcome.DETACHED],
+            never_created=never_created,
+            unconfirmed=Snapshot(unproven, self._core.now()),
+            seconds=current_time() - self._began,
+            grace=self.grace,
+        )
+
+    async def _close(self) -> None:
+        core = self._core
+        core.closed = True
+        core.courier.close()
+        for task in list(core.roster.tasks.values()):
+            task.wake()
+        with move_on_after(CLOSING):
+            await core.outbox.flush()
+        with move_on_after(CLOSING / 2):
+            await core.ledger.aclose()
+
+
+def _awake(task: RemoteTask) -> bool:
+    return not task.pursued or task.record.state is State.RUNNING

@@ -1,0 +1,248 @@
+"""What a task does, as it does it: :class:`TaskEvents`, over a stream that may break at any time.
+
+The iterator is a plain object, read in its consumer's own task: no scope, task group or generator
+is left behind when the consumer leaves. It learns the end from ``done``, from ``history_done`` with
+``isStreaming: false``, or from GET, which it asks whenever the stream ends or breaks.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from random import random
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import msgspec
+from anyio import sleep
+
+from sigmic_guard.errors import (
+    AuthenticationError,
+    PermissionDenied,
+    ProtocolError,
+    SigmicGuardError,
+    TaskNotFound,
+)
+from sigmic_guard.lifecycle import Backoff, CancelReason, Event, State
+from sigmic_guard.supervisor.replay import Replay
+
+if TYPE_CHECKING:
+    from sigmic_guard.sigmic.api import EventStream, TaskApi
+    from sigmic_guard.sigmic.sse import ServerSentEvent
+    from sigmic_guard.supervisor.roster import Roster
+    from sigmic_guard.supervisor.task import RemoteTask
+    from sigmic_guard.supervisor.watcher import Watcher
+
+#: Three heartbeats. Source: the API page, "stream".
+SILENCE: Final = 45.0
+#: Seconds that opening a stream, or a GET, may take.
+PATIENCE: Final = 10.0
+
+_HOPELESS: Final = (AuthenticationError, PermissionDenied)
+_ENDING: Final = frozenset({State.CANCELLING, State.UNCONFIRMED, State.DETACHED})
+_decode: Final = msgspec.json.Decoder().decode
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEvent:
+    """One event of a task.
+
+    :ivar type: ``history_message``, ``history_done``, ``status``, ``thought``, ``content``,
+        ``tool_call``, ``tool_result``, ``subagent_*``, ``error``, ``done``, or one that is not
+        documented. Source: the API page, "stream".
+    :ivar data: its payload, decoded and unwrapped; the bare text if it is no JSON.
+    :ivar replayed: a reconnect repeats what this iterator has delivered before.
+    """
+
+    type: str
+    data: Any
+    replayed: bool = False
+
+    @property
+    def text(self) -> str:
+        """The text that the agent adds with this event: empty unless it is new ``content``."""
+        if self.type != "content" or self.replayed or not isinstance(self.data, dict):
+            return ""
+        text = self.data.get("text")
+        return text if isinstance(text, str) else ""
+
+
+class TaskEvents:
+    """Iterates over the events of one task; made by :meth:`RemoteTask.events`, for one consumer."""
+
+    def __init__(self, task: RemoteTask, api: TaskApi, roster: Roster, watcher: Watcher) -> None:
+        self._task = task
+        self._api = api
+        self._roster = roster
+        self._watcher = watcher
+        self._backoff = Backoff(first=0.1, most=10.0)
+        self._failures = 0
+        self._stream: EventStream | None = None
+        self._connected_before = False
+        self._turn = task.turn
+        self._error_seen = False
+        self._replay = Replay()
+        self._ready: deque[TaskEvent] = deque()
+        self._counted = False
+        self._must_look = False
+        self._over = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def __anext__(self) -> TaskEvent:
+        """Return the next event; see :meth:`RemoteTask.events` for what it raises."""
+        while not self._ready:
+            if self._over:
+                raise StopAsyncIteration
+            self._count()
+            try:
+                await self._read()
+            except SigmicGuardError:
+                self.close()
+                raise
+        return self._ready.popleft()
+
+    async def aclose(self) -> None:
+        """Drop the connection at once; no further event comes. Again does nothing."""
+        self.close()
+
+    def close(self) -> None:
+        """Do what :meth:`aclose` does, as a plain call."""
+        self._over = True
+        self._ready.clear()
+        self._leave()
+
+    def __del__(self) -> None:
+        # A consumer who breaks out of `async for` leaves nothing else behind.
+        if self._counted:
+            self._leave()
+
+    # --- one stream for as long as somebody reads ---------------------------------------------
+
+    def _count(self) -> None:
+        if not self._counted:
+            self._counted = True
+            self._task.join_reader(self)
+            self._watcher.leave(self._task)
+
+    def _leave(self) -> None:
+        self.hang_up()
+        if self._counted:
+            self._counted = False
+            self._task.leave_reader(self)
+            self._watcher.join(self._task)
+
+    def hang_up(self) -> None:
+        """Drop the connection; who reads finds out how the task is."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.close()
+
+    async def _read(self) -> None:
+        """Read what comes next; may come back with nothing, if there is nothing yet."""
+        if self._must_look:
+            self._must_look = False
+            await self._look()
+            return
+        if self._nothing_to_come():
+            self._finish()
+            return
+        try:
+            stream = self._stream or await self._open()
+            events = await stream.receive()
+        except _HOPELESS:
+            raise
+        except SigmicGuardError as error:
+            if isinstance(error, ProtocolError) and self._stream is not None:
+                raise  # an event that is too large; it would come again
+            await self._look()
+            return
+        for event in events:
+            self._take(event)
+        if not events:
+            await self._look()
+
+    def _nothing_to_come(self) -> bool:
+        """Tell whether the task is past saying anything; of an ended one the history is left."""
+        state = self._task.state
+        if state is State.RUNNING:
+            return False
+        return state in _ENDING or (self._connected_before and self._stream is None)
+
+    async def _open(self) -> EventStream:
+        self._turn = self._task.turn
+        self._stream = await self._api.stream(self._task.id, timeout=PATIENCE, silence=SILENCE)
+        if self._connected_before:
+            self._replay.reconnected()
+        self._connected_before = True
+        return self._stream
+
+    async def _look(self) -> None:
+        """Find out by GET whether the task has ended; else connect again, after a while."""
+        self.hang_up()
+        task, turn = self._task, self._task.turn
+        if task.state is not State.RUNNING:
+            self._finish()
+            return
+        try:
+            info = await self._api.get(task.id, timeout=PATIENCE)
+        except _HOPELESS:
+            raise
+        except TaskNotFound:
+            # Gone for this credential, it says. That is no proof that it costs nothing.
+            self._roster.cancel(task, CancelReason.REMOTE)
+        except SigmicGuardError:
+            pass
+        else:
+            self._roster.observe(task, info, turn)
+        if task.state is not State.RUNNING:
+            self._finish()
+            return
+        self._failures += 1
+        await sleep(self._backoff.delay(self._failures, random()))  # noqa: S311 - spreads load
+
+    def _finish(self) -> None:
+        self._over = True
+        self._leave()
+
+    # --- what an event means --------------------------------------------------------------------
+
+    def _take(self, event: ServerSentEvent) -> None:
+        kind, data = event.event, _payload(event.data)
+        match data:
+            case {"type": str(inner), "data": wrapped} if kind in {inner, "message"}:
+                kind, data = inner, wrapped
+        for part, replayed in self._replay.sort(kind, data, event.data):
+            self._ready.append(TaskEvent(kind, part, replayed))
+            if not replayed and kind not in {"history_message", "history_done"}:
+                self._failures = 0
+        if kind == "error":
+            self._error_seen = True
+        elif kind == "done":
+            self._done(data)
+        elif kind == "history_done" and isinstance(data, dict) and data.get("isStreaming") is False:
+            # It does not run, or not yet: only GET knows.
+            self._must_look = True
+
+    def _done(self, data: Any) -> None:
+        """Take ``done`` for the end, if nothing speaks against it; else GET tells."""
+        answer = data.get("finalResponse") if isinstance(data, dict) else None
+        task = self._task
+        plain = isinstance(answer, str) and not self._error_seen and self._turn == task.turn
+        if plain and task.state is State.RUNNING and not task.sending:
+            task.answer = answer
+            self._roster.apply(task, Event.COMPLETE, status="completed")
+        self._must_look = True
+
+
+def _payload(data: str) -> Any:
+    try:
+        return _decode(data)
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return data

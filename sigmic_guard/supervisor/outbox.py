@@ -1,0 +1,149 @@
+"""The way of every record into the ledger: one writer, in order, a transaction for all that waits.
+
+Whoever changes a record leaves it here with a plain call. While one transaction is under way the
+next fills up, which makes the group commit by itself; several steps of one record become one write.
+A ledger that fails never stops a DELETE: what could not be written is kept and tried again, and
+only those who asked for durability (:meth:`Outbox.commit`) are told.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import TYPE_CHECKING, Final
+
+from anyio import Event, sleep
+
+from sigmic_guard.errors import DuplicateKey, LedgerError
+from sigmic_guard.ledger import Refusal, Write
+
+if TYPE_CHECKING:
+    from sigmic_guard.ledger import Ledger
+    from sigmic_guard.lifecycle import Record
+    from sigmic_guard.observe import Observer
+
+#: Seconds before a failed transaction is tried again.
+RETRY: Final = 1.0
+
+
+class _Batch:
+    """What goes into one transaction, and how it went."""
+
+    __slots__ = ("awaited", "done", "error", "refusals", "writes")
+
+    def __init__(self) -> None:
+        self.writes: dict[str, Write] = {}
+        #: The new rows that somebody waits for: told of a failure, and not tried again.
+        self.awaited: set[str] = set()
+        self.done = Event()
+        self.error: LedgerError | None = None
+        self.refusals: dict[str, Refusal] = {}
+
+
+class Outbox:
+    """Queues writes and commits them. :meth:`run` is the worker."""
+
+    def __init__(self, ledger: Ledger, observer: Observer) -> None:
+        self._ledger = ledger
+        self._observer = observer
+        self._next = _Batch()
+        self._under_way: _Batch | None = None
+        self._wanted = Event()
+        #: Live records whose first row was refused: their later steps have nothing to change.
+        self._rowless: set[str] = set()
+
+    def add(self, before: Record | None, after: Record, *, urgent: bool = True) -> None:
+        """Queue a record; what is not ``urgent`` waits for company."""
+        if after.intent_id in self._rowless:
+            if after.finished_at is not None:
+                self._rowless.discard(after.intent_id)
+            return
+        waiting = self._next.writes.get(after.intent_id)
+        if waiting is not None:
+            expected = waiting.expected  # two steps in one write
+        else:
+            expected = 0 if before is None else before.version
+        self._next.writes[after.intent_id] = Write(after, expected)
+        if urgent:
+            self._wanted.set()
+
+    async def commit(self, record: Record) -> None:
+        """Queue a record that is new, and wait until it is durable.
+
+        :raises DuplicateKey: an unfinished row holds the key. The row is not written.
+        :raises LedgerError: the row is not written, and will not be.
+        """
+        batch = self._next
+        self.add(None, record)
+        batch.awaited.add(record.intent_id)
+        await batch.done.wait()
+        if batch.error is not None:
+            raise batch.error
+        match batch.refusals.get(record.intent_id):
+            case None:
+                return
+            case Refusal.DUPLICATE_KEY:
+                raise DuplicateKey(
+                    f"an unfinished task in the ledger holds the key {record.key!r}",
+                    key=record.key or "",
+                )
+            case Refusal.CONFLICT:
+                raise LedgerError("the ledger already has a row with the new task's intent id")
+
+    async def flush(self) -> None:
+        """Wait until everything that is queued now was written, or could not be."""
+        for batch in (self._under_way, self._next if self._next.writes else None):
+            if batch is not None:
+                self._wanted.set()
+                await batch.done.wait()
+
+    async def run(self) -> None:
+        """Commit for ever."""
+        if self._under_way is not None:
+            self._under_way.error = LedgerError("a transaction was interrupted, and tried again")
+            self._close(self._under_way)
+        while True:
+            await self._wanted.wait()
+            self._wanted = Event()
+            batch = self._next
+            if not batch.writes:
+                continue
+            self._under_way, self._next = batch, _Batch()
+            started = perf_counter()
+            try:
+                refusals = await self._ledger.commit(list(batch.writes.values()))
+            except LedgerError as error:
+                batch.error = error
+                self._observer.ledger_failed(len(batch.writes), error)
+            else:
+                self._observer.ledger_committed(len(batch.writes), perf_counter() - started)
+                for intent_id, refusal in zip(batch.writes, refusals, strict=True):
+                    if refusal is not None:
+                        self._refused(batch, intent_id, refusal)
+            self._close(batch)
+            if batch.error is not None:
+                await sleep(RETRY)
+
+    def _refused(self, batch: _Batch, intent_id: str, refusal: Refusal) -> None:
+        batch.refusals[intent_id] = refusal
+        if intent_id not in batch.awaited:
+            error = LedgerError(f"the row of a task was changed by somebody else ({refusal})")
+            self._observer.ledger_failed(1, error)
+
+    def _close(self, batch: _Batch) -> None:
+        """Tell those who wait, and queue again what must not be lost."""
+        self._under_way = None
+        later = self._next.writes
+        for intent_id in batch.awaited if batch.error is not None else batch.refusals:
+            dropped = later.pop(intent_id, None)
+            if intent_id in batch.awaited and (
+                dropped is None or dropped.record.finished_at is None
+            ):
+                self._rowless.add(intent_id)
+        if batch.error is not None:
+            for intent_id, write in batch.writes.items():
+                if intent_id not in batch.awaited:
+                    newest = later.get(intent_id, write)
+                    later[intent_id] = Write(newest.record, write.expected)
+            if later:
+                self._wanted.set()
+        batch.done.set()

@@ -1,0 +1,114 @@
+"""Finding the tasks whose create got no answer.
+
+The create carried its intent id in ``env``, and the list gives ``env`` back. So an ``UNKNOWN`` task
+is found by reading the list, and never by sending the POST again. That it does not exist is proven
+by two complete scans that both began after the server can no longer be at work on the POST.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from random import random
+from typing import TYPE_CHECKING, Final
+
+from anyio import Event, sleep
+
+from sigmic_guard.errors import SigmicGuardError
+from sigmic_guard.lifecycle import Backoff
+from sigmic_guard.lifecycle import Event as Happening
+from sigmic_guard.supervisor.timer import Slices
+
+if TYPE_CHECKING:
+    from sigmic_guard.sigmic.api import TaskApi
+    from sigmic_guard.sigmic.models import TaskInfo
+    from sigmic_guard.supervisor.roster import Roster
+    from sigmic_guard.supervisor.task import RemoteTask
+
+#: The variable of ``env`` that holds the intent id.
+MARKER: Final = "SIGMIC_GUARD_INTENT"
+#: Complete scans, past the create's time-out, that prove a task's absence.
+PROOF: Final = 2
+#: Seconds by which the server's clock and ours may differ: a scan ends at tasks that were last
+#: active so long before the create.
+SKEW: Final = 3600.0
+PATIENCE: Final = 10.0
+PAGE: Final = 100
+
+
+class Reconciler:
+    """Resolves ``UNKNOWN`` tasks. :meth:`run` is the worker."""
+
+    def __init__(self, roster: Roster, api: TaskApi, *, create_timeout: float) -> None:
+        self._roster = roster
+        self._api = api
+        self._create_timeout = create_timeout
+        self._backoff = Backoff(first=0.1, most=2.0)
+        #: By intent id, with the number of scans that did not show it, past its time-out.
+        self._unknown: dict[str, tuple[RemoteTask, int]] = {}
+        self._wanted = Event()
+
+    def take(self, task: RemoteTask) -> None:
+        """Look for the task, if its create was marked."""
+        if task.marked:
+            self._unknown[task.record.intent_id] = (task, 0)
+            self._wanted.set()
+
+    async def run(self) -> None:
+        """Scan the list for as long as a task is unknown."""
+        fruitless = 0
+        while True:
+            if not self._unknown:
+                fruitless = 0
+                await self._wanted.wait()
+            self._wanted = Event()
+            fruitless += 1
+            await sleep(self._backoff.delay(fruitless, random()))  # noqa: S311 - spreads load
+            try:
+                await self._scan()
+            except SigmicGuardError:
+                continue  # an incomplete scan proves nothing
+
+    async def _scan(self) -> None:
+        began = self._roster.now()
+        sought = dict(self._unknown)
+        if not sought:
+            return
+        oldest = min(task.record.posted_at or began for task, _ in sought.values()) - SKEW
+        offset, slices = 0, Slices()
+        while True:
+            page = await self._api.list(limit=PAGE, offset=offset, timeout=PATIENCE)
+            passed = False
+            for info in page.tasks:
+                self._recognise(info)
+                at = _seconds(info.last_activity_at)
+                passed |= at is not None and at < oldest
+                await slices.breathe()
+            offset += len(page.tasks)
+            if passed or not page.has_more or not page.tasks:
+                break
+        for intent_id in sought.keys() & self._unknown.keys():
+            self._not_seen(intent_id, began)
+
+    def _recognise(self, info: TaskInfo) -> None:
+        intent_id = (info.env or {}).get(MARKER)
+        if intent_id in self._unknown:
+            task, _ = self._unknown.pop(intent_id)
+            task.failure = None
+            self._roster.apply(task, Happening.CREATED, remote_id=info.id, status=info.status)
+
+    def _not_seen(self, intent_id: str, scan_began: float) -> None:
+        task, scans = self._unknown[intent_id]
+        if scan_began < (task.record.posted_at or scan_began) + self._create_timeout:
+            return
+        if scans + 1 < PROOF:
+            self._unknown[intent_id] = (task, scans + 1)
+        else:
+            del self._unknown[intent_id]
+            self._roster.apply(task, Happening.ABSENT)
+
+
+def _seconds(text: str | None) -> float | None:
+    try:
+        return datetime.fromisoformat(text).timestamp() if text else None
+    except ValueError:
+        return None

@@ -1,0 +1,139 @@
+"""What users are handed: frozen answers about tasks, cancellations, and shutdowns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, overload
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sigmic_guard.lifecycle import CancelReason, Outcome, Record, State
+    from sigmic_guard.observe import CancelResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cancellation:
+    """What came of asking a task to end.
+
+    :ivar result: ``acknowledged`` (DELETE was answered 2xx), ``confirmed`` (and a GET showed a
+        terminal status), ``already_finished``, ``not_found``, or ``unconfirmed``: no proof yet; as
+        long as ``state`` is ``cancelling`` the supervisor goes on with it.
+    :ivar reason: the first cause; ``None`` if the task had ended by itself.
+    :ivar attempts: DELETEs that proved nothing.
+    :ivar error: why the last of them did not.
+    """
+
+    result: CancelResult
+    state: State
+    reason: CancelReason | None
+    attempts: int = 0
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskResult:
+    """How a task ended.
+
+    :ivar id: the remote id; ``None`` if it never got one.
+    :ivar outcome: how it ended; for an unconfirmed cancellation, what was asked for.
+    :ivar status: the last remote status that was seen, in the API's own spelling.
+    :ivar final_response: the agent's answer, if there is one.
+    :ivar error: what the API, or the create, told of a failure.
+    :ivar reason: why it was cancelled, if it was.
+    :ivar created_at: seconds since the epoch at which this library took the task on.
+    :ivar duration: seconds from there until it ended.
+    :ivar cancellation: what came of the cancellation, if there was one.
+    """
+
+    id: str | None
+    outcome: Outcome
+    status: str | None
+    final_response: str | None
+    error: Any
+    reason: CancelReason | None
+    created_at: float
+    duration: float
+    cancellation: Cancellation | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRow:
+    """One line of a snapshot. ``age`` and ``deadline`` (from now) are in seconds."""
+
+    id: str | None
+    intent_id: str
+    state: State
+    reason: CancelReason | None
+    age: float
+    deadline: float | None
+    attempts: int
+
+
+class Snapshot(Sequence[TaskRow]):
+    """The tasks at one instant, as an immutable sequence of :class:`TaskRow`.
+
+    Taking one copies references to immutable records and nothing else, so that it costs well under
+    5 ms for 100,000 tasks; the rows are made as they are asked for.
+    """
+
+    __slots__ = ("_records", "taken_at")
+
+    def __init__(self, records: Sequence[Record], taken_at: float) -> None:
+        self._records = records
+        #: Seconds since the epoch.
+        self.taken_at = taken_at
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @overload
+    def __getitem__(self, index: int) -> TaskRow: ...
+    @overload
+    def __getitem__(self, index: slice) -> Snapshot: ...
+    def __getitem__(self, index: int | slice) -> TaskRow | Snapshot:
+        if isinstance(index, slice):
+            return Snapshot(self._records[index], self.taken_at)
+        return self._row(self._records[index])
+
+    def __iter__(self) -> Iterator[TaskRow]:
+        return map(self._row, self._records)
+
+    def __repr__(self) -> str:
+        return f"<Snapshot of {len(self)} tasks>"
+
+    def _row(self, record: Record) -> TaskRow:
+        deadline = record.deadline_at
+        return TaskRow(
+            id=record.remote_id,
+            intent_id=record.intent_id,
+            state=record.state,
+            reason=record.reason,
+            age=self.taken_at - record.created_at,
+            deadline=None if deadline is None else deadline - self.taken_at,
+            attempts=record.attempts,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShutdownReport:
+    """What a drain did. Counts are of the tasks that were live when it began.
+
+    :ivar unconfirmed: the tasks that may still run: their end could not be proven, or it is not
+        known whether they exist. They stay in the ledger.
+    :ivar seconds: how long it took; ``grace`` is what it was allowed.
+    """
+
+    cancelled: int
+    finished: int
+    detached: int
+    never_created: int
+    unconfirmed: Sequence[TaskRow]
+    seconds: float
+    grace: float
+
+    @property
+    def clean(self) -> bool:
+        """Whether every task is proven to have ended, or was let go on purpose."""
+        return not self.unconfirmed

@@ -1,0 +1,151 @@
+"""All live tasks, and the one way to change any of them.
+
+:meth:`Roster.apply` moves a record through the lifecycle's funnel and then tells everyone: the
+ledger's outbox, the observers, the rooms that react to a state, and whoever waits on the handle. It
+is a plain call: no checkpoint lies between deciding something and everybody's knowing it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from sigmic_guard.lifecycle import CancelReason, Change, Event, Record, State, step
+from sigmic_guard.lifecycle.states import ENDED, SETTLED
+from sigmic_guard.observe import CancelResult
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sigmic_guard.observe import Observer
+    from sigmic_guard.sigmic.models import TaskInfo
+    from sigmic_guard.supervisor.outbox import Outbox
+    from sigmic_guard.supervisor.task import RemoteTask
+
+#: A body ends by itself for these; for all others it has to be cancelled.
+_FROM_THE_BODY: Final = frozenset({CancelReason.SCOPE, CancelReason.ERROR})
+_AT_WORK: Final = frozenset({State.CANCELLING, State.UNCONFIRMED})
+
+
+class Roster:
+    """The live tasks of one supervisor, by intent id, by remote id and by key."""
+
+    def __init__(self, outbox: Outbox, observer: Observer, now: Callable[[], float]) -> None:
+        self._outbox = outbox
+        self._observer = observer
+        self.now = now
+        self.tasks: dict[str, RemoteTask] = {}
+        self.named: dict[str, RemoteTask] = {}
+        self.keys: dict[str, RemoteTask] = {}
+        #: How many are in a state that somebody here still works on.
+        self.unsettled = 0
+        #: What to do when a task comes into a state; filled in by the core.
+        self.reactions: dict[State, Callable[[RemoteTask], None]] = {}
+        #: What to do when a task has finished.
+        self.finished: list[Callable[[RemoteTask], None]] = []
+
+    def enter(self, task: RemoteTask) -> None:
+        """Take a new task on. Its intent is not in the ledger yet."""
+        record = task.record
+        self.tasks[record.intent_id] = task
+        if record.key is not None:
+            self.keys[record.key] = task
+        self.unsettled += 1
+        self._observer.task_changed(Change(None, record, None))
+
+    def apply(
+        self,
+        task: RemoteTask,
+        event: Event,
+        *,
+        remote_id: str | None = None,
+        reason: CancelReason | None = None,
+        error: str | None = None,
+        status: str | None = None,
+    ) -> bool:
+        """Let ``event`` happen to the task; ``False`` if it changed nothing."""
+        before = task.record
+        after = step(
+            before,
+            event,
+            self.now(),
+            remote_id=remote_id,
+            reason=reason,
+            error=error,
+            status=status,
+        )
+        if after is before:
+            return False
+        task.record = after
+        # The POST's own row says little more than the intent: it can wait for the id.
+        self._outbox.add(before, after, urgent=event is not Event.POST)
+        self._observer.task_changed(Change(before, after, event))
+        if after.state is not before.state:
+            self._moved(task, before, after)
+        if after.finished_at is not None and before.finished_at is None:
+            self._forget(task)
+        task.wake()
+        return True
+
+    def _moved(self, task: RemoteTask, before: Record, after: Record) -> None:
+        self.unsettled += (after.state not in SETTLED) - (before.state not in SETTLED)
+        if after.remote_id is not None and before.remote_id is None:
+            self.named[after.remote_id] = task
+        if before.state in _AT_WORK and after.state is not State.CANCELLING:
+            self._tell_result(task, after)
+        if after.state is State.CANCELLED and after.reason is CancelReason.REMOTE:
+            task.interrupt(CancelReason.REMOTE)
+        reaction = self.reactions.get(after.state)
+        if reaction is not None:
+            reaction(task)
+        if after.state is State.COMPLETED and not task.held:
+            self.apply(task, Event.CLOSE)
+
+    def _tell_result(self, task: RemoteTask, after: Record) -> None:
+        if after.state is State.UNCONFIRMED:
+            task.cancel_result = CancelResult.UNCONFIRMED
+        elif after.state is not State.CANCELLED:
+            task.cancel_result = CancelResult.ALREADY_FINISHED
+        elif task.cancel_result in {None, CancelResult.UNCONFIRMED}:
+            task.cancel_result = CancelResult.CONFIRMED  # somebody saw it, and no DELETE said so
+        assert task.cancel_result is not None
+        asked_at = after.cancel_requested_at or after.created_at
+        self._observer.cancellation_ended(after, task.cancel_result, self.now() - asked_at)
+
+    def _forget(self, task: RemoteTask) -> None:
+        record = task.record
+        self.tasks.pop(record.intent_id, None)
+        if record.remote_id is not None and self.named.get(record.remote_id) is task:
+            del self.named[record.remote_id]
+        if record.key is not None and self.keys.get(record.key) is task:
+            del self.keys[record.key]
+        for finished in self.finished:
+            finished(task)
+
+    def cancel(self, task: RemoteTask, reason: CancelReason) -> None:
+        """Want the task ended. The first cause stays; a task that has ended is left alone."""
+        first = self.apply(task, Event.CANCEL, reason=reason)
+        if task.record.state is State.INTENT:
+            self.apply(task, Event.WITHDRAW)
+        if reason is CancelReason.SHUTDOWN or (first and reason not in _FROM_THE_BODY):
+            task.interrupt(reason)
+
+    def observe(self, task: RemoteTask, info: TaskInfo, turn: int) -> bool:
+        """Take in what the API says of a task; ``True`` if it is the end.
+
+        :param turn: the task's turn when it was asked: an answer from before a follow-up says
+            nothing after it.
+        """
+        if turn != task.turn or task.record.state in ENDED:
+            return task.record.state in ENDED
+        match info.status:
+            case "completed":
+                if info.output is not None:
+                    task.answer = info.output.content
+                return self.apply(task, Event.COMPLETE, status=info.status)
+            case "failed":
+                task.failure = info.error
+                return self.apply(task, Event.FAIL, status=info.status)
+            case "cancelled":
+                return self.apply(task, Event.CANCELLED, status=info.status)
+            case _:
+                return False

@@ -1,0 +1,108 @@
+"""SIGTERM and SIGINT, and any other plain call from outside the loop, as the start of a drain.
+
+A handler may interrupt the loop anywhere, or find it asleep, so it does nothing but write a byte
+into a socket pair that a worker reads.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sys
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from anyio import wait_readable
+
+from sigmic_guard.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+class Doorbell:
+    """Wakes a worker from a signal handler or another thread."""
+
+    def __init__(self) -> None:
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+
+    def ring(self) -> None:
+        """Wake the worker; safe anywhere, and after :meth:`close` without effect."""
+        with suppress(OSError):  # closed; or full, and then it has been rung already
+            self._writer.send(b"!")
+
+    async def wait(self) -> None:
+        """Wait until it rings."""
+        await wait_readable(self._reader)
+        self._reader.recv(4096)
+
+    def close(self) -> None:
+        """Let go of the sockets."""
+        self._reader.close()
+        self._writer.close()
+
+
+class SignalHandlers:
+    """Stands before the handlers of SIGTERM and SIGINT, calls on to them, and puts them back.
+
+    What stood there before gets its turn: a function is called at once, on each signal. A default
+    action would end the process, and the tasks would be left; it is owed until the drain is over,
+    see :attr:`owed`.
+    """
+
+    def __init__(self, received: Callable[[], None]) -> None:
+        self._received = received
+        self._before: dict[int, Any] = {}
+        self._count = 0
+        #: The signal whose default action is still to come.
+        self.owed: int | None = None
+
+    def check(self) -> None:
+        """Refuse where Python would.
+
+        :raises ConfigurationError: this is not the main thread.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            raise ConfigurationError("signals=True works in the main thread only")
+
+    def install(self) -> None:
+        """Take the handlers' places; in the main thread."""
+        for number in SIGNALS:
+            self._before[number] = signal.getsignal(number)
+            signal.signal(number, self._handle)
+
+    def restore(self) -> None:
+        """Put back what stood there before, unless somebody has replaced us meanwhile."""
+        for number, before in self._before.items():
+            if signal.getsignal(number) == self._handle and before is not None:
+                signal.signal(number, before)
+        self._before = {}
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        before = self._before.get(number)
+        self._count += 1
+        self._received()
+        if self._count > 1:
+            self.restore()  # who asks twice means it: a third goes past us
+        if before in {signal.SIG_DFL, signal.default_int_handler}:
+            self.owed = self.owed or number
+        elif callable(before):
+            before(number, frame)
+
+    def pay(self) -> None:
+        """Do what the default action would have done: end the program, with the right status.
+
+        :raises KeyboardInterrupt: SIGINT is owed.
+        :raises SystemExit: another signal is owed; the status is 128 + its number.
+        """
+        number, self.owed = self.owed, None
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if number is not None:
+            sys.exit(128 + number)

@@ -1,0 +1,351 @@
+"""The supervisor: what users enter, ask for tasks, and leave with none running."""
+
+from __future__ import annotations
+
+import os
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Self, Unpack
+
+import prometheus_client
+from anyio import CancelScope, create_task_group, get_cancelled_exc_class, move_on_after
+
+from sigmic_guard.errors import ConfigurationError, SupervisorShutdown, TaskError
+from sigmic_guard.ledger import open_ledger
+from sigmic_guard.lifecycle import Outcome, TaskPolicy
+from sigmic_guard.lifecycle.policy import check_seconds
+from sigmic_guard.observe import Logs, Metrics, Observers
+from sigmic_guard.sigmic import CreateRequest, SigmicClient, check_files
+from sigmic_guard.supervisor.block import TaskBlock
+from sigmic_guard.supervisor.core import Core, Settings
+from sigmic_guard.supervisor.draining import CLOSING, Drain
+from sigmic_guard.supervisor.options import make_order, make_watch
+from sigmic_guard.supervisor.results import Snapshot
+from sigmic_guard.supervisor.signals import Doorbell, SignalHandlers
+from sigmic_guard.supervisor.workers import Workers
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+    from types import TracebackType
+
+    from anyio.abc import TaskGroup
+
+    from sigmic_guard.ledger import Ledger
+    from sigmic_guard.sigmic import TaskApi
+    from sigmic_guard.supervisor.options import TaskOptions, Watch
+    from sigmic_guard.supervisor.results import ShutdownReport, TaskResult
+    from sigmic_guard.supervisor.task import RemoteTask
+
+#: Connections for what is not a DELETE: creates, looks, lists, errands.
+OTHER_CONNECTIONS = 128
+
+
+class Supervisor:
+    """Binds remote tasks to the code that started them: ``async with Supervisor() as supervisor:``.
+
+    Leaving the block shuts down: every task that is live is ended, within ``grace`` seconds.
+
+    :param api_key: a Sigmic credential; default: the environment's ``SIGMIC_API_KEY``.
+    :param base_url: default: ``SIGMIC_BASE_URL``, and then the public API.
+    :param client: something else that implements :class:`~sigmic_guard.sigmic.TaskApi`, instead of
+        the two before. It is yours to close.
+    :param ledger: a URL or a :class:`~sigmic_guard.ledger.Ledger`; default: ``SIGMIC_GUARD_LEDGER``
+        and then ``"memory:"``.
+    :param policy: what holds for every task that does not say otherwise.
+    :param grace: seconds that a shutdown may take; default 8, less than the 10 that Docker gives.
+    :param max_tasks: remote tasks alive at once; further ones wait for a place. Default: no limit.
+    :param max_cancels: DELETEs under way at once; default 64.
+    :param create_timeout: seconds that a create may take; default 30.
+    :param namespace: whose tasks these are, in a ledger that several share.
+    :param marker: put the intent id into the ``env`` of creates without files (default), so that a
+        create whose answer was lost can be found.
+    :param registry: where the metrics go; default: prometheus_client's own.
+    :param signals: shut down on SIGTERM and SIGINT; default ``False``. Handlers that stood before
+        are called as well, and put back at the end. Where there was none, the process ends as it
+        would have without us, after the drain: ``SystemExit(143)``, or ``KeyboardInterrupt``.
+    :raises ConfigurationError: an argument cannot be right.
+    """
+
+    def __init__(
+        self,
+        *,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        client: TaskApi | None = None,
+        ledger: str | Ledger | None = None,
+        policy: TaskPolicy | None = None,
+        grace: float = 8.0,
+        max_tasks: int | None = None,
+        max_cancels: int = 64,
+        create_timeout: float = 30.0,
+        namespace: str = "default",
+        marker: bool = True,
+        registry: prometheus_client.CollectorRegistry = prometheus_client.REGISTRY,
+        signals: bool = False,
+    ) -> None:
+        if client is not None and (api_key is not None or base_url is not None):
+            raise ConfigurationError("give either client, or api_key and base_url")
+        self._settings = Settings(
+            grace=check_seconds("grace", grace),
+            max_tasks=None if max_tasks is None else _at_least_one("max_tasks", max_tasks),
+            max_cancels=_at_least_one("max_cancels", max_cancels),
+            create_timeout=check_seconds("create_timeout", create_timeout, least=0.001),
+            namespace=namespace,
+            marker=marker,
+        )
+        self._policy = policy if policy is not None else TaskPolicy()
+        self._observer = Observers([Metrics.on(registry), Logs()])
+        self._own_client = client is None
+        self._api: TaskApi = client or SigmicClient(
+            api_key,
+            base_url,
+            on_request=self._observer.request_answered,
+            connections=max_cancels + OTHER_CONNECTIONS,
+        )
+        if ledger is None:
+            ledger = os.environ.get("SIGMIC_GUARD_LEDGER") or "memory:"
+        self._ledger = open_ledger(ledger) if isinstance(ledger, str) else ledger
+        self._handlers = SignalHandlers(self._signalled) if signals else None
+        self._signal_count = 0
+        self._core: Core | None = None
+        self._drain: Drain | None = None
+        self._bug: Exception | None = None
+        self._group: TaskGroup
+        self._workers: Workers
+        self._doorbell: Doorbell
+
+    def __repr__(self) -> str:
+        if self._core is None:
+            return "<Supervisor, not entered>"
+        state = "closed" if self._core.closed else "closing" if self._core.closing else "open"
+        return f"<Supervisor, {state}, {len(self._core.roster.tasks)} tasks>"
+
+    # --- tasks ----------------------------------------------------------------------------------
+
+    def task(self, message: str, **options: Unpack[TaskOptions]) -> TaskBlock:
+        """Return a block that owns a new task: ``async with supervisor.task("…") as task:``.
+
+        However the block is left, the task is ended or, by ``on_exit``, waited for or let go. The
+        block waits for the DELETE's acknowledgement at most ``cancel_wait`` seconds.
+
+        Entering it raises :class:`~sigmic_guard.SigmicGuardError` where no task is to be had;
+        leaving it raises ``TaskTimedOut``, ``TaskCancelled`` or ``SupervisorShutdown`` where that
+        is why the body was cancelled. A body's own exception goes on unchanged.
+
+        :raises ConfigurationError: an option makes no sense. Nothing was begun.
+        :raises SupervisorShutdown: the supervisor is not open.
+        """
+        core = self._open()
+        return TaskBlock(
+            core, make_order(message, options, self._policy, marker=self._settings.marker)
+        )
+
+    async def run(self, message: str, **options: Unpack[TaskOptions]) -> TaskResult:
+        """Create a task, wait for its end, and return its result.
+
+        :raises TaskFailed: the agent failed.
+        :raises TaskTimedOut: the deadline passed. The task was cancelled.
+        :raises TaskCancelled: somebody else cancelled it.
+        :raises SupervisorShutdown: the supervisor shut down. The task was cancelled.
+        :raises SigmicGuardError: there was no task to be had.
+        """
+        try:
+            async with self.task(message, **options) as task:
+                return await task.result()
+        except TaskError as error:
+            if error.result is not None and error.result.outcome is Outcome.COMPLETED:
+                won: TaskResult = error.result  # it completed before the DELETE reached it
+                return won
+            raise
+
+    async def start(self, message: str, **options: Unpack[TaskOptions]) -> RemoteTask:
+        """Create a task in the background, and return its handle once its id is known.
+
+        It is supervised until it ends, its deadline, or the shutdown. If the caller is cancelled
+        meanwhile, the task is cancelled.
+
+        :raises SigmicGuardError: there is no task to be had.
+        """
+        core = self._open()
+        order = make_order(message, options, self._policy, marker=self._settings.marker)
+        if order.request.files:
+            await check_files(order.request.files)
+        return await core.start(order)
+
+    async def adopt(self, task_id: str, **options: Unpack[Watch]) -> RemoteTask:
+        """Take on a task that something else created, as if :meth:`start` had.
+
+        A completed one can be asked again with :meth:`RemoteTask.send`. Until this returns, the
+        task is not ours: a caller who is cancelled meanwhile leaves it as it was.
+
+        :raises TaskNotFound: there is no such task for this credential.
+        :raises ConfigurationError: the id cannot be one, or is supervised already.
+        :raises SigmicGuardError: the API refused, or gave no answer.
+        """
+        core = self._open()
+        order = make_watch(options, self._policy, CreateRequest(message=""))
+        return await core.adopt(task_id, order.policy, order.deadline, order.key)
+
+    @property
+    def tasks(self) -> Mapping[str, RemoteTask]:
+        """The handles of the live tasks by remote id; a view that changes as they do."""
+        return MappingProxyType(self._core.roster.named if self._core is not None else {})
+
+    def snapshot(self) -> Snapshot:
+        """Return all live tasks as they are now, in immutable rows."""
+        core = self._open(closing=True)
+        return Snapshot([task.record for task in core.roster.tasks.values()], core.now())
+
+    # --- the end --------------------------------------------------------------------------------
+
+    def request_shutdown(self) -> None:
+        """Begin to shut down, and go on. A plain call: safe in a signal handler or another thread.
+
+        No task is taken on any more; the drain begins as soon as the event loop gets its turn.
+        """
+        if self._core is not None and not self._core.closed:
+            self._core.closing = True
+            self._doorbell.ring()
+
+    async def shutdown(self, grace: float | None = None) -> ShutdownReport:
+        """Shut down now, wait for the end of it, and return what it did.
+
+        :param grace: seconds it may take; default: the supervisor's. Can only make a shutdown that
+            is under way shorter.
+        :raises ConfigurationError: ``grace`` is no number of seconds, or the supervisor was never
+            entered.
+        """
+        if grace is not None:
+            check_seconds("grace", grace)
+        if self._core is None:
+            raise ConfigurationError("enter the supervisor first: async with Supervisor() as s:")
+        drain = self._begin_drain(grace)
+        await drain.done.wait()
+        assert drain.report is not None
+        return drain.report
+
+    async def __aenter__(self) -> Self:
+        """Open the ledger, and start the workers.
+
+        :raises LedgerError: the ledger cannot be opened.
+        :raises ConfigurationError: ``signals=True`` outside the main thread; entered before.
+        """
+        if self._core is not None:
+            raise ConfigurationError("a supervisor is entered once: make another one")
+        if self._handlers is not None:
+            self._handlers.check()
+        group = create_task_group()
+        workers = Workers(group, self._crashed)
+        core = Core(self._settings, workers, self._api, self._ledger, self._observer)
+        await self._ledger.open(core.owner_id)
+        self._group, self._workers, self._core = group, workers, core
+        self._doorbell = Doorbell()
+        if self._handlers is not None:
+            self._handlers.install()
+        await group.__aenter__()
+        core.hire()
+        workers.run("doorbell", self._answer_the_door)
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Shut down. The body's exception goes on, unless it was only how we ended the body."""
+        drain = self._begin_drain()
+        native = await _wait_out(drain.done.wait)
+        self._workers.stop()
+        native = await _wait_out(self._workers.gone) or native
+        self._doorbell.close()
+        if self._own_client:
+            native = await _wait_out(self._close_client) or native
+        if self._handlers is not None:
+            self._handlers.restore()
+        end = native or (exc if isinstance(exc, get_cancelled_exc_class()) else None)
+        if end is None:
+            swallowed = await self._group.__aexit__(None, None, None)
+        else:
+            swallowed = await self._group.__aexit__(type(end), end, end.__traceback__)
+        if native is not None and not swallowed:
+            raise native
+        if exc is None or swallowed or _only_shutdowns(exc):
+            if self._bug is not None:
+                raise self._bug
+            if self._handlers is not None:
+                self._handlers.pay()
+
+    # --- inside ---------------------------------------------------------------------------------
+
+    def _open(self, *, closing: bool = False) -> Core:
+        if self._core is None:
+            raise SupervisorShutdown("enter the supervisor first: async with Supervisor() as s:")
+        if not closing:
+            self._core.check_open()
+        return self._core
+
+    def _begin_drain(self, grace: float | None = None) -> Drain:
+        assert self._core is not None
+        self._core.closing = True
+        if self._drain is None:
+            self._drain = Drain(self._core)
+            if grace is not None:
+                self._drain.allow(grace)
+            self._workers.run("drain", self._drain.run)
+        elif grace is not None:
+            self._drain.shorten(grace)
+        return self._drain
+
+    async def _close_client(self) -> None:
+        with move_on_after(CLOSING):
+            await self._api.aclose()
+
+    def _signalled(self) -> None:
+        self._signal_count += 1
+        self.request_shutdown()
+
+    async def _answer_the_door(self) -> None:
+        while True:
+            await self._doorbell.wait()
+            drain = self._begin_drain()
+            if self._signal_count > 1:
+                drain.hurry()
+            if self._handlers is not None and self._handlers.owed is not None:
+                self._group.cancel_scope.cancel()  # the program is to end: so is the body
+
+    def _crashed(self, worker: str, error: Exception) -> None:
+        """Go down loudly after a bug, but not before the DELETEs are sent."""
+        self._observer.worker_failed(worker, error)
+        self._bug = self._bug or error
+        drain = self._begin_drain()
+        if worker == "drain":
+            drain.abort()
+        self._group.cancel_scope.cancel()
+
+
+async def _wait_out(wait: Callable[[], Awaitable[object]]) -> BaseException | None:
+    """Wait whatever comes; return the native cancellation that came meanwhile, if any.
+
+    What is waited for has a bound of its own, and a cancellation would only leave it unwatched.
+    """
+    hit: BaseException | None = None
+    while True:
+        try:
+            with CancelScope(shield=True):
+                await wait()
+        except get_cancelled_exc_class() as error:
+            hit = error
+        else:
+            return hit
+
+
+def _only_shutdowns(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_only_shutdowns, error.exceptions))
+    return isinstance(error, SupervisorShutdown)
+
+
+def _at_least_one(name: str, number: int) -> int:
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise ConfigurationError(f"{name} must be a whole number, at least 1, not {number!r}")
+    return number

@@ -1,0 +1,117 @@
+"""One timer for everything that is due later: deadlines, retries, polls.
+
+A heap, swept in slices, so that 100,000 deadlines in the same instant do not block the loop. Due
+calls are plain functions: they decide, and leave the work to a worker.
+"""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+from itertools import count
+from math import inf
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Final
+
+from anyio import CancelScope, Event, current_time
+from anyio.lowlevel import checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: Seconds that one slice of a sweep may take before others get their turn.
+SLICE: Final = 0.002
+#: Forgotten entries are cleared out once there are so many, and they are the majority.
+LITTER: Final = 4096
+
+
+class Alarm:
+    """A call that is due at ``when``, in seconds on anyio's clock."""
+
+    __slots__ = ("args", "call", "when")
+
+    def __init__(self, when: float, call: Callable[..., None], args: tuple[Any, ...]) -> None:
+        self.when = when
+        self.call: Callable[..., None] | None = call
+        self.args = args
+
+
+class Slices:
+    """Gives the loop its turn whenever 2 ms of real time are used up."""
+
+    __slots__ = ("_end",)
+
+    def __init__(self) -> None:
+        self._end = perf_counter() + SLICE
+
+    async def breathe(self) -> None:
+        """Yield, if it is time to."""
+        if perf_counter() >= self._end:
+            await checkpoint()
+            self._end = perf_counter() + SLICE
+
+
+class Timer:
+    """Calls what is due. :meth:`run` is the worker; the rest are plain calls."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Alarm]] = []
+        self._number = count()  # alarms of one instant go off in the order they were set
+        self._litter = 0
+        self._earlier = Event()
+        self._target = inf
+
+    def at(self, when: float, call: Callable[..., None], *args: Any) -> Alarm:
+        """Call ``call(*args)`` at ``when``, on anyio's clock."""
+        alarm = Alarm(when, call, args)
+        heappush(self._heap, (when, next(self._number), alarm))
+        if when < self._target:
+            self._earlier.set()
+        return alarm
+
+    def after(self, delay: float, call: Callable[..., None], *args: Any) -> Alarm:
+        """Call ``call(*args)`` in ``delay`` seconds."""
+        return self.at(current_time() + delay, call, *args)
+
+    def forget(self, alarm: Alarm | None) -> None:
+        """Let an alarm not go off; what it held is let go at once."""
+        if alarm is None or alarm.call is None:
+            return
+        alarm.call, alarm.args = None, ()
+        self._litter += 1
+        if self._litter > LITTER and self._litter > len(self._heap) // 2:
+            self._target = -inf  # so that the worker is woken once, and not again
+            self._earlier.set()
+
+    async def run(self) -> None:
+        """Sweep for ever."""
+        while True:
+            if self._litter > LITTER and self._litter > len(self._heap) // 2:
+                await self._clear_out()
+            await self._sweep()
+            self._earlier = Event()
+            self._target = self._heap[0][0] if self._heap else inf
+            with CancelScope(deadline=self._target):
+                await self._earlier.wait()
+            self._target = -inf  # it is awake: nobody needs to wake it
+
+    async def _sweep(self) -> None:
+        slices = Slices()
+        while self._heap and self._heap[0][0] <= current_time():
+            alarm = heappop(self._heap)[2]
+            if alarm.call is None:
+                self._litter -= 1
+            else:
+                call, alarm.call = alarm.call, None
+                call(*alarm.args)
+            await slices.breathe()
+
+    async def _clear_out(self) -> None:
+        """Rebuild the heap from the alarms that count, in slices; it stays usable meanwhile."""
+        old, self._heap, self._litter = self._heap, [], 0
+        slices = Slices()
+        while old:
+            for entry in old[-256:]:
+                if entry[2].call is not None:
+                    heappush(self._heap, entry)
+            del old[-256:]
+            await slices.breathe()

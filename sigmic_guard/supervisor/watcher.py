@@ -1,0 +1,170 @@
+"""Learning how tasks go without a connection for each: the list tells what changed, GET tells what.
+
+The list is sorted by latest activity and carries 100 statuses a page, so reading down to what was
+read before finds everything that changed, at a cost that grows with the changes and not with the
+tasks. What was not seen for long is looked at with GET. A task whose stream is being read needs no
+watching.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from datetime import datetime, timedelta
+from random import random
+from typing import TYPE_CHECKING, Final
+
+from anyio import Event, current_time, move_on_after, sleep, sleep_until
+
+from sigmic_guard.errors import SigmicGuardError, TaskNotFound
+from sigmic_guard.lifecycle import Backoff, CancelReason, State
+from sigmic_guard.supervisor.timer import Slices
+from sigmic_guard.supervisor.workers import Pool
+
+if TYPE_CHECKING:
+    from sigmic_guard.sigmic.api import TaskApi
+    from sigmic_guard.sigmic.models import TaskInfo
+    from sigmic_guard.supervisor.roster import Roster
+    from sigmic_guard.supervisor.task import RemoteTask
+    from sigmic_guard.supervisor.timer import Timer
+    from sigmic_guard.supervisor.workers import Workers
+
+#: Seconds between two readings of the list: while things change, and at most.
+SOON: Final = 0.2
+SELDOM: Final = 2.0
+SLOWER: Final = 1.3
+#: Seconds after which a task that no list showed is looked at, and how many at a time.
+UNSEEN: Final = 60.0
+UNSEEN_AT_ONCE: Final = 16
+#: How much of what was read before is read again: the server's clock has more than one hand.
+OVERLAP: Final = timedelta(seconds=2)
+#: Seconds that one page, or one GET, may take.
+PATIENCE: Final = 10.0
+#: GETs under way at once.
+MAX_LOOKS: Final = 16
+PAGE: Final = 100
+
+
+class Watcher:
+    """Watches running tasks. :meth:`run` is the worker that reads the list."""
+
+    def __init__(self, workers: Workers, roster: Roster, timer: Timer, api: TaskApi) -> None:
+        self._roster = roster
+        self._timer = timer
+        self._api = api
+        self._backoff = Backoff(first=0.2, most=10.0)
+        self._pool: Pool[RemoteTask] = Pool(workers, "look", self._look, MAX_LOOKS)
+        #: By remote id; the one that was not seen for longest comes first.
+        self._watched: OrderedDict[str, RemoteTask] = OrderedDict()
+        self._joined = Event()
+        self._pause = SOON
+        self._read_until: datetime | None = None
+        roster.finished.append(self.leave)
+
+    def join(self, task: RemoteTask) -> None:
+        """Watch a task from now on."""
+        if task.record.state is State.RUNNING and task.streams == 0:
+            task.seen_at = current_time()
+            self._watched[task.id] = task
+            self._watched.move_to_end(task.id)
+            self._pause = SOON
+            self._joined.set()
+
+    def leave(self, task: RemoteTask) -> None:
+        """Watch it no more."""
+        if task.record.remote_id is not None:
+            self._watched.pop(task.record.remote_id, None)
+
+    def look(self, task: RemoteTask) -> None:
+        """Read the task with GET as soon as a worker is free."""
+        if not task.looking and task.record.state is State.RUNNING:
+            task.looking = True
+            self._pool.put(task)
+
+    async def run(self) -> None:
+        """Read the list for ever, as long as there is anything to watch."""
+        failures = 0
+        while True:
+            if not self._watched:
+                self._joined = Event()
+                await self._joined.wait()
+            if failures:
+                await sleep(self._backoff.delay(failures, random()))  # noqa: S311 - spreads load
+            else:
+                await self._rest(self._pause)
+            try:
+                changed = await self._read()
+            except SigmicGuardError:
+                failures += 1
+                continue
+            failures = 0
+            self._pause = SOON if changed else min(self._pause * SLOWER, SELDOM)
+            self._look_at_the_unseen()
+
+    async def _rest(self, pause: float) -> None:
+        """Pause; somebody who joins cuts it short, but never below the shortest."""
+        began = current_time()
+        self._joined = Event()
+        with move_on_after(pause):
+            await self._joined.wait()
+        await sleep_until(began + SOON)
+
+    async def _read(self) -> bool:
+        """Read down to what was read before; ``True`` if there was anything to look at."""
+        changed, newest, offset = False, self._read_until, 0
+        slices = Slices()
+        while True:
+            page = await self._api.list(limit=PAGE, offset=offset, timeout=PATIENCE)
+            now, reached = current_time(), self._read_until is None
+            for info in page.tasks:
+                at = _time(info.last_activity_at)
+                if at is not None:
+                    newest = at if newest is None else max(newest, at)
+                    reached |= self._read_until is not None and at < self._read_until - OVERLAP
+                task = self._watched.get(info.id)
+                if task is not None:
+                    task.seen_at = now
+                    self._watched.move_to_end(info.id)
+                    changed |= self._compare(task, info)
+                await slices.breathe()
+            offset += len(page.tasks)
+            if reached or not page.has_more or not page.tasks:
+                self._read_until = newest
+                return changed
+
+    def _compare(self, task: RemoteTask, info: TaskInfo) -> bool:
+        if info.terminal:
+            self.look(task)  # the list has no output
+        return info.terminal
+
+    def _look_at_the_unseen(self) -> None:
+        now = current_time()
+        for _ in range(UNSEEN_AT_ONCE):
+            task = next(iter(self._watched.values()), None)
+            if task is None or now - task.seen_at < UNSEEN:
+                return
+            task.seen_at = now
+            self._watched.move_to_end(task.id)
+            self.look(task)
+
+    async def _look(self, task: RemoteTask) -> None:
+        turn = task.turn
+        try:
+            info = await self._api.get(task.id, timeout=PATIENCE)
+        except TaskNotFound:
+            # Gone for this credential, it says. That is not proof that it costs nothing: DELETE it.
+            self._roster.cancel(task, CancelReason.REMOTE)
+        except SigmicGuardError:
+            delay = self._backoff.delay(8, random())  # noqa: S311
+            self._timer.after(delay, self.look, task)
+        else:
+            self._roster.observe(task, info, turn)
+        finally:
+            task.looking = False
+
+
+def _time(text: str | None) -> datetime | None:
+    try:
+        at = datetime.fromisoformat(text) if text else None
+    except ValueError:
+        return None
+    return at if at is not None and at.tzinfo is not None else None

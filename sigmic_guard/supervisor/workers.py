@@ -1,0 +1,149 @@
+"""The handful of long-lived workers that do all I/O, so that callers only wait.
+
+A worker outlives what would end an ordinary child of a task group:
+
+* the cancellation of the scope around the supervisor: each worker runs in one shield, entered once
+  (a shield for each piece of work would be quadratic: each exit makes a cancelled parent rescan
+  all its children);
+* a native ``Task.cancel()``, which pierces a shield. ``asyncio.run`` sends one to every task when
+  it gives up, and so do services that end "all tasks". A worker that is hit leaves its place to a
+  fresh one;
+* a bug: it is reported, takes the supervisor down, and the fresh worker helps to send the DELETEs.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+from anyio import CancelScope, Event, get_cancelled_exc_class
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from anyio.abc import TaskGroup
+
+T = TypeVar("T")
+
+#: After so many bugs nobody is replaced any more: what is left is named in the report.
+MAX_FAILURES: Final = 100
+
+
+class Workers:
+    """Runs loops until :meth:`stop`, whatever happens to them in between."""
+
+    def __init__(self, group: TaskGroup, failed: Callable[[str, Exception], None]) -> None:
+        self._group = group
+        self._failed = failed
+        self._failures = 0
+        self._scopes: set[CancelScope] = set()
+        self._stopping = False
+        self._running = 0
+        self._all_gone = Event()
+
+    def run(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
+        """Start a worker; ``loop`` is called again if the worker has to be replaced."""
+        self._running += 1
+        self._group.start_soon(self._run, name, loop, name=f"sigmic_guard {name}")
+
+    async def _run(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
+        scope = CancelScope(shield=True)
+        self._scopes.add(scope)
+        replace = True
+        try:
+            if not self._stopping:
+                with scope:
+                    await loop()
+                replace = False
+        except get_cancelled_exc_class():
+            pass  # only a native one gets here: the shield swallows its own, and stops the others
+        except Exception as error:  # noqa: BLE001 - the one place where bugs of workers end up
+            self._failures += 1
+            self._failed(name, error)
+        self._scopes.discard(scope)
+        if replace and not self._stopping and self._failures < MAX_FAILURES:
+            self.run(name, loop)
+        self._running -= 1
+        if not self._running:
+            self._all_gone.set()
+
+    def stop(self) -> None:
+        """End every worker at its next checkpoint."""
+        self._stopping = True
+        for scope in self._scopes:
+            scope.cancel()
+
+    async def gone(self) -> None:
+        """Wait until every worker has left."""
+        while self._running:
+            self._all_gone = Event()
+            await self._all_gone.wait()
+
+
+class Pool(Generic[T]):
+    """A queue, and up to ``size`` workers that take from it; they come as they are needed.
+
+    ``handle`` owns its item: whatever ends it early, it has to leave the item where it is found
+    again.
+    """
+
+    def __init__(
+        self, workers: Workers, name: str, handle: Callable[[T], Awaitable[None]], size: int
+    ) -> None:
+        self._workers = workers
+        self._name = name
+        self._handle = handle
+        self._size = size
+        self._queue: deque[T] = deque()
+        self._idle: list[Event] = []
+        self._hired = 0
+        self._held = False
+
+    @property
+    def size(self) -> int:
+        """How many items are worked on at once, at most."""
+        return self._size
+
+    def __len__(self) -> int:
+        """How many items wait."""
+        return len(self._queue)
+
+    def put(self, item: T) -> None:
+        """Queue an item; never waits."""
+        self._queue.append(item)
+        if not self._held:
+            self._call()
+
+    def clear(self) -> list[T]:
+        """Take back what waits."""
+        waiting, self._queue = list(self._queue), deque()
+        return waiting
+
+    def hold(self) -> None:
+        """Let items queue up without being taken."""
+        self._held = True
+
+    def release(self) -> None:
+        """Let them be taken again."""
+        self._held = False
+        for _ in range(min(len(self._queue), self._size)):
+            self._call()
+
+    def _call(self) -> None:
+        if self._idle:
+            self._idle.pop().set()
+        elif self._hired < self._size:
+            self._hired += 1
+            self._workers.run(self._name, self._work)
+
+    async def _work(self) -> None:
+        while True:
+            while self._queue and not self._held:
+                await self._handle(self._queue.popleft())
+            called = Event()
+            self._idle.append(called)
+            try:
+                await called.wait()
+            finally:
+                if called in self._idle:
+                    self._idle.remove(called)
