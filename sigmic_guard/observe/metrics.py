@@ -16,18 +16,16 @@ from threading import Lock
 from typing import TYPE_CHECKING, Final, Self
 from weakref import WeakKeyDictionary
 
-from prometheus_client import Counter, Gauge, Histogram
-
 from sigmic_guard.lifecycle import CancelReason, Outcome, State, outcome_of
 from sigmic_guard.lifecycle.states import ENDED
 from sigmic_guard.observe.observer import CancelResult
+from sigmic_guard.observe.series import Series
 from sigmic_guard.observe.wording import OTHER, bounded_status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from prometheus_client import CollectorRegistry
-    from prometheus_client.metrics import MetricWrapperBase
+    from prometheus_client import CollectorRegistry, Counter, Histogram
 
     from sigmic_guard.lifecycle import Change, Record
 
@@ -52,26 +50,6 @@ _LIVE: Final = (
     State.COMPLETED,
 )
 
-_INSTANT: Final = (
-    1e-5,
-    1e-4,
-    0.0005,
-    0.001,
-    0.0025,
-    0.005,
-    0.01,
-    0.025,
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1,
-    5,
-)
-_REQUEST: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-_DRAIN: Final = (0.1, 0.25, 0.5, 1, 2, 4, 6, 8, 9, 10, 15, 30, 60, 120)
-_TASK: Final = (1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 14400)
-
 
 class Metrics:
     """An observer that counts in a Prometheus registry; get it with :meth:`on`.
@@ -81,100 +59,21 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         """:raises ValueError: ``registry`` has one of these series already."""
-        # Registered in this order; "The sum" needs it.
-        self._started = Counter(
-            "sigmic_guard_tasks_started_total",
-            "Tasks that were begun or adopted; always the sum of the finished and the live ones.",
-            registry=None,
-        )
-        live = Gauge(
-            "sigmic_guard_tasks_live",
-            "Tasks that have not finished, by what may be believed about the remote side; "
-            "unconfirmed ones may still run and cost money.",
-            ["state"],
-            registry=None,
-            multiprocess_mode="livesum",
-        )
-        finished = Counter(
-            "sigmic_guard_tasks_finished_total",
-            "Tasks that finished, by how they ended and what they were cancelled for, or none.",
-            ["outcome", "reason"],
-            registry=None,
-        )
-        duration = Histogram(
-            "sigmic_guard_task_duration_seconds",
-            "Seconds from the beginning of a task to its end, by how it ended.",
-            ["outcome"],
-            registry=None,
-            buckets=_TASK,
-        )
-        cancellations = Counter(
-            "sigmic_guard_cancellations_total",
-            "Cancellations, by what came of them; an unconfirmed one can count again later.",
-            ["result"],
-            registry=None,
-        )
-        self._deletes = Counter(
-            "sigmic_guard_cancel_attempts_total",
-            "DELETE requests, by their HTTP status, or timeout, connection or protocol.",
-            ["status"],
-            registry=None,
-        )
-        self._acknowledge = Histogram(
-            "sigmic_guard_cancel_acknowledge_seconds",
-            "Seconds from asking for a cancellation to the answer 2xx.",
-            registry=None,
-            buckets=_REQUEST,
-        )
-        self._confirm = Histogram(
-            "sigmic_guard_cancel_confirm_seconds",
-            "Seconds from asking for a cancellation to seeing a terminal status.",
-            registry=None,
-            buckets=_REQUEST,
-        )
-        self._shutdown = Histogram(
-            "sigmic_guard_shutdown_seconds",
-            "Seconds that the drain of a supervisor took.",
-            registry=None,
-            buckets=_DRAIN,
-        )
-        self._requests = Histogram(
-            "sigmic_guard_http_request_seconds",
-            "Seconds that HTTP requests to the API took, by method, route template and status.",
-            ["method", "route", "status"],
-            registry=None,
-            buckets=_REQUEST,
-        )
-        self._commit = Histogram(
-            "sigmic_guard_ledger_commit_seconds",
-            "Seconds that committed ledger transactions took.",
-            registry=None,
-            buckets=_INSTANT,
-        )
-        _register(
-            registry,
-            self._started,
-            live,
-            finished,
-            duration,
-            cancellations,
-            self._deletes,
-            self._acknowledge,
-            self._confirm,
-            self._shutdown,
-            self._requests,
-            self._commit,
-        )
+        series = Series()
+        series.register(registry)
+        self._series = series
         # Children are kept: `labels()` costs three times what `inc()` does. Their values are
         # enumerated here, so that every series exists, at zero, before its first event.
-        self._live = {state: live.labels(state.value) for state in _LIVE}
+        self._live = {state: series.live.labels(state.value) for state in _LIVE}
         self._finished = {
-            (outcome, reason): finished.labels(outcome.value, reason.value if reason else NO_REASON)
+            (outcome, reason): series.finished.labels(
+                outcome.value, reason.value if reason else NO_REASON
+            )
             for outcome, reason in _endings()
         }
-        self._duration = {outcome: duration.labels(outcome.value) for outcome in Outcome}
+        self._duration = {outcome: series.durations.labels(outcome.value) for outcome in Outcome}
         self._cancellations = {
-            result: cancellations.labels(result.value) for result in CancelResult
+            result: series.cancellations.labels(result.value) for result in CancelResult
         }
         self._attempts: dict[str, Counter] = {}
         self._routes: dict[tuple[str, str, str], Histogram] = {}
@@ -201,7 +100,7 @@ class Metrics:
                 return
             self._live[now].inc()
             if was is None:
-                self._started.inc()
+                self._series.started.inc()
             else:
                 self._live[was].dec()
         elif was is not None or before is None:
@@ -214,7 +113,7 @@ class Metrics:
             return
         self._finished[outcome, record.reason].inc()
         if was is None:
-            self._started.inc()
+            self._series.started.inc()
         else:
             self._live[was].dec()
         # The wall clock may have been set back meanwhile, and a sum of seconds must not fall. The
@@ -227,20 +126,20 @@ class Metrics:
         child = self._attempts.get(status)
         if child is None:
             label = bounded_status(status)
-            child = self._attempts.setdefault(label, self._deletes.labels(label))
+            child = self._attempts.setdefault(label, self._series.attempts.labels(label))
         child.inc()
 
     def cancellation_acknowledged(self, record: Record, seconds: float) -> None:
         """Time the answer."""
         del record
-        self._acknowledge.observe(max(0.0, seconds))
+        self._series.acknowledge.observe(max(0.0, seconds))
 
     def cancellation_ended(self, record: Record, result: CancelResult, seconds: float) -> None:
         """Count what came of it, and time the proof."""
         del record
         self._cancellations[result].inc()
         if result is CancelResult.CONFIRMED:
-            self._confirm.observe(max(0.0, seconds))
+            self._series.confirm.observe(max(0.0, seconds))
 
     def request_answered(self, method: str, route: str, status: str, seconds: float) -> None:
         """Time one HTTP request."""
@@ -256,14 +155,14 @@ class Metrics:
             route if _TEMPLATE.fullmatch(route) else OTHER,
             bounded_status(status),
         )
-        if key not in self._routes and len(self._routes) >= _MOST_REQUEST_SERIES:
+        if len(self._routes) >= _MOST_REQUEST_SERIES:
             key = (OTHER, OTHER, OTHER)
-        return self._routes.setdefault(key, self._requests.labels(*key))
+        return self._routes.setdefault(key, self._series.requests.labels(*key))
 
     def ledger_committed(self, rows: int, seconds: float) -> None:
         """Time one transaction."""
         del rows
-        self._commit.observe(seconds)
+        self._series.commit.observe(seconds)
 
     def ledger_failed(self, rows: int, error: BaseException) -> None:
         """Nothing is counted; :class:`~sigmic_guard.observe.Logs` tells it."""
@@ -277,24 +176,11 @@ class Metrics:
     def shutdown_finished(self, unproven: int, seconds: float) -> None:
         """Time the drain."""
         del unproven
-        self._shutdown.observe(seconds)
+        self._series.shutdown.observe(seconds)
 
 
 _made: Final[WeakKeyDictionary[CollectorRegistry, Metrics]] = WeakKeyDictionary()
 _making: Final = Lock()
-
-
-def _register(registry: CollectorRegistry, *series: MetricWrapperBase) -> None:
-    """Register all of them, or none."""
-    done: list[MetricWrapperBase] = []
-    try:
-        for one in series:
-            registry.register(one)
-            done.append(one)
-    except ValueError:
-        for one in done:
-            registry.unregister(one)
-        raise
 
 
 def _endings() -> Iterator[tuple[Outcome, CancelReason | None]]:

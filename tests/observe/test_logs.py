@@ -115,6 +115,15 @@ def test_an_end_tells_how_why_and_how_long() -> None:
     }
 
 
+def test_a_clock_that_was_set_back_gives_no_negative_time() -> None:
+    record = lives.born(created_at=1e9)
+    last = lives.moved(record, Event.POST, 5.0, CancelReason.USER)
+    refused = lives.moved(last, Event.REFUSE, 5.0, CancelReason.USER)
+    with capture_logs() as lines:
+        Logs().task_changed(Change(last, refused, Event.REFUSE))
+    assert lines[0]["seconds"] == 0
+
+
 @given(lives.walks())
 def test_a_task_s_line_has_no_field_but_these(life: list[Change]) -> None:
     with capture_logs() as lines:
@@ -307,6 +316,18 @@ async def test_structlog_over_logging_works_in_a_loop(
         lives.live(Logs(), *lives.CANCELLED)
     assert [record.name for record in caplog.records] == ["sigmic_guard"] * 3
     assert caplog.messages == ["task.started", "task.cancelling", "task.finished"]
+
+
+def test_a_logger_that_takes_any_call_is_asked_nothing() -> None:
+    """Its answer to `is_enabled_for` would be a line of that name."""
+    factory = structlog.testing.CapturingLoggerFactory()
+    structlog.configure(
+        processors=[structlog.processors.JSONRenderer()],
+        wrapper_class=structlog.BoundLogger,
+        logger_factory=factory,
+    )
+    lives.live(Logs(), *lives.CANCELLED)
+    assert [call.method_name for call in factory.logger.calls] == ["info"] * 3
 
 
 def test_a_host_s_context_is_merged() -> None:

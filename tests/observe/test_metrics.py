@@ -104,6 +104,13 @@ def test_the_sum_check_sees_a_step_that_is_told_twice(registry: CollectorRegistr
         add_up(registry)
 
 
+def test_a_task_that_has_finished_counts_no_more(registry: CollectorRegistry) -> None:
+    metrics = Metrics.on(registry)
+    last = lives.live(metrics, *lives.FAILED)
+    metrics.task_changed(Change(last, last, Event.CLOSE))
+    assert add_up(registry) == Sums(started=1, live=0, finished=1, least=0)
+
+
 def test_a_scrape_between_two_updates_misses_no_task(
     registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,8 +234,8 @@ def test_labels_are_bounded(registry: CollectorRegistry) -> None:
         metrics.request_answered("GET", f"/api/v1/{{{letters}}}", "200", 0.1)
     assert len(metrics._attempts) <= 501
     assert len(metrics._routes) <= 257
-    assert len(metrics._deletes._metrics) <= 501
-    assert len(metrics._requests._metrics) <= 257
+    assert len(metrics._series.attempts._metrics) <= 501
+    assert len(metrics._series.requests._metrics) <= 257
     labels = dict.fromkeys(("method", "route", "status"), "other")
     assert value(registry, "http_request_seconds_count", **labels)
 

@@ -62,7 +62,7 @@ def tell_secrets(observer: Any) -> None:
     observer.ledger_committed(1, 1.0)
     for bug in exceptions(error):
         observer.ledger_failed(1, bug)
-        observer.worker_failed("cancel", bug)
+        observer.worker_failed(f"cancel {KEY}", bug)
     observer.shutdown_begun(1, 1.0)
     observer.shutdown_finished(1, 1.0)
 

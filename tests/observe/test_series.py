@@ -147,6 +147,7 @@ def test_many_processes_add_up(tmp_path: Path) -> None:
         found = {}
         for metric in both.collect():
             for sample in metric.samples:
+                assert "pid" not in sample.labels
                 found[sample.name] = found.get(sample.name, 0) + sample.value
         os.write(done[1], b"x")
         os.waitpid(child, 0)

@@ -1,0 +1,106 @@
+"""The series themselves: names, help texts, labels and buckets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client import Counter, Gauge, Histogram
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.metrics import MetricWrapperBase
+
+_COMMIT: Final = (1e-5, 1e-4, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
+_REQUEST: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_DRAIN: Final = (0.1, 0.25, 0.5, 1, 2, 4, 6, 8, 9, 10, 15, 30, 60, 120)
+_TASK: Final = (1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 14400)
+
+
+class Series:
+    """One attribute per series, in the order in which they are exposed."""
+
+    def __init__(self) -> None:
+        self.started = Counter(
+            "sigmic_guard_tasks_started_total",
+            "Tasks that were begun or adopted; always the sum of the finished and the live ones.",
+            registry=None,
+        )
+        self.live = Gauge(
+            "sigmic_guard_tasks_live",
+            "Tasks that have not finished, by what may be believed about the remote side; "
+            "unconfirmed ones may still run and cost money.",
+            ["state"],
+            registry=None,
+            multiprocess_mode="livesum",
+        )
+        self.finished = Counter(
+            "sigmic_guard_tasks_finished_total",
+            "Tasks that finished, by how they ended and what they were cancelled for, or none.",
+            ["outcome", "reason"],
+            registry=None,
+        )
+        self.durations = Histogram(
+            "sigmic_guard_task_duration_seconds",
+            "Seconds from the beginning of a task to its end, by how it ended.",
+            ["outcome"],
+            registry=None,
+            buckets=_TASK,
+        )
+        self.cancellations = Counter(
+            "sigmic_guard_cancellations_total",
+            "Cancellations, by what came of them; an unconfirmed one can count again later.",
+            ["result"],
+            registry=None,
+        )
+        self.attempts = Counter(
+            "sigmic_guard_cancel_attempts_total",
+            "DELETE requests, by their HTTP status, or timeout, connection or protocol.",
+            ["status"],
+            registry=None,
+        )
+        self.acknowledge = Histogram(
+            "sigmic_guard_cancel_acknowledge_seconds",
+            "Seconds from asking for a cancellation to the answer 2xx.",
+            registry=None,
+            buckets=_REQUEST,
+        )
+        self.confirm = Histogram(
+            "sigmic_guard_cancel_confirm_seconds",
+            "Seconds from asking for a cancellation to seeing a terminal status.",
+            registry=None,
+            buckets=_REQUEST,
+        )
+        self.shutdown = Histogram(
+            "sigmic_guard_shutdown_seconds",
+            "Seconds that the drain of a supervisor took.",
+            registry=None,
+            buckets=_DRAIN,
+        )
+        self.requests = Histogram(
+            "sigmic_guard_http_request_seconds",
+            "Seconds that HTTP requests to the API took, by method, route template and status.",
+            ["method", "route", "status"],
+            registry=None,
+            buckets=_REQUEST,
+        )
+        self.commit = Histogram(
+            "sigmic_guard_ledger_commit_seconds",
+            "Seconds that committed ledger transactions took.",
+            registry=None,
+            buckets=_COMMIT,
+        )
+
+    def register(self, registry: CollectorRegistry) -> None:
+        """Register all of them, or none.
+
+        :raises ValueError: ``registry`` has a series of the same name already.
+        """
+        done: list[MetricWrapperBase] = []
+        try:
+            for series in vars(self).values():
+                registry.register(series)
+                done.append(series)
+        except ValueError:
+            for series in done:
+                registry.unregister(series)
+            raise
