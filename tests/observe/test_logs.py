@@ -147,7 +147,8 @@ def test_every_end_is_told_once(life: list[Change]) -> None:
         change
         for change in life
         if change.after.finished_at is not None
-        and (change.before is None or change.before.finished_at is None)
+        and change.before is not None
+        and change.before.finished_at is None
     ]
     assert len(ends) == len(expected)
 
