@@ -109,8 +109,11 @@ class TaskBlock:
 
     def _decide(self, task: RemoteTask, error: BaseException | None) -> None:
         """Record why the task is to end, if it is to: the first cause stays."""
+        policy = task.record.policy
+        if task.interruption is CancelReason.SHUTDOWN and policy.on_shutdown == "detach":
+            return  # the drain lets it go, as soon as its id is known
         if error is None:
-            if task.record.policy.on_exit == "detach" and task.record.reason is None:
+            if policy.on_exit == "detach" and task.record.reason is None:
                 self._core.roster.apply(task, Event.DETACH)
             else:
                 self._core.cancel(task, CancelReason.SCOPE)
