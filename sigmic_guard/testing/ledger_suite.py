@@ -10,7 +10,6 @@
 Each call of the factory returns a new handle, not yet open, on one and the same store, as another
 process would have it. The tests are async, for anyio's pytest plugin.
 """
-# ruff: noqa: S101 - asserts are what this module is for
 
 from __future__ import annotations
 
