@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, NoReturn
 
 import aiohttp
-import anyio.to_thread
 import msgspec
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from aiohttp.abc import AbstractStreamWriter
 
-__all__ = ["Body", "FileChanged", "LocalFile", "json_body", "multipart_body"]
+__all__ = ["Body", "LocalFile", "json_body", "multipart_body"]
 
 _CHUNK: Final = 256 * 1024
 _NON_BLOCKING: Final[int] = getattr(os, "O_NONBLOCK", 0)
@@ -30,7 +31,7 @@ class LocalFile(msgspec.Struct, frozen=True):
     size: int
 
 
-class FileChanged(OSError):
+class FileUnreadable(OSError):
     """A file is no longer what it was when its size was announced. Never leaves this room."""
 
 
@@ -62,36 +63,58 @@ class Body(aiohttp.Payload):
                 await writer.write(piece)
 
     async def _write_file(self, file: LocalFile, writer: AbstractStreamWriter) -> None:
-        """Write a file, exactly as many bytes as were announced, reading in a thread."""
+        """Write a file, exactly as many bytes as were announced."""
+        source = _Source(file.path)
+        loop = asyncio.get_running_loop()
+        left = file.size
         try:
-            source = await anyio.to_thread.run_sync(_open, file.path)
-        except OSError:
-            self.failed_file = file
-            raise
-        try:
-            left = file.size
-            while chunk := await self._read(file, source):
+            while chunk := await loop.run_in_executor(None, source.read):
                 left -= len(chunk)
                 if left < 0:
                     break
                 await writer.write(chunk)
-        finally:
-            source.close()
-        if left:
-            self.failed_file = file
-            raise FileChanged("a file changed while it was being sent")
-
-    async def _read(self, file: LocalFile, source: BinaryIO) -> bytes:
-        try:
-            return await anyio.to_thread.run_sync(source.read, _CHUNK)
-        except OSError:
+        except FileUnreadable:
             self.failed_file = file
             raise
+        finally:
+            # Not awaited: this may be a cancellation, with a read still under way in its thread.
+            _ = loop.run_in_executor(None, source.close)
+        if left:
+            self.failed_file = file
+            raise FileUnreadable("a file changed while it was being sent")
 
 
-def _open(path: Path) -> BinaryIO:
-    # Non-blocking: where the file was replaced by a pipe, opening it must not wait for a writer.
-    return open(path, "rb", opener=lambda name, flags: os.open(name, flags | _NON_BLOCKING))
+class _Source:
+    """A file that only threads touch: opened by the first read, closed when none is under way."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: BinaryIO | None = None
+        self._closed = False
+        self._lock = threading.Lock()
+
+    def read(self) -> bytes:
+        """Return the next bytes, none at the end or when closed."""
+        with self._lock:
+            if self._closed:
+                return b""
+            try:
+                if self._file is None:
+                    self._file = open(self._path, "rb", opener=_open)  # noqa: SIM115
+                return self._file.read(_CHUNK)
+            except OSError as exc:
+                raise FileUnreadable(exc.errno, exc.strerror) from None
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            if self._file is not None:
+                self._file.close()
+
+
+def _open(name: str, flags: int) -> int:
+    # Where the file was replaced by a pipe, opening it must not wait for a writer.
+    return os.open(name, flags | _NON_BLOCKING)
 
 
 def json_body(fields: dict[str, Any]) -> Body:

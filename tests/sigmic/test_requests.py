@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import email
 import email.policy
 import json
@@ -272,3 +273,29 @@ async def test_a_file_that_changes_under_way(tmp_path: Path, change: str) -> Non
         with pytest.raises(ConnectionFailed, match="'second' changed or vanished") as caught:
             await client.create(request, timeout=20)
     assert caught.value.sent
+
+
+async def test_a_cancelled_upload_closes_its_files(tmp_path: Path) -> None:
+    """Wherever an upload is cancelled, its file is closed again."""
+    path = tmp_path / "f"
+    path.write_bytes(b"x" * 5_000_000)
+
+    def is_open() -> bool:
+        fds = (f"/dev/fd/{fd}" for fd in os.listdir("/dev/fd"))
+        return any(os.path.realpath(fd) == str(path) for fd in fds)
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.head()
+        await exchange.hung_up()
+
+    async with client_of(script) as client:
+        request = CreateRequest(message="m", files=(path,))
+        for steps in range(0, 200, 5):
+            task = asyncio.create_task(client.create(request, timeout=60))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+    while is_open():
+        await asyncio.sleep(0)
