@@ -16,7 +16,12 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 
-from sigmic_guard.errors import ConnectionFailed, ProtocolError, SigmicGuardError
+from sigmic_guard.errors import (
+    ConfigurationError,
+    ConnectionFailed,
+    ProtocolError,
+    SigmicGuardError,
+)
 from sigmic_guard.sigmic.responses import Answer
 
 if TYPE_CHECKING:
@@ -130,6 +135,7 @@ class Transport:
         self._accept_encoding = accept_encoding
         self._on_request = on_request
         self._session: aiohttp.ClientSession | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._under_way: set[Attempt] = set()
         self.closed = False
 
@@ -157,7 +163,6 @@ class Transport:
         response: aiohttp.ClientResponse | None = None
         failure: SigmicGuardError
         scope = asyncio.timeout(timeout)
-        cancels = _count_cancels()
         token = _ATTEMPT.set(attempt)
         self._under_way.add(attempt)
         started = perf_counter() if self._on_request else 0.0
@@ -173,7 +178,7 @@ class Transport:
                 outcome = "connection"
                 failure = translate(exc, attempt)
         except asyncio.CancelledError as exc:
-            if not self.closed or _count_cancels() > cancels:
+            if not self.closed or _is_cancelled():
                 # Unchanged, but for the frames below: they hold the request.
                 raise exc.with_traceback(None)  # noqa: B904
             # Nobody cancelled: that is how a closing pool tells those who wait for a place.
@@ -194,7 +199,11 @@ class Transport:
 
     async def _send(self, method: str, url: URL, body: Body | None) -> aiohttp.ClientResponse:
         """Return the response once its head is there. Redirects are not followed."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not None and self._loop is not loop:
+            raise ConfigurationError("A client belongs to one event loop: make another one.")
         if self._session is None:
+            self._loop = loop
             self._session = aiohttp.ClientSession(
                 connector=_Connector(limit=self._connections, keepalive_timeout=_KEEP_ALIVE),
                 cookie_jar=aiohttp.DummyCookieJar(),
@@ -233,10 +242,10 @@ async def read_answer(response: aiohttp.ClientResponse) -> Answer:
     return Answer(response.status, b"".join(chunks), retry_after)
 
 
-def _count_cancels() -> int:
-    """Return how often the running task was cancelled and has not yet dealt with it."""
+def _is_cancelled() -> bool:
+    """Whether anybody asked for the running task's cancellation, and has not taken it back."""
     task = asyncio.current_task()
-    return task.cancelling() if task is not None else 0
+    return task is not None and task.cancelling() > 0
 
 
 def _too_slow(timeout: float, attempt: Attempt) -> ConnectionFailed:

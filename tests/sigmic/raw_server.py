@@ -41,6 +41,8 @@ class Exchange:
         return await self._reader.readuntil(b"\r\n\r\n")
 
     async def send(self, data: bytes) -> None:
+        if self.writer.is_closing():  # on uvloop write() would raise a RuntimeError
+            raise ConnectionResetError
         self.writer.write(data)
         await self.writer.drain()
 

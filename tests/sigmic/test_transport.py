@@ -14,8 +14,13 @@ import pytest
 from aiohttp import http_exceptions
 from aioresponses import aioresponses
 
-from sigmic_guard.errors import ConnectionFailed, ProtocolError, SigmicGuardError
-from sigmic_guard.sigmic import CreateRequest, SigmicClient
+from sigmic_guard.errors import (
+    ConfigurationError,
+    ConnectionFailed,
+    ProtocolError,
+    SigmicGuardError,
+)
+from sigmic_guard.sigmic import CreateRequest, SigmicClient, TaskApi
 from sigmic_guard.sigmic.transport import FOREIGN, Attempt, translate
 from tests.backends import ASYNCIO, UVLOOP
 from tests.sigmic.raw_server import (
@@ -507,6 +512,26 @@ async def test_on_request() -> None:
         ("GET", "/api/v1/tasks", "200"),
         ("DELETE", task_route, "cancelled"),
     ]
+
+
+def test_another_loop() -> None:
+    """A client that is used in a second event loop says so, and sends nothing."""
+    client = SigmicClient(KEY, "http://127.0.0.1:9")
+
+    async def use() -> None:
+        await client.get("x", timeout=5)
+
+    with pytest.raises(ConnectionFailed):
+        asyncio.run(use())
+    with pytest.raises(ConfigurationError, match="one event loop"):
+        asyncio.run(use())
+    asyncio.run(client.aclose())
+
+
+def test_the_protocol() -> None:
+    """The client is what the supervisor asks for; mypy looks at the signatures."""
+    api: TaskApi = SigmicClient(KEY, "http://h")
+    assert api.base_url == "http://h"
 
 
 async def test_many_at_once() -> None:
