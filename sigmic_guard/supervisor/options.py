@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from datetime import datetime
 from math import isfinite
 from pathlib import Path
@@ -16,7 +17,7 @@ from sigmic_guard.supervisor.core import Order
 from sigmic_guard.supervisor.reconciler import MARKER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from sigmic_guard.lifecycle import TaskPolicy
     from sigmic_guard.lifecycle.policy import Confirm, OnCrash, OnExit, OnShutdown
@@ -57,6 +58,20 @@ class TaskOptions(Watch, total=False):
     secrets: Mapping[str, str] | None
 
 
+class _Secrets(dict[str, str]):
+    """What tools that print the locals of a traceback show as nothing but its size."""
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} secrets>"
+
+
+def hide_secrets(options: TaskOptions) -> None:
+    """Let nobody read the secrets off the frames that the options pass through."""
+    secrets = options.get("secrets")
+    if isinstance(secrets, Mapping):
+        options["secrets"] = _Secrets(secrets)
+
+
 def make_order(
     message: str, options: Mapping[str, Any], policy: TaskPolicy, *, marker: bool
 ) -> Order:
@@ -78,7 +93,7 @@ def make_order(
         auto_execute=rest.pop("auto_execute", True),
         show_in_history=rest.pop("show_in_history", True),
         env=env,
-        secrets=dict(rest.pop("secrets", None) or {}),
+        secrets=rest.pop("secrets", None) or {},
     )
     check_create(request)
     return make_watch(rest, policy, request)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from operator import attrgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Self, Unpack
 
@@ -18,7 +19,7 @@ from sigmic_guard.sigmic import CreateRequest, SigmicClient, check_files
 from sigmic_guard.supervisor.block import TaskBlock
 from sigmic_guard.supervisor.core import Core, Settings
 from sigmic_guard.supervisor.draining import CLOSING, Drain
-from sigmic_guard.supervisor.options import make_order, make_watch
+from sigmic_guard.supervisor.options import hide_secrets, make_order, make_watch
 from sigmic_guard.supervisor.results import Snapshot
 from sigmic_guard.supervisor.signals import Doorbell, SignalHandlers
 from sigmic_guard.supervisor.workers import Workers
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 
 #: Connections for what is not a DELETE: creates, looks, lists, errands.
 OTHER_CONNECTIONS = 128
+
+
+_record = attrgetter("record")
 
 
 class Supervisor:
@@ -82,36 +86,40 @@ class Supervisor:
         registry: prometheus_client.CollectorRegistry = prometheus_client.REGISTRY,
         signals: bool = False,
     ) -> None:
-        if client is not None and (api_key is not None or base_url is not None):
-            raise ConfigurationError("give either client, or api_key and base_url")
-        self._settings = Settings(
-            grace=check_seconds("grace", grace),
-            max_tasks=None if max_tasks is None else _at_least_one("max_tasks", max_tasks),
-            max_cancels=_at_least_one("max_cancels", max_cancels),
-            create_timeout=check_seconds("create_timeout", create_timeout, least=0.001),
-            namespace=namespace,
-            marker=marker,
-        )
-        self._policy = policy if policy is not None else TaskPolicy()
-        self._observer = Observers([Metrics.on(registry), Logs()])
-        self._own_client = client is None
-        self._api: TaskApi = client or SigmicClient(
-            api_key,
-            base_url,
-            on_request=self._observer.request_answered,
-            connections=max_cancels + OTHER_CONNECTIONS,
-        )
-        if ledger is None:
-            ledger = os.environ.get("SIGMIC_GUARD_LEDGER") or "memory:"
-        self._ledger = open_ledger(ledger) if isinstance(ledger, str) else ledger
-        self._handlers = SignalHandlers(self._signalled) if signals else None
-        self._signal_count = 0
         self._core: Core | None = None
         self._drain: Drain | None = None
         self._bug: Exception | None = None
+        self._signal_count = 0
         self._group: TaskGroup
         self._workers: Workers
         self._doorbell: Doorbell
+        try:
+            if client is not None and (api_key is not None or base_url is not None):
+                raise ConfigurationError("give either client, or api_key and base_url")
+            self._settings = Settings(
+                grace=check_seconds("grace", grace),
+                max_tasks=None if max_tasks is None else _at_least_one("max_tasks", max_tasks),
+                max_cancels=_at_least_one("max_cancels", max_cancels),
+                create_timeout=check_seconds("create_timeout", create_timeout, least=0.001),
+                namespace=namespace,
+                marker=marker,
+            )
+            self._policy = policy if policy is not None else TaskPolicy()
+            self._observer = Observers([Metrics.on(registry), Logs()])
+            self._own_client = client is None
+            self._api: TaskApi = client or SigmicClient(
+                api_key,
+                base_url,
+                on_request=self._observer.request_answered,
+                connections=max_cancels + OTHER_CONNECTIONS,
+            )
+            if ledger is None:
+                ledger = os.environ.get("SIGMIC_GUARD_LEDGER") or "memory:"
+            self._ledger = open_ledger(ledger) if isinstance(ledger, str) else ledger
+            self._handlers = SignalHandlers(self._signalled) if signals else None
+        finally:
+            # A traceback that is printed with its locals must not show it.
+            del api_key
 
     def __repr__(self) -> str:
         if self._core is None:
@@ -134,6 +142,7 @@ class Supervisor:
         :raises ConfigurationError: an option makes no sense. Nothing was begun.
         :raises SupervisorShutdown: the supervisor is not open.
         """
+        hide_secrets(options)
         core = self._open()
         return TaskBlock(
             core, make_order(message, options, self._policy, marker=self._settings.marker)
@@ -148,6 +157,7 @@ class Supervisor:
         :raises SupervisorShutdown: the supervisor shut down. The task was cancelled.
         :raises SigmicGuardError: there was no task to be had.
         """
+        hide_secrets(options)
         try:
             async with self.task(message, **options) as task:
                 return await task.result()
@@ -165,6 +175,7 @@ class Supervisor:
 
         :raises SigmicGuardError: there is no task to be had.
         """
+        hide_secrets(options)
         core = self._open()
         order = make_order(message, options, self._policy, marker=self._settings.marker)
         if order.request.files:
@@ -193,7 +204,7 @@ class Supervisor:
     def snapshot(self) -> Snapshot:
         """Return all live tasks as they are now, in immutable rows."""
         core = self._open(closing=True)
-        return Snapshot([task.record for task in core.roster.tasks.values()], core.now())
+        return Snapshot(list(map(_record, core.roster.tasks.values())), core.now())
 
     # --- the end --------------------------------------------------------------------------------
 
