@@ -1,0 +1,119 @@
+"""Sees all that a very curious operator could, and looks for what nobody may see."""
+
+from __future__ import annotations
+
+import io
+import logging
+import pickle
+import traceback
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import structlog
+from prometheus_client import CollectorRegistry, generate_latest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+KEY: Final = "sigmic_" + "5ec2e7" * 10 + "cafe"
+SECRET: Final = "hunter2-which-nobody-may-see"
+#: A piece of each is bad enough.
+FORBIDDEN: Final = (KEY, KEY[7:], KEY[7:31], SECRET, SECRET[8:])
+
+#: What a leak of our own making says on the way out.
+NOISE: Final = ("never awaited", "Unclosed", "was destroyed", "never retrieved")
+
+
+def secret_options(**more: Any) -> dict[str, Any]:
+    """Options with a secret among them; made here, so that they are no local of a test."""
+    return {"secrets": {"TOKEN": SECRET, "AGAIN": SECRET}, "env": {"PLAIN": "text"}, **more}
+
+
+def echo() -> str:
+    """What a server says that repeats all it was sent."""
+    return f"{SECRET} and {KEY} are refused"
+
+
+class Witness:
+    """Collects texts from everywhere."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._structured = io.StringIO()
+        self._plain = io.StringIO()
+        self._handler = logging.StreamHandler(self._plain)
+        self._seen: list[str] = []
+
+    def __enter__(self) -> Self:
+        structlog.configure(
+            processors=[
+                structlog.contextvars.merge_contextvars,
+                structlog.processors.add_log_level,
+                structlog.processors.ExceptionRenderer(
+                    structlog.tracebacks.ExceptionDictTransformer(show_locals=True)
+                ),
+                structlog.processors.JSONRenderer(default=repr),
+            ],
+            wrapper_class=structlog.make_filtering_bound_logger(0),
+            logger_factory=structlog.PrintLoggerFactory(file=self._structured),
+        )
+        root = logging.getLogger()
+        self._level = root.level
+        root.setLevel(logging.DEBUG)
+        root.addHandler(self._handler)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        root = logging.getLogger()
+        root.removeHandler(self._handler)
+        root.setLevel(self._level)
+        structlog.reset_defaults()
+
+    def meet(self, *things: object) -> None:
+        """Look at objects as a debugger or a log line would."""
+        for thing in things:
+            self._seen += [repr(thing), str(thing)]
+
+    def catch(self, error: BaseException) -> None:
+        """Look at an exception as an error reporter would: locals, chain, fields and pickle."""
+        for link in _chain(error):
+            report = traceback.TracebackException.from_exception(link, capture_locals=True)
+            self._seen += [*report.format(), repr(link), str(link), repr(vars(link))]
+        if isinstance(error, Exception):
+            pickled = pickle.dumps(error)
+            self._seen.append(pickled.decode("latin-1"))
+            self.meet(pickle.loads(pickled))
+
+    @property
+    def logged(self) -> str:
+        """All log lines, of structlog and of logging."""
+        return self._structured.getvalue() + self._plain.getvalue()
+
+    @property
+    def text(self) -> str:
+        """Everything."""
+        exposition = generate_latest(self.registry).decode()
+        return "\n".join([*self._seen, self.logged, exposition])
+
+    def check(self) -> None:
+        """Fail if anything was seen that nobody may see."""
+        text = self.text
+        assert "sigmic_guard_tasks_started_total" in text
+        for forbidden in FORBIDDEN:
+            at = text.find(forbidden)
+            assert at < 0, text[max(0, at - 600) : at + 100]
+        for noise in NOISE:
+            assert noise not in self.logged, self.logged
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The exception, whatever hangs on it, and whatever hangs on that."""
+    waiting, seen = [error], set[int]()
+    while waiting:
+        link = waiting.pop()
+        if id(link) in seen:
+            continue
+        seen.add(id(link))
+        yield link
+        waiting += [other for other in (link.__cause__, link.__context__) if other is not None]
+        if isinstance(link, BaseExceptionGroup):
+            waiting += link.exceptions
