@@ -1,0 +1,355 @@
+"""Two causes at once: the first wins, one DELETE goes out, and who completed first keeps it."""
+
+from __future__ import annotations
+
+import pytest
+from anyio import (
+    CancelScope,
+    Event,
+    create_task_group,
+    current_time,
+    sleep,
+    sleep_forever,
+    sleep_until,
+    wait_all_tasks_blocked,
+)
+
+from sigmic_guard import (
+    CancelReason,
+    Outcome,
+    RemoteTask,
+    State,
+    SupervisorShutdown,
+    TaskCancelled,
+    TaskTimedOut,
+)
+from sigmic_guard.testing import HANG, LOST
+from tests.backends import ASYNCIO, TRIO_VIRTUAL
+from tests.supervisor.lab import Lab
+
+pytestmark = pytest.mark.backends(ASYNCIO, TRIO_VIRTUAL)
+virtual = pytest.mark.backends(TRIO_VIRTUAL)
+
+
+# --- deadline against completion ------------------------------------------------------------------
+
+
+async def test_completed_before_the_delete() -> None:
+    """A task that completes before its DELETE arrives keeps its result, also in the error."""
+    lab = Lab()
+    lab.fake.on("delete", lambda call: lab.fake.complete(call.task_id or "", "just so") and None)
+    async with lab.open() as supervisor:
+        with pytest.raises(TaskTimedOut) as caught:
+            async with supervisor.task("m", timeout=0.02) as task:
+                await sleep_forever()
+        assert caught.value.result.outcome is Outcome.COMPLETED
+        assert caught.value.result.final_response == "just so"
+        assert (await task.result()).final_response == "just so"
+    assert lab.deletes() == 1
+    assert lab.finished == {("completed", "deadline"): 1}
+    assert lab.cancellations == {"already_finished": 1}
+
+
+async def test_run_returns_what_was_completed_first() -> None:
+    """run() returns the result of a task that completed before its DELETE arrived."""
+    lab = Lab()
+    lab.fake.on("delete", lambda call: lab.fake.complete(call.task_id or "", "just so") and None)
+    async with lab.open() as supervisor:
+        result = await supervisor.run("m", timeout=0.02)
+    assert (result.outcome, result.final_response) == ("completed", "just so")
+    assert lab.deletes() == 1
+
+
+@virtual
+@pytest.mark.parametrize("duration", [59.9, 60.0, 60.1])
+async def test_completion_at_the_deadline(duration: float) -> None:
+    """Completing at, before or after the deadline gives one outcome, and books that agree."""
+    lab = Lab(duration=duration)
+    async with lab.open() as supervisor:
+        try:
+            outcome = (await supervisor.run("m", timeout=60)).outcome
+        except TaskTimedOut as error:
+            outcome = error.result.outcome
+        assert outcome is (Outcome.TIMED_OUT if duration > 60 else Outcome.COMPLETED)
+        assert lab.deletes() <= 1
+    (remote,) = lab.fake.tasks.values()
+    assert remote.status == ("cancelled" if duration > 60 else "completed")
+    assert sum(lab.finished.values()) == 1
+
+
+@virtual
+async def test_completion_seen_after_the_deadline() -> None:
+    """A background task whose completion nobody saw before its deadline is found completed."""
+    lab = Lab()
+    lab.fake.always("list", HANG)
+    async with lab.open() as supervisor:
+        task = await supervisor.start("m", timeout=60)
+        await sleep(59)
+        lab.fake.complete(task.id, "in time")
+        assert (await task.result()).final_response == "in time"
+    assert lab.deletes() == 1
+    assert lab.finished == {("completed", "deadline"): 1}
+
+
+# --- user against deadline ------------------------------------------------------------------------
+
+
+@virtual
+@pytest.mark.parametrize("pressed_at, reason", [(59, "user"), (61, "deadline")])
+async def test_user_against_deadline(pressed_at: int, reason: str) -> None:
+    """Whichever comes while the other's DELETE is under way is not the reason, and sends none."""
+    lab = Lab(latency=2.5)
+    async with lab.open() as supervisor, create_task_group() as group:
+
+        async def press(task: RemoteTask) -> None:
+            await sleep_until(began + pressed_at)
+            assert task.state == ("running" if reason == "user" else "cancelling")
+            await task.cancel()
+
+        began = current_time()
+        with pytest.raises(TaskCancelled if reason == "user" else TaskTimedOut):
+            async with supervisor.task("m", timeout=60) as task:
+                group.start_soon(press, task)
+                await sleep_forever()
+        assert task.reason == reason
+    assert lab.deletes() == 1
+
+
+async def test_user_and_deadline_in_one_instant() -> None:
+    """When both come without a checkpoint between them, the first call is the cause."""
+    lab = Lab()
+    async with lab.open() as supervisor:
+        task = await supervisor.start("m", timeout=60)
+        task.request_cancel()
+        task._core.cancel(task, CancelReason.DEADLINE)
+        other = await supervisor.start("m", timeout=60)
+        task._core.cancel(other, CancelReason.DEADLINE)
+        other.request_cancel()
+        assert (await task.wait()).outcome is Outcome.CANCELLED
+        assert (await other.wait()).outcome is Outcome.TIMED_OUT
+    assert lab.finished == {("cancelled", "user"): 1, ("timed_out", "deadline"): 1}
+    assert lab.deletes() == 2
+
+
+# --- outer cancellation against shutdown ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("scope_first", [True, False])
+async def test_scope_against_shutdown(*, scope_first: bool) -> None:
+    """An outer cancellation always comes out; one DELETE goes out, for the first cause."""
+    lab = Lab()
+    async with lab.open() as supervisor:
+        with CancelScope() as scope:
+            async with supervisor.task("m") as task:
+                if scope_first:
+                    scope.cancel()
+                    supervisor.request_shutdown()
+                    await sleep_forever()
+                supervisor.request_shutdown()
+                try:
+                    await sleep_forever()
+                finally:
+                    scope.cancel()
+        assert scope.cancelled_caught
+        report = await supervisor.shutdown()
+    assert report.clean
+    assert task.reason == ("scope" if scope_first else "shutdown")
+    assert lab.deletes() == 1
+
+
+async def test_an_outer_cancellation_after_a_user_s() -> None:
+    """A body cancelled by its handle and from outside lets the outer cancellation out."""
+    lab = Lab()
+    async with lab.open() as supervisor:
+        with CancelScope() as scope:
+            async with supervisor.task("m") as task:
+                task.request_cancel()
+                scope.cancel()
+                await sleep_forever()
+        assert scope.cancelled_caught
+    assert task.reason is CancelReason.USER
+    assert lab.deletes() == 1
+
+
+async def test_an_outer_cancellation_while_the_delete_is_under_way() -> None:
+    """A cancellation that comes while the block waits for its DELETE comes out afterwards."""
+    lab = Lab()
+    async with lab.open() as supervisor, create_task_group() as group:
+        gate = lab.fake.gate("delete")
+        scope = CancelScope()
+
+        async def end() -> None:
+            await gate.entered.wait()
+            scope.cancel()
+            await wait_all_tasks_blocked()
+            gate.open()
+
+        group.start_soon(end)
+        with scope:
+            async with supervisor.task("m") as task:
+                pass
+            raise AssertionError("the cancellation came out of the block")
+        assert scope.cancelled_caught
+        assert task.state is State.CANCELLED
+
+
+async def test_shutdown_while_the_block_waits_for_its_delete() -> None:
+    """A shutdown that comes after the body finished changes neither reason nor count."""
+    lab = Lab()
+    async with lab.open() as supervisor, create_task_group() as group:
+        gate = lab.fake.gate("delete")
+
+        async def end() -> None:
+            await gate.entered.wait()
+            supervisor.request_shutdown()
+            await wait_all_tasks_blocked()
+            gate.open()
+
+        group.start_soon(end)
+        async with supervisor.task("m") as task:
+            pass
+    assert task.reason is CancelReason.SCOPE
+    assert lab.deletes() == 1
+
+
+# --- before the id is known -----------------------------------------------------------------------
+
+
+async def test_cancelled_while_it_waits_for_a_place() -> None:
+    """A block cancelled while it waits for a place sends nothing at all."""
+    lab = Lab()
+    async with lab.open(max_tasks=1) as supervisor:
+        first = await supervisor.start("first")
+        async with create_task_group() as group:
+            scope = CancelScope()
+
+            async def second() -> None:
+                with scope:
+                    async with supervisor.task("second"):
+                        raise AssertionError
+
+            group.start_soon(second)
+            await wait_all_tasks_blocked()
+            assert lab.live == {"running": 1, "intent": 1}
+            scope.cancel()
+        assert lab.fake.count("create") == 1
+        assert lab.finished == {("cancelled", "scope"): 1}
+        await first.cancel()
+        assert (await supervisor.start("third")).state is State.RUNNING
+    assert lab.deletes() == 2
+
+
+@pytest.mark.parametrize("answer", [False, True])
+@pytest.mark.parametrize("how", ["task", "start", "run"])
+async def test_cancelled_while_it_is_created(how: str, *, answer: bool) -> None:
+    """A caller cancelled during the create leaves; the DELETE follows the id, once."""
+    lab = Lab()
+    async with lab.open() as supervisor, create_task_group() as group:
+        gate = lab.fake.gate("create", answer=answer)
+        left = Event()
+        scope = CancelScope()
+
+        async def use() -> None:
+            with scope:
+                match how:
+                    case "task":
+                        async with supervisor.task("m", cancel_wait=0):
+                            raise AssertionError
+                    case "start":
+                        await supervisor.start("m")
+                    case _:
+                        await supervisor.run("m", cancel_wait=0)
+            assert scope.cancelled_caught
+            left.set()
+
+        group.start_soon(use)
+        await gate.entered.wait()
+        scope.cancel()
+        await left.wait()
+        assert lab.deletes() == 0
+        gate.open()
+        await lab.fake.until(lambda: lab.deletes() == 1 and not lab.fake.live)
+    assert lab.fake.count("create") == 1
+    assert lab.deletes() == 1
+    assert lab.finished == {("cancelled", "scope"): 1}
+
+
+@virtual
+async def test_cancelled_while_its_id_is_sought() -> None:
+    """A caller cancelled while a lost create is sought leaves; once found, it is deleted."""
+    lab = Lab()
+    lab.fake.on("create", LOST)
+    lab.fake.on("list", *[HANG] * 3)
+    async with lab.open() as supervisor:
+        with CancelScope(deadline=current_time() + 5):
+            async with supervisor.task("m", cancel_wait=1):
+                raise AssertionError
+        assert len(lab.fake.live) == 1
+        await lab.fake.until(lambda: not lab.fake.live)
+    assert (lab.fake.count("create"), lab.deletes()) == (1, 1)
+    assert lab.finished == {("cancelled", "scope"): 1}
+
+
+async def test_shutdown_against_a_create() -> None:
+    """A shutdown during the create waits for the id, and deletes the task, once."""
+    lab = Lab()
+    async with lab.open() as supervisor, create_task_group() as group:
+        gate = lab.fake.gate("create")
+
+        async def use() -> None:
+            with pytest.raises(SupervisorShutdown):
+                async with supervisor.task("m"):
+                    raise AssertionError
+
+        group.start_soon(use)
+        await gate.entered.wait()
+        group.start_soon(supervisor.shutdown)
+        await wait_all_tasks_blocked()
+        gate.open()
+    assert lab.deletes() == 1
+    assert lab.finished == {("cancelled", "shutdown"): 1}
+
+
+# --- two cancels ----------------------------------------------------------------------------------
+
+
+async def test_two_cancellations_from_outside() -> None:
+    """Two scopes cancelled in a row come out of the outer one, with one DELETE."""
+    lab = Lab()
+    async with lab.open() as supervisor:
+        with CancelScope() as outer, CancelScope() as inner:
+            async with supervisor.task("m") as task:
+                inner.cancel()
+                try:
+                    await sleep_forever()
+                finally:
+                    outer.cancel()
+        assert task.reason is CancelReason.SCOPE
+    assert lab.deletes() == 1
+
+
+async def test_two_cancels_in_a_row_while_the_first_is_under_way() -> None:
+    """A second cancel() during the DELETE waits for the same answer."""
+    lab = Lab()
+    async with lab.open() as supervisor:
+        gate = lab.fake.gate("delete")
+        task = await supervisor.start("m")
+        async with create_task_group() as group:
+            group.start_soon(task.cancel)
+            await gate.entered.wait()
+            group.start_soon(task.cancel)
+            await wait_all_tasks_blocked()
+            gate.open()
+    assert lab.deletes() == 1
+
+
+async def test_someone_else_s_cancel_against_ours() -> None:
+    """A task cancelled at the API while our DELETE is under way ends once, for our reason."""
+    lab = Lab()
+    lab.fake.on("delete", lambda call: lab.fake.cancel(call.task_id or "") and None)
+    async with lab.open() as supervisor:
+        task = await supervisor.start("m")
+        cancellation = await task.cancel()
+    assert cancellation.result in {"already_finished", "confirmed"}
+    assert lab.deletes() == 1
+    assert lab.finished == {("cancelled", "user"): 1}
