@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from time import perf_counter
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from anyio import create_task_group
-from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
 
 
 class LoopLag:

@@ -3,8 +3,8 @@
     python benchmarks/scale.py [TASKS ...]
 
 The remote system answers at once, so that everything seen here is the supervisor's own. The bounds
-of the design are 2 KB per idle task, and 5 ms per blocked stretch. Garbage collection blocks too, and
-grows with everything that a process keeps: it is shown with and without.
+of the design are 2 KB per idle task, and 5 ms per blocked stretch. Garbage collection blocks too,
+and grows with everything that a process keeps: it is shown with and without.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import sys
 import tracemalloc
 from time import perf_counter
 
-from benchmarks.instant import InstantApi
-from benchmarks.lag import LoopLag
+from instant import InstantApi
+from lag import LoopLag
 from prometheus_client import CollectorRegistry
 
 from sigmic_guard import Supervisor

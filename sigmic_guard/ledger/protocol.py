@@ -2,8 +2,8 @@
 
 A row is a :class:`~sigmic_guard.lifecycle.Record`. There is one way to write it, and that is
 :meth:`Ledger.commit`: inserting an intent, moving it on and taking over a dead owner's row are all
-the same compare-and-set on the row's version. ``sigmic_guard.testing.ledger_suite`` says in tests what is
-said here in words.
+the same compare-and-set on the row's version. ``sigmic_guard.testing.ledger_suite`` says in tests
+what is said here in words.
 """
 
 from __future__ import annotations

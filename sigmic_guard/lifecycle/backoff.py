@@ -30,4 +30,4 @@ class Backoff:
         delay = whole * (0.5 + 0.5 * chance)
         if retry_after is None:
             return delay
-        return max(retry_after, 0.0) + self.first * chance
+        return max(delay, max(retry_after, 0.0) + self.first * chance)

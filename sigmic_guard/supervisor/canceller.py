@@ -104,6 +104,8 @@ class Canceller:
         task.retry_alarm = None
         if task.record.state is State.CANCELLING:
             self._roster.apply(task, Event.GIVE_UP, error=error)
+        elif task.record.state is State.UNCONFIRMED:
+            self._roster.apply(task, Event.ATTEMPT, error=error)  # so that who asked is told
 
     async def _work(self, task: RemoteTask) -> None:
         if task.record.state not in _AT_WORK:

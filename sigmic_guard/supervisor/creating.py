@@ -100,6 +100,11 @@ class Creator:
                 task.failure = error
                 self._roster.apply(task, Event.WITHDRAW, error=str(error))
             return
+        except BaseException:
+            if task.record.state is State.INTENT:
+                task.failure = ConnectionFailed("the create was interrupted", sent=False)
+                self._roster.apply(task, Event.WITHDRAW, error=str(task.failure))
+            raise
         if task.record.state is not State.INTENT:
             return  # withdrawn while it was written
         request, task.request = task.request, None

@@ -93,26 +93,25 @@ class Drain:
         core.canceller.hold()
         try:
             for task in tasks:
-                if task.record.policy.on_shutdown == "detach":
-                    self._let_go(task)
-                else:
-                    core.cancel(task, CancelReason.SHUTDOWN)
-                    core.canceller.hurry(task)
-                if task.state is State.COMPLETED and not task.held:
-                    core.roster.apply(task, Happening.CLOSE)
+                self._want_ended(task)
                 await slices.breathe()
             with move_on_after(self.grace / 4):  # a ledger that hangs does not stop a DELETE
                 await core.outbox.flush()
         finally:
             core.canceller.release()
 
-    def _let_go(self, task: RemoteTask) -> None:
-        match task.state:
-            case State.RUNNING:
-                self._core.roster.apply(task, Happening.DETACH)
-            case State.INTENT:
-                self._core.cancel(task, CancelReason.SHUTDOWN)
-        task.interrupt(CancelReason.SHUTDOWN)
+    def _want_ended(self, task: RemoteTask) -> None:
+        core, state = self._core, task.record.state
+        if state is State.COMPLETED:
+            core.roster.apply(task, Happening.CLOSE)  # no follow-up is taken any more
+            task.interrupt(CancelReason.SHUTDOWN)
+        elif task.record.policy.on_shutdown == "cancel" or state is State.INTENT:
+            core.cancel(task, CancelReason.SHUTDOWN)
+            core.canceller.hurry(task)
+        else:
+            if state is State.RUNNING:
+                core.roster.apply(task, Happening.DETACH)
+            task.interrupt(CancelReason.SHUTDOWN)
 
     async def _wait(self, tasks: list[RemoteTask]) -> None:
         """Wait until nobody here works on any of them."""
@@ -121,10 +120,14 @@ class Drain:
             while task.pursued:
                 await task.until(_awake)
                 if task.record.state is State.RUNNING:  # its create came through just now
-                    self._core.roster.apply(task, Happening.DETACH)
+                    self._want_ended(task)
             await slices.breathe()
 
     async def _give_up(self, tasks: list[RemoteTask]) -> None:
+        self._core.workers.dismiss("create")
+        with move_on_after(CLOSING):
+            for task in tasks:
+                await task.until(lambda task: task.record.state is not State.CREATING)
         slices = Slices()
         for task in tasks:
             if task.record.state not in SETTLED:

@@ -48,8 +48,17 @@ class Outbox:
         self._next = _Batch()
         self._under_way: _Batch | None = None
         self._wanted = Event()
-        #: Live records whose first row was refused: their later steps have nothing to change.
+        #: Live records without a row: not written yet, or refused. Their steps change nothing.
         self._rowless: set[str] = set()
+
+    def withhold(self, record: Record) -> None:
+        """Take a record on that is not to be written before :meth:`insert`."""
+        self._rowless.add(record.intent_id)
+
+    def insert(self, record: Record) -> None:
+        """Queue the first row of a record that was withheld."""
+        self._rowless.discard(record.intent_id)
+        self.add(None, record)
 
     def add(self, before: Record | None, after: Record, *, urgent: bool = True) -> None:
         """Queue a record; what is not ``urgent`` waits for company."""
@@ -67,13 +76,13 @@ class Outbox:
             self._wanted.set()
 
     async def commit(self, record: Record) -> None:
-        """Queue a record that is new, and wait until it is durable.
+        """Insert a record, and wait until it is durable.
 
         :raises DuplicateKey: an unfinished row holds the key. The row is not written.
         :raises LedgerError: the row is not written, and will not be.
         """
         batch = self._next
-        self.add(None, record)
+        self.insert(record)
         batch.awaited.add(record.intent_id)
         await batch.done.wait()
         if batch.error is not None:
@@ -116,9 +125,10 @@ class Outbox:
                 self._observer.ledger_failed(len(batch.writes), error)
             else:
                 self._observer.ledger_committed(len(batch.writes), perf_counter() - started)
-                for intent_id, refusal in zip(batch.writes, refusals, strict=True):
-                    if refusal is not None:
-                        self._refused(batch, intent_id, refusal)
+                if any(refusals):
+                    for intent_id, refusal in zip(batch.writes, refusals, strict=True):
+                        if refusal is not None:
+                            self._refused(batch, intent_id, refusal)
             self._close(batch)
             if batch.error is not None:
                 await sleep(RETRY)

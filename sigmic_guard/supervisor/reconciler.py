@@ -7,7 +7,6 @@ by two complete scans that both began after the server can no longer be at work 
 
 from __future__ import annotations
 
-from datetime import datetime
 from random import random
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +15,7 @@ from anyio import Event, sleep
 from sigmic_guard.errors import SigmicGuardError
 from sigmic_guard.lifecycle import Backoff
 from sigmic_guard.lifecycle import Event as Happening
+from sigmic_guard.supervisor.listing import Listing, active_at
 from sigmic_guard.supervisor.timer import Slices
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sigmic_guard.sigmic.models import TaskInfo
     from sigmic_guard.supervisor.roster import Roster
     from sigmic_guard.supervisor.task import RemoteTask
+    from sigmic_guard.supervisor.watcher import Watcher
 
 #: The variable of ``env`` that holds the intent id.
 MARKER: Final = "SIGMIC_GUARD_INTENT"
@@ -31,15 +32,16 @@ PROOF: Final = 2
 #: Seconds by which the server's clock and ours may differ: a scan ends at tasks that were last
 #: active so long before the create.
 SKEW: Final = 3600.0
-PATIENCE: Final = 10.0
-PAGE: Final = 100
 
 
 class Reconciler:
     """Resolves ``UNKNOWN`` tasks. :meth:`run` is the worker."""
 
-    def __init__(self, roster: Roster, api: TaskApi, *, create_timeout: float) -> None:
+    def __init__(
+        self, roster: Roster, watcher: Watcher, api: TaskApi, *, create_timeout: float
+    ) -> None:
         self._roster = roster
+        self._watcher = watcher
         self._api = api
         self._create_timeout = create_timeout
         self._backoff = Backoff(first=0.1, most=2.0)
@@ -48,10 +50,9 @@ class Reconciler:
         self._wanted = Event()
 
     def take(self, task: RemoteTask) -> None:
-        """Look for the task, if its create was marked."""
-        if task.marked:
-            self._unknown[task.record.intent_id] = (task, 0)
-            self._wanted.set()
+        """Look for a task whose create was marked."""
+        self._unknown[task.record.intent_id] = (task, 0)
+        self._wanted.set()
 
     async def run(self) -> None:
         """Scan the list for as long as a task is unknown."""
@@ -74,17 +75,16 @@ class Reconciler:
         if not sought:
             return
         oldest = min(task.record.posted_at or began for task, _ in sought.values()) - SKEW
-        offset, slices = 0, Slices()
-        while True:
-            page = await self._api.list(limit=PAGE, offset=offset, timeout=PATIENCE)
+        slices = Slices()
+        listing = Listing(self._api)
+        while page := await listing.next_page():
             passed = False
-            for info in page.tasks:
+            for info in page:
                 self._recognise(info)
-                at = _seconds(info.last_activity_at)
+                at = active_at(info)
                 passed |= at is not None and at < oldest
                 await slices.breathe()
-            offset += len(page.tasks)
-            if passed or not page.has_more or not page.tasks:
+            if passed:
                 break
         for intent_id in sought.keys() & self._unknown.keys():
             self._not_seen(intent_id, began)
@@ -95,6 +95,8 @@ class Reconciler:
             task, _ = self._unknown.pop(intent_id)
             task.failure = None
             self._roster.apply(task, Happening.CREATED, remote_id=info.id, status=info.status)
+            if info.terminal:
+                self._watcher.look(task)
 
     def _not_seen(self, intent_id: str, scan_began: float) -> None:
         task, scans = self._unknown[intent_id]
@@ -105,10 +107,3 @@ class Reconciler:
         else:
             del self._unknown[intent_id]
             self._roster.apply(task, Happening.ABSENT)
-
-
-def _seconds(text: str | None) -> float | None:
-    try:
-        return datetime.fromisoformat(text).timestamp() if text else None
-    except ValueError:
-        return None

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from sigmic_guard.lifecycle import CancelReason, Change, Event, Record, State, step
-from sigmic_guard.lifecycle.states import ENDED, SETTLED
+from sigmic_guard.lifecycle.states import ENDED
 from sigmic_guard.observe import CancelResult
 
 if TYPE_CHECKING:
@@ -36,8 +36,6 @@ class Roster:
         self.tasks: dict[str, RemoteTask] = {}
         self.named: dict[str, RemoteTask] = {}
         self.keys: dict[str, RemoteTask] = {}
-        #: How many are in a state that somebody here still works on.
-        self.unsettled = 0
         #: What to do when a task comes into a state; filled in by the core.
         self.reactions: dict[State, Callable[[RemoteTask], None]] = {}
         #: What to do when a task has finished.
@@ -49,7 +47,7 @@ class Roster:
         self.tasks[record.intent_id] = task
         if record.key is not None:
             self.keys[record.key] = task
-        self.unsettled += 1
+        self._outbox.withhold(record)
         self._observer.task_changed(Change(None, record, None))
 
     def apply(
@@ -87,7 +85,6 @@ class Roster:
         return True
 
     def _moved(self, task: RemoteTask, before: Record, after: Record) -> None:
-        self.unsettled += (after.state not in SETTLED) - (before.state not in SETTLED)
         if after.remote_id is not None and before.remote_id is None:
             self.named[after.remote_id] = task
         if before.state in _AT_WORK and after.state is not State.CANCELLING:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Self, Unpack
 
 import prometheus_client
 from anyio import CancelScope, create_task_group, get_cancelled_exc_class, move_on_after
+from anyio.lowlevel import checkpoint
 
-from sigmic_guard.errors import ConfigurationError, SupervisorShutdown, TaskError
+from sigmic_guard.errors import ConfigurationError, SupervisorShutdown, TaskCancelled, TaskError
 from sigmic_guard.ledger import open_ledger
-from sigmic_guard.lifecycle import Outcome, TaskPolicy
+from sigmic_guard.lifecycle import CancelReason, Outcome, TaskPolicy
 from sigmic_guard.lifecycle.policy import check_seconds
 from sigmic_guard.observe import Logs, Metrics, Observers
 from sigmic_guard.sigmic import CreateRequest, SigmicClient, check_files
@@ -265,12 +266,12 @@ class Supervisor:
     ) -> None:
         """Shut down. The body's exception goes on, unless it was only how we ended the body."""
         drain = self._begin_drain()
-        native = await _wait_out(drain.done.wait)
+        native = await self._wait_out(drain.done.wait)
         self._workers.stop()
-        native = await _wait_out(self._workers.gone) or native
+        native = await self._wait_out(self._workers.gone) or native
         self._doorbell.close()
         if self._own_client:
-            native = await _wait_out(self._close_client) or native
+            native = await self._wait_out(self._close_client) or native
         if self._handlers is not None:
             self._handlers.restore()
         end = native or (exc if isinstance(exc, get_cancelled_exc_class()) else None)
@@ -307,6 +308,23 @@ class Supervisor:
             self._drain.shorten(grace)
         return self._drain
 
+    async def _wait_out(self, wait: Callable[[], Awaitable[object]]) -> BaseException | None:
+        """Wait whatever comes; return the native cancellation that came meanwhile, if any.
+
+        What is waited for has a bound of its own, and leaving it would only leave it unwatched.
+        """
+        hit: BaseException | None = None
+        while True:
+            try:
+                with CancelScope(shield=True):
+                    await checkpoint()
+                    self._workers.revive()  # whoever was to begin has begun by now
+                    await wait()
+            except get_cancelled_exc_class() as error:
+                hit = error
+            else:
+                return hit
+
     async def _close_client(self) -> None:
         with move_on_after(CLOSING):
             await self._api.aclose()
@@ -334,25 +352,12 @@ class Supervisor:
         self._group.cancel_scope.cancel()
 
 
-async def _wait_out(wait: Callable[[], Awaitable[object]]) -> BaseException | None:
-    """Wait whatever comes; return the native cancellation that came meanwhile, if any.
-
-    What is waited for has a bound of its own, and a cancellation would only leave it unwatched.
-    """
-    hit: BaseException | None = None
-    while True:
-        try:
-            with CancelScope(shield=True):
-                await wait()
-        except get_cancelled_exc_class() as error:
-            hit = error
-        else:
-            return hit
-
-
 def _only_shutdowns(error: BaseException) -> bool:
+    """Whether a shutdown is all that the error tells."""
     if isinstance(error, BaseExceptionGroup):
         return all(map(_only_shutdowns, error.exceptions))
+    if isinstance(error, TaskCancelled):
+        return error.reason is CancelReason.SHUTDOWN
     return isinstance(error, SupervisorShutdown)
 
 

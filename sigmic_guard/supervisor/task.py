@@ -177,8 +177,12 @@ class RemoteTask:
         The body of the task's block, if it has one, is cancelled. Never raises for the task's or
         the API's sake: what could not be proven is ``unconfirmed``, and is pursued further.
         """
+        asked_again = self.record.state is State.UNCONFIRMED
+        version = self.record.version
         self.request_cancel()
         with move_on_after(self.record.policy.cancel_wait):
+            if asked_again:
+                await self.until(lambda task: task.record.version > version or task.unsupervised)
             await self.until_settled()
         return self.tell_cancellation()
 

@@ -9,7 +9,6 @@ watching.
 from __future__ import annotations
 
 from collections import OrderedDict
-from datetime import datetime, timedelta
 from random import random
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +16,7 @@ from anyio import Event, current_time, move_on_after, sleep, sleep_until
 
 from sigmic_guard.errors import SigmicGuardError, TaskNotFound
 from sigmic_guard.lifecycle import Backoff, CancelReason, State
+from sigmic_guard.supervisor.listing import Listing, active_at
 from sigmic_guard.supervisor.timer import Slices
 from sigmic_guard.supervisor.workers import Pool
 
@@ -35,13 +35,12 @@ SLOWER: Final = 1.3
 #: Seconds after which a task that no list showed is looked at, and how many at a time.
 UNSEEN: Final = 60.0
 UNSEEN_AT_ONCE: Final = 16
-#: How much of what was read before is read again: the server's clock has more than one hand.
-OVERLAP: Final = timedelta(seconds=2)
-#: Seconds that one page, or one GET, may take.
+#: Seconds of what was read before that are read again: a server has more than one clock.
+OVERLAP: Final = 2.0
+#: Seconds that one GET may take.
 PATIENCE: Final = 10.0
 #: GETs under way at once.
 MAX_LOOKS: Final = 16
-PAGE: Final = 100
 
 
 class Watcher:
@@ -57,7 +56,7 @@ class Watcher:
         self._watched: OrderedDict[str, RemoteTask] = OrderedDict()
         self._joined = Event()
         self._pause = SOON
-        self._read_until: datetime | None = None
+        self._read_until: float | None = None
         roster.finished.append(self.leave)
 
     def join(self, task: RemoteTask) -> None:
@@ -110,13 +109,12 @@ class Watcher:
 
     async def _read(self) -> bool:
         """Read down to what was read before; ``True`` if there was anything to look at."""
-        changed, newest, offset = False, self._read_until, 0
-        slices = Slices()
-        while True:
-            page = await self._api.list(limit=PAGE, offset=offset, timeout=PATIENCE)
+        changed, newest, slices = False, self._read_until, Slices()
+        listing = Listing(self._api)
+        while page := await listing.next_page():
             now, reached = current_time(), self._read_until is None
-            for info in page.tasks:
-                at = _time(info.last_activity_at)
+            for info in page:
+                at = active_at(info)
                 if at is not None:
                     newest = at if newest is None else max(newest, at)
                     reached |= self._read_until is not None and at < self._read_until - OVERLAP
@@ -126,10 +124,10 @@ class Watcher:
                     self._watched.move_to_end(info.id)
                     changed |= self._compare(task, info)
                 await slices.breathe()
-            offset += len(page.tasks)
-            if reached or not page.has_more or not page.tasks:
-                self._read_until = newest
-                return changed
+            if reached:
+                break
+        self._read_until = newest
+        return changed
 
     def _compare(self, task: RemoteTask, info: TaskInfo) -> bool:
         if info.terminal:
@@ -160,11 +158,3 @@ class Watcher:
             self._roster.observe(task, info, turn)
         finally:
             task.looking = False
-
-
-def _time(text: str | None) -> datetime | None:
-    try:
-        at = datetime.fromisoformat(text) if text else None
-    except ValueError:
-        return None
-    return at if at is not None and at.tzinfo is not None else None

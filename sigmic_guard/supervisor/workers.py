@@ -14,6 +14,7 @@ A worker outlives what would end an ordinary child of a task group:
 from __future__ import annotations
 
 from collections import deque
+from itertools import count
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from anyio import CancelScope, Event, get_cancelled_exc_class
@@ -36,36 +37,46 @@ class Workers:
         self._group = group
         self._failed = failed
         self._failures = 0
-        self._scopes: set[CancelScope] = set()
+        self._scopes: dict[CancelScope, str] = {}
         self._stopping = False
-        self._running = 0
-        self._all_gone = Event()
+        self._number = count()
+        #: Spawned, and not begun: a native cancellation can strike a task before its first step.
+        self._unborn: dict[int, tuple[str, Callable[[], Awaitable[None]]]] = {}
+        self._gone = Event()
 
     def run(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
         """Start a worker; ``loop`` is called again if the worker has to be replaced."""
-        self._running += 1
-        self._group.start_soon(self._run, name, loop, name=f"sigmic_guard {name}")
+        if not self._stopping:
+            number = next(self._number)
+            self._unborn[number] = name, loop
+            self._group.start_soon(self._run, number, name=f"sigmic_guard {name}")
 
-    async def _run(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
+    def revive(self) -> None:
+        """Start those again that were struck before their first step; not in the step after it."""
+        lost, self._unborn = self._unborn, {}
+        for name, loop in lost.values():
+            self.run(name, loop)
+
+    async def _run(self, number: int) -> None:
+        if number not in self._unborn:
+            return  # given up for lost, and replaced
+        name, loop = self._unborn.pop(number)
         scope = CancelScope(shield=True)
-        self._scopes.add(scope)
+        self._scopes[scope] = name
         replace = True
         try:
-            if not self._stopping:
-                with scope:
-                    await loop()
-                replace = False
+            with scope:
+                await loop()
+            replace = False
         except get_cancelled_exc_class():
             pass  # only a native one gets here: the shield swallows its own, and stops the others
         except Exception as error:  # noqa: BLE001 - the one place where bugs of workers end up
             self._failures += 1
             self._failed(name, error)
-        self._scopes.discard(scope)
-        if replace and not self._stopping and self._failures < MAX_FAILURES:
+        del self._scopes[scope]
+        if replace and self._failures < MAX_FAILURES:
             self.run(name, loop)
-        self._running -= 1
-        if not self._running:
-            self._all_gone.set()
+        self._gone.set()
 
     def stop(self) -> None:
         """End every worker at its next checkpoint."""
@@ -73,11 +84,17 @@ class Workers:
         for scope in self._scopes:
             scope.cancel()
 
+    def dismiss(self, name: str) -> None:
+        """End the workers of that name at their next checkpoint."""
+        for scope, its_name in self._scopes.items():
+            if its_name == name:
+                scope.cancel()
+
     async def gone(self) -> None:
         """Wait until every worker has left."""
-        while self._running:
-            self._all_gone = Event()
-            await self._all_gone.wait()
+        while self._scopes:
+            self._gone = Event()
+            await self._gone.wait()
 
 
 class Pool(Generic[T]):

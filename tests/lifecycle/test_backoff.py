@@ -42,14 +42,15 @@ def test_half_of_a_delay_is_chance(backoff: Backoff, attempt: int, chance: float
 def test_the_server_is_never_undercut(
     backoff: Backoff, attempt: int, chance: float, asked: float
 ) -> None:
-    """Retry-After is waited for, also beyond the most, and spread by at most the first delay."""
+    """Retry-After is waited for, also beyond the most; where it is less, our own delay counts."""
     delay = backoff.delay(attempt, chance, retry_after=asked)
-    assert asked <= delay <= asked + backoff.first * 1.001
+    own = backoff.delay(attempt, chance)
+    assert max(asked, own) <= delay <= max(own, asked + backoff.first * 1.001)
 
 
 def test_a_server_that_asks_for_the_past_is_answered_now() -> None:
-    """A negative Retry-After is none to wait for."""
-    assert Backoff().delay(1, 0.0, retry_after=-5) == 0.0
+    """A negative Retry-After is none to wait for: our own delay counts."""
+    assert Backoff().delay(1, 0.0, retry_after=-5) == Backoff().delay(1, 0.0)
 
 
 def test_the_defaults_double_from_a_tenth_to_ten_seconds() -> None:
