@@ -13,7 +13,8 @@ from sigmic_guard.errors import ApiError, ConfigurationError, ProtocolError
 from sigmic_guard.sigmic.api import ApprovalOutcome
 from sigmic_guard.sigmic.bodies import json_body
 from sigmic_guard.sigmic.credentials import Credential
-from sigmic_guard.sigmic.models import TaskInfo, TaskPage
+from sigmic_guard.sigmic.models import TaskPage
+from sigmic_guard.sigmic.reading import read_info, read_infos
 from sigmic_guard.sigmic.requests import (
     check_create,
     check_files,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
     from sigmic_guard.sigmic.bodies import Body
     from sigmic_guard.sigmic.credentials import Redactor
-    from sigmic_guard.sigmic.models import CreateRequest
+    from sigmic_guard.sigmic.models import CreateRequest, TaskInfo
 
 __all__ = ["SigmicClient"]
 
@@ -72,8 +73,6 @@ _MESSAGE: Final = msgspec.json.Decoder(_Message)
 _SENT: Final = msgspec.json.Decoder(_Sent)
 _APPROVED: Final = msgspec.json.Decoder(_Approved)
 _PAGINATION: Final = msgspec.json.Decoder(_Pagination)
-_INFO: Final = msgspec.json.Decoder(TaskInfo)
-_INFOS: Final = msgspec.json.Decoder(list[TaskInfo])
 
 
 class SigmicClient:
@@ -175,7 +174,8 @@ class SigmicClient:
 
     async def get(self, task_id: str, *, timeout: float) -> TaskInfo:
         """Read a task."""
-        return await self._call("GET", _TASK, self._url(task_id), _INFO, timeout=timeout)
+        envelope = await self._fetch("GET", _TASK, self._url(task_id), timeout=timeout)
+        return _unwrap(read_info(envelope.data, 200))
 
     async def list(self, *, limit: int = 100, offset: int = 0, timeout: float) -> TaskPage:
         """Read one page of the list, most recent activity first. ``limit`` is at most 100."""
@@ -183,8 +183,7 @@ class SigmicClient:
             raise ConfigurationError("limit must be 1 to 100, and offset 0 or more.")
         url = self._url().with_query({"limit": limit, "offset": offset})
         envelope = await self._fetch("GET", _TASKS, url, timeout=timeout)
-        decoded = decode(envelope.data, _INFOS, 200)
-        tasks = _unwrap(decoded)
+        tasks = _unwrap(read_infos(envelope.data, 200))
         pagination = decode(envelope.pagination, _PAGINATION, 200)
         if isinstance(pagination, ProtocolError):
             pagination = _Pagination()

@@ -29,7 +29,7 @@ from sigmic_guard.errors import (
 if TYPE_CHECKING:
     from sigmic_guard.sigmic.credentials import Redactor
 
-__all__ = ["Answer", "Envelope", "decode", "read_refusal", "read_success"]
+__all__ = ["DECODE_ERRORS", "Answer", "Envelope", "decode", "read_refusal", "read_success"]
 
 #: The longest wait, in seconds, that is taken from a server.
 MAX_RETRY_AFTER: Final = 3600.0
@@ -58,7 +58,7 @@ _BY_CODE: Final[dict[str, type[ApiError]]] = {
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 _SECONDS: Final = re.compile(r"\d{1,15}(\.\d{1,15})?", re.ASCII)
 # RecursionError: JSON nested thousands deep. UnicodeDecodeError: not UTF-8.
-_DECODE_ERRORS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+DECODE_ERRORS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class Answer:
@@ -133,7 +133,7 @@ def decode(raw: msgspec.Raw, decoder: msgspec.json.Decoder[T], status: int) -> T
     """Decode a part of an envelope, or say what is wrong with it."""
     try:
         return decoder.decode(raw)
-    except _DECODE_ERRORS as exc:
+    except DECODE_ERRORS as exc:
         reason = _describe(exc)
     return ProtocolError(f"The answer is not of the documented shape: {reason}", status=status)
 
@@ -145,7 +145,7 @@ def _read_envelope(answer: Answer) -> Envelope | ProtocolError:
         return ProtocolError("The answer is empty.", status=answer.status)
     try:
         return _ENVELOPE.decode(answer.body)
-    except _DECODE_ERRORS as exc:
+    except DECODE_ERRORS as exc:
         reason = _describe(exc)
     return ProtocolError(f"The answer is no envelope of the API: {reason}", status=answer.status)
 
@@ -153,7 +153,7 @@ def _read_envelope(answer: Answer) -> Envelope | ProtocolError:
 def _read_failure(answer: Answer, envelope: Envelope, redact: Redactor) -> ApiError | ProtocolError:
     try:
         failure = _FAILURE.decode(envelope.error)
-    except _DECODE_ERRORS:
+    except DECODE_ERRORS:
         return _without_envelope(answer)
     status = answer.status
     code = _clean(failure.code, redact)
