@@ -1,0 +1,214 @@
+"""The commands as typer knows them: arguments, options, and how each ends."""
+
+import os
+import runpy
+import sys
+from collections.abc import Awaitable, Callable
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import anyio
+import typer
+
+from sigmic_guard import SigmicGuardError, TaskOptions, __version__
+from sigmic_guard.cli import running, tasks
+from sigmic_guard.cli.codes import CONNECTION, INTERRUPTED, NOT_DONE, code_of
+from sigmic_guard.cli.terminal import Terminal
+from sigmic_guard.errors import ConfigurationError
+from sigmic_guard.sigmic.credentials import ENVIRONMENT_VARIABLE, Credential
+
+app = typer.Typer(
+    name="sigmic-guard",
+    help="Run Sigmic tasks that end when this program does.\n\n"
+    f"The API key is taken from the environment: {ENVIRONMENT_VARIABLE}.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+BaseUrl = Annotated[
+    str | None,
+    typer.Option(help="Where the API is; default: SIGMIC_BASE_URL, then the public one."),
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line, for machines.")]
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    app(prog_name="sigmic-guard")
+
+
+@app.callback()
+def _options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)
+    ] = False,
+) -> None:
+    if version:
+        print(f"sigmic-guard {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    message: Annotated[str, typer.Argument(metavar="MESSAGE", help="What the task is to do.")],
+    *,
+    file: Annotated[
+        list[Path] | None, typer.Option(help="A file for the task; may be repeated.")
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(min=0, help="Seconds until the task is cancelled.")
+    ] = None,
+    system_prompt: Annotated[str | None, typer.Option(help="A system prompt.")] = None,
+    env: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="A variable of the task; the API shows it."),
+    ] = None,
+    secret: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[=VALUE]",
+            help="A variable that is never shown; without a value, that of the environment.",
+        ),
+    ] = None,
+    json: Json = False,
+    base_url: BaseUrl = None,
+) -> None:
+    """Run a task and print its answer; Ctrl-C, SIGTERM and the time-out cancel it.
+
+    Exits with 0 (completed), 1 (failed), 2 (wrong usage), 3 (credentials or connection),
+    124 (timed out), 130 (Ctrl-C) or 143 (SIGTERM).
+    """
+    options = TaskOptions(
+        files=file or (),
+        timeout=timeout,
+        system_prompt=system_prompt,
+        env=_pairs(env, "--env"),
+        secrets=_pairs(secret, "--secret", from_environment=True),
+    )
+    _perform(partial(running.run, message=message, options=options, base_url=base_url), json=json)
+
+
+@app.command()
+def cancel(
+    task_id: Annotated[list[str], typer.Argument(metavar="ID…", help="Ids of tasks.")],
+    *,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to try for.")] = 30.0,
+    json: Json = False,
+    base_url: BaseUrl = None,
+) -> None:
+    """Cancel tasks, and see that they have ended.
+
+    Prints what came of each: confirmed, already_finished, not_found or unconfirmed.
+    Exits with 0 if all have ended.
+    """
+    _perform(partial(tasks.cancel, task_ids=task_id, wait=wait, base_url=base_url), json=json)
+
+
+@app.command()
+def status(
+    task_id: Annotated[str, typer.Argument(metavar="ID", help="The id of a task.")],
+    *,
+    json: Json = False,
+    base_url: BaseUrl = None,
+) -> None:
+    """Show a task."""
+    _perform(partial(tasks.status, task_id=task_id, base_url=base_url), json=json)
+
+
+@app.command("list")
+def list_(
+    *,
+    limit: Annotated[int, typer.Option(min=1, help="How many.")] = 20,
+    everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    json: Json = False,
+    base_url: BaseUrl = None,
+) -> None:
+    """List tasks, most recent activity first."""
+    most = None if everything else limit
+    _perform(partial(tasks.list_tasks, limit=most, base_url=base_url), json=json)
+
+
+@app.command(
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def emulator(context: typer.Context) -> None:
+    """Serve a Sigmic API on this machine, and print its URL; see emulator --help."""
+    sys.argv[1:] = context.args
+    runpy.run_module("sigmic_guard.emulator", run_name="__main__", alter_sys=True)
+
+
+@app.command()
+def demo(
+    *,
+    number: Annotated[
+        int, typer.Option("--tasks", min=20, max=5000, help="How many tasks to run.")
+    ] = 400,
+    svg: Annotated[
+        Path | None, typer.Option(help="Draw the last screen into this file.", dir_okay=False)
+    ] = None,
+    lie: Annotated[
+        bool,
+        typer.Option("--lie", help="Let each DELETE lie and be believed: the demo must fail."),
+    ] = False,
+) -> None:
+    """Run tasks against an emulator, send a SIGTERM in the middle, and compare the books.
+
+    Exits with 0 only if the supervisor's counts and the emulator's agree, and no task is left
+    running.
+    """
+    # Not needed by any other command, and rich takes its time.
+    stage = import_module("sigmic_guard.cli.demo.stage")
+    raise typer.Exit(stage.main(tasks=number, svg=svg, lie=lie))
+
+
+def _pairs(
+    pairs: list[str] | None, option: str, *, from_environment: bool = False
+) -> dict[str, str]:
+    try:
+        return running.parse_pairs(pairs or [], from_environment=from_environment)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None
+
+
+def _perform(command: Callable[[Terminal], Awaitable[int]], *, json: bool) -> NoReturn:
+    """Do it, and exit with the code that says how it went."""
+    terminal = Terminal(json=json)
+    terminal.log_here()
+
+    async def perform() -> int:
+        try:
+            _check_credential()
+        except ConfigurationError as error:
+            await terminal.error(error)
+            return CONNECTION
+        try:
+            return await command(terminal)
+        except SigmicGuardError as error:
+            await terminal.error(error)
+            return code_of(error)
+
+    try:
+        code = anyio.run(perform)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except BrokenPipeError:
+        code = NOT_DONE
+    finally:
+        terminal.flush()
+    raise typer.Exit(code)
+
+
+def _check_credential() -> None:
+    """Refuse what the library would refuse, in the words of a command line.
+
+    :raises ConfigurationError: there is no credential, or it cannot be one.
+    """
+    if not os.environ.get(ENVIRONMENT_VARIABLE):
+        raise ConfigurationError(f"there is no API key: set {ENVIRONMENT_VARIABLE}")
+    Credential()

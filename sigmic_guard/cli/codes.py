@@ -1,0 +1,51 @@
+"""What the exit codes mean, and which error leads to which.
+
+::
+
+    0    the task completed, or all that was asked for was done
+    1    it did not: the task failed or was cancelled elsewhere, a task was not found, or may still
+         run; whoever read the output has gone
+    2    the command cannot be right as it stands
+    3    no working connection to the API: credentials, network, or an API that is out of order
+    124  the time-out passed; the task was cancelled
+    130  Ctrl-C (SIGINT); the task was cancelled
+    143  SIGTERM; the task was cancelled
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sigmic_guard.errors import (
+    ApiError,
+    ConfigurationError,
+    ConnectionFailed,
+    ProtocolError,
+    SigmicGuardError,
+    TaskNotFound,
+    TaskTimedOut,
+    ValidationError,
+)
+
+DONE: Final = 0
+NOT_DONE: Final = 1
+USAGE: Final = 2
+CONNECTION: Final = 3
+TIMED_OUT: Final = 124
+INTERRUPTED: Final = 130
+TERMINATED: Final = 143
+
+
+def code_of(error: SigmicGuardError) -> int:
+    """Return the exit code that says what ``error`` says."""
+    match error:
+        case TaskTimedOut():
+            return TIMED_OUT
+        case TaskNotFound():
+            return NOT_DONE
+        case ConfigurationError() | ValidationError():
+            return USAGE
+        case ApiError() | ConnectionFailed() | ProtocolError():
+            return CONNECTION
+        case _:
+            return NOT_DONE

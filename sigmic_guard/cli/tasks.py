@@ -1,0 +1,170 @@
+"""``sigmic-guard cancel``, ``status`` and ``list``: tasks that exist already."""
+
+from __future__ import annotations
+
+from random import random
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from anyio import create_task_group, current_time, sleep
+from prometheus_client import CollectorRegistry
+
+from sigmic_guard import (
+    CancelResult,
+    ConfigurationError,
+    ConnectionFailed,
+    RateLimited,
+    ServerError,
+    SigmicClient,
+    SigmicGuardError,
+    Supervisor,
+    TaskInfo,
+    TaskPolicy,
+)
+from sigmic_guard.cli.codes import DONE, NOT_DONE, code_of
+from sigmic_guard.lifecycle import Backoff
+
+if TYPE_CHECKING:
+    from sigmic_guard import Cancellation, RemoteTask
+    from sigmic_guard.cli.terminal import Terminal
+
+#: Seconds that one request may take.
+PATIENCE: Final = 30.0
+#: The most that one page of the list holds. Source: the API page, "list".
+PAGE: Final = 100
+
+_WORTH_RETRYING: Final = (ConnectionFailed, RateLimited, ServerError)
+_WIDTHS: Final = (36, 17, 24, 0)
+
+
+# --- cancel -----------------------------------------------------------------------------------
+
+
+async def cancel(
+    terminal: Terminal, task_ids: list[str], *, wait: float, base_url: str | None
+) -> int:
+    """End tasks, and say of each what came of it."""
+    codes: list[int] = []
+    supervisor = Supervisor(
+        base_url=base_url,
+        policy=TaskPolicy(confirm="terminal", cancel_wait=wait),
+        registry=CollectorRegistry(),
+        grace=1.0,
+        signals=True,
+    )
+
+    async def end(task_id: str) -> None:
+        try:
+            task = await _adopt(supervisor, task_id, current_time() + wait)
+        except SigmicGuardError as error:
+            await _tell_refusal(terminal, task_id, error)
+            codes.append(code_of(error))
+            return
+        cancellation = await task.cancel()
+        await _tell_cancellation(terminal, task_id, cancellation, task.outcome)
+        unproven = cancellation.result is CancelResult.UNCONFIRMED
+        codes.append(NOT_DONE if unproven else DONE)
+
+    async with supervisor, create_task_group() as group:
+        for task_id in dict.fromkeys(task_ids):
+            group.start_soon(end, task_id)
+    return max(codes)
+
+
+async def _adopt(supervisor: Supervisor, task_id: str, until: float) -> RemoteTask:
+    """Adopt the task; ask again for as long as there is time and hope."""
+    backoff, failures = Backoff(), 0
+    while True:
+        try:
+            return await supervisor.adopt(task_id)
+        except _WORTH_RETRYING as error:
+            failures += 1
+            retry_after = getattr(error, "retry_after", None)
+            delay = backoff.delay(failures, random(), retry_after=retry_after)  # noqa: S311 - spreads load
+            if current_time() + delay > until:
+                raise
+            await sleep(delay)
+
+
+async def _tell_cancellation(
+    terminal: Terminal, task_id: str, cancellation: Cancellation, outcome: str | None
+) -> None:
+    if terminal.json:
+        fields = {"result": cancellation.result, "state": cancellation.state, "outcome": outcome}
+        more = {"attempts": cancellation.attempts, "error": cancellation.error}
+        await terminal.object({"kind": "cancellation", "id": task_id, **fields, **more})
+        return
+    columns = [task_id, cancellation.result.value, cancellation.state.value]
+    if cancellation.result is CancelResult.UNCONFIRMED and cancellation.error:
+        columns.append(cancellation.error)
+    await terminal.row(*columns, widths=_WIDTHS[: len(columns)])
+
+
+async def _tell_refusal(terminal: Terminal, task_id: str, error: SigmicGuardError) -> None:
+    if terminal.json:
+        fields = {"error": type(error).__name__, "message": str(error)}
+        await terminal.object({"kind": "cancellation", "id": task_id, "result": None, **fields})
+    # What was asked for is no id: the message holds it, made fit to be shown.
+    name = "" if isinstance(error, ConfigurationError) else f"{task_id}: "
+    terminal.problem(f"{name}{error}")
+
+
+# --- status and list --------------------------------------------------------------------------
+
+
+async def status(terminal: Terminal, task_id: str, *, base_url: str | None) -> int:
+    """Show one task."""
+    async with SigmicClient(base_url=base_url) as client:
+        info = await client.get(task_id, timeout=PATIENCE)
+    if terminal.json:
+        await terminal.object({"kind": "task", **_fields(info)})
+        return DONE
+    output = info.output.content if info.output is not None else None
+    shown = {
+        "id": info.id,
+        "status": info.status,
+        "created": info.created_at,
+        "started": info.started_at,
+        "completed": info.completed_at,
+        "message": info.message,
+        "error": info.error,
+        "output": output,
+    }
+    for name, value in shown.items():
+        if value is not None:
+            await terminal.row(name, str(value), widths=(9, 0))
+    for approval in info.pending_approvals or ():
+        call = f"{approval.call_id} {approval.tool_name or ''}"
+        await terminal.row("waits for", call, widths=(9, 0))
+    return DONE
+
+
+async def list_tasks(terminal: Terminal, *, limit: int | None, base_url: str | None) -> int:
+    """Show tasks, most recent activity first; ``None`` shows all."""
+    shown: set[str] = set()  # pages shift while tasks are active
+    offset = 0
+    async with SigmicClient(base_url=base_url) as client:
+        while limit is None or offset < limit:
+            size = PAGE if limit is None else min(PAGE, limit - offset)
+            page = await client.list(limit=size, offset=offset, timeout=PATIENCE)
+            for info in page.tasks:
+                if info.id not in shown:
+                    shown.add(info.id)
+                    await _tell_task(terminal, info)
+            offset += len(page.tasks)
+            if not page.has_more or not page.tasks:
+                break
+    return DONE
+
+
+async def _tell_task(terminal: Terminal, info: TaskInfo) -> None:
+    if terminal.json:
+        await terminal.object({"kind": "task", **_fields(info)})
+    else:
+        created, message = info.created_at or "", info.message or ""
+        await terminal.row(info.id, info.status, created, message, widths=_WIDTHS)
+
+
+def _fields(info: TaskInfo) -> dict[str, Any]:
+    fields: dict[str, Any] = msgspec.to_builtins(info)
+    return {name: value for name, value in fields.items() if value is not None}

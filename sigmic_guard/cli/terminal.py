@@ -1,0 +1,212 @@
+"""Where the command line's words go: answers and rows to stdout, all else to stderr.
+
+A write may block for as long as its reader likes: think of ``sigmic-guard run … | less``. In the
+event loop it would hold up deadlines and signals, and so leave a task running. Hence each of the
+two has a thread that writes, and dies with the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import select
+import shutil
+import threading
+from contextlib import suppress
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from typer import style
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sigmic_guard.errors import SigmicGuardError
+
+    Told = Callable[[OSError | None], object]
+
+#: Seconds that the last words may take at the end.
+LAST_WORDS: Final = 1.0
+
+#: What would move a terminal's cursor, change its colours, or do worse.
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_SPACE: Final = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
+
+
+class Outlet:
+    """A file descriptor that a thread of its own writes to, in order."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._queue: SimpleQueue[tuple[bytes, Told]] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def post(self, text: str, told: Told | None = None) -> None:
+        """Have ``text`` written some time; ``told`` is called in the thread afterwards."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, daemon=True)
+            self._thread.start()
+        self._queue.put((text.encode(errors="replace"), told or _forget))
+
+    async def write(self, text: str) -> None:
+        """Write ``text`` and wait for it. Who is cancelled meanwhile leaves it to the thread.
+
+        :raises OSError: it cannot be written; ``BrokenPipeError`` if the reader has gone.
+        """
+        loop = asyncio.get_running_loop()
+        written: asyncio.Future[None] = loop.create_future()
+
+        def told(error: OSError | None) -> None:
+            with suppress(RuntimeError):  # the loop is closed, and nobody waits
+                loop.call_soon_threadsafe(_resolve, written, error)
+
+        self.post(text, told)
+        await written
+
+    def flush(self) -> None:
+        """Wait for what was posted, within reason; for the end, when no loop runs."""
+        if self._thread is not None:
+            written = threading.Event()
+            self.post("", lambda _: written.set())
+            written.wait(LAST_WORDS)
+
+    def _work(self) -> None:
+        broken: OSError | None = None
+        while True:
+            data, told = self._queue.get()
+            if broken is None:
+                try:
+                    self._write(data)
+                except OSError as error:
+                    broken = error
+            told(broken)
+
+    def _write(self, data: bytes) -> None:
+        while data:
+            try:
+                data = data[os.write(self._fd, data) :]
+            except BlockingIOError:  # somebody who shares it made it non-blocking
+                select.select((), (self._fd,), ())
+
+
+def _forget(error: OSError | None) -> None:
+    del error
+
+
+def _resolve(written: asyncio.Future[None], error: OSError | None) -> None:
+    if written.done():
+        return
+    if error is None:
+        written.set_result(None)
+    else:
+        written.set_exception(error)
+
+
+class Terminal:
+    """What a command says, and to whom.
+
+    :param json: say it in lines of JSON, one for each event or row, on stdout; problems are told in
+        plain words on stderr as well.
+    """
+
+    def __init__(self, *, json: bool = False) -> None:
+        self.json = json
+        self._out = Outlet(1)
+        self._err = Outlet(2)
+        self._out_is_terminal = os.isatty(1)
+        self._colours = (
+            os.isatty(2) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        )
+        self._in_line = False  # the answer's last line is open
+
+    # --- stdout -------------------------------------------------------------------------------
+
+    async def answer(self, text: str) -> None:
+        """Write a piece of an answer as it is; to a terminal, without what could steer it."""
+        if text:
+            await self._out.write(_CONTROL.sub("", text) if self._out_is_terminal else text)
+            self._in_line = not text.endswith("\n")
+
+    async def end_answer(self) -> None:
+        """Close the answer's last line."""
+        if self._in_line:
+            await self.answer("\n")
+
+    async def row(self, *columns: str, widths: Sequence[int]) -> None:
+        """Write columns in a line: with tabs between them or, on a terminal, at these widths."""
+        texts = [one_line(text) for text in columns]
+        line = "\t".join(texts)
+        if self._out_is_terminal:
+            padded = (text.ljust(width) for text, width in zip(texts, widths, strict=True))
+            line = "  ".join(padded)[: shutil.get_terminal_size().columns].rstrip()
+        await self._out.write(f"{line}\n")
+
+    async def object(self, fields: Any) -> None:
+        """Write a line of JSON."""
+        await self._out.write(msgspec.json.encode(fields).decode() + "\n")
+
+    # --- stderr -------------------------------------------------------------------------------
+
+    def status(self, text: str, **look: Any) -> None:
+        """Tell what goes on, in one line; nothing of it is an answer."""
+        if not self.json:
+            self._tell(text, look or {"dim": True})
+
+    def problem(self, text: str) -> None:
+        """Tell what is wrong, in one line."""
+        self._tell(f"sigmic-guard: {text}", {"fg": "red"})
+
+    def _tell(self, text: str, look: dict[str, Any]) -> None:
+        line = one_line(text)
+        if self._colours:
+            line = style(line, **look)
+        # Where both are one screen, the line must not continue the answer's.
+        begin = "\n" if self._in_line and self._out_is_terminal else ""
+        if begin:
+            self._in_line = False
+        self._err.post(f"{begin}{line}\n")
+
+    async def error(self, error: SigmicGuardError) -> None:
+        """Tell of an error: in words, and to machines as a line of JSON."""
+        self.problem(str(error))
+        if self.json:
+            fields = {"kind": "error", "error": type(error).__name__, "message": str(error)}
+            with suppress(OSError):
+                await self._out.write(msgspec.json.encode(fields).decode() + "\n")
+
+    def log_here(self) -> None:
+        """Send what is logged as a warning, or worse, to stderr."""
+        logging.basicConfig(
+            stream=_LogFile(self._err), level=logging.WARNING, format="%(levelname)s: %(message)s"
+        )
+        # The error that the command ends with says the same, and better.
+        logging.getLogger("sigmic_guard").addFilter(
+            lambda record: "task.never_created" not in record.getMessage()
+        )
+
+    def flush(self) -> None:
+        """Wait for the last words."""
+        self._out.flush()
+        self._err.flush()
+
+
+class _LogFile:
+    """As much of a text file as structlog needs."""
+
+    def __init__(self, outlet: Outlet) -> None:
+        self._outlet = outlet
+
+    def write(self, text: str) -> int:
+        self._outlet.post(text)
+        return len(text)
+
+    def flush(self) -> None:
+        pass
+
+
+def one_line(text: str) -> str:
+    """Return ``text`` fit for one line and for any terminal."""
+    return _SPACE.sub(" ", text).strip()
