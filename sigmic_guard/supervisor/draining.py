@@ -130,6 +130,8 @@ class Drain:
                 await task.until(lambda task: task.record.state is not State.CREATING)
         slices = Slices()
         for task in tasks:
+            if task.record.state is State.RUNNING:
+                self._want_ended(task)  # to be let go, and its create came through at the last
             if task.record.state not in SETTLED:
                 self._core.canceller.give_up(task, "the shutdown's budget ran out")
             await slices.breathe()

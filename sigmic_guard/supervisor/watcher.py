@@ -32,11 +32,13 @@ if TYPE_CHECKING:
 SOON: Final = 0.2
 SELDOM: Final = 2.0
 SLOWER: Final = 1.3
+#: A reading is followed by a pause so many times as long, so that watching stays cheap at any size.
+SHARE: Final = 8
 #: Seconds after which a task that no list showed is looked at, and how many at a time.
 UNSEEN: Final = 60.0
 UNSEEN_AT_ONCE: Final = 16
 #: Seconds of what was read before that are read again: a server has more than one clock.
-OVERLAP: Final = 2.0
+OVERLAP: Final = 1.0
 #: Seconds that one GET may take.
 PATIENCE: Final = 10.0
 #: GETs under way at once.
@@ -56,6 +58,7 @@ class Watcher:
         self._watched: OrderedDict[str, RemoteTask] = OrderedDict()
         self._joined = Event()
         self._pause = SOON
+        self._least = SOON
         self._read_until: float | None = None
         roster.finished.append(self.leave)
 
@@ -90,6 +93,7 @@ class Watcher:
                 await sleep(self._backoff.delay(failures, random()))  # noqa: S311 - spreads load
             else:
                 await self._rest(self._pause)
+            began = current_time()
             try:
                 changed = await self._read()
             except SigmicGuardError:
@@ -97,15 +101,16 @@ class Watcher:
                 continue
             failures = 0
             self._pause = SOON if changed else min(self._pause * SLOWER, SELDOM)
+            self._least = max(SOON, SHARE * (current_time() - began))
             self._look_at_the_unseen()
 
     async def _rest(self, pause: float) -> None:
-        """Pause; somebody who joins cuts it short, but never below the shortest."""
+        """Pause; somebody who joins cuts it short, but not below the least."""
         began = current_time()
         self._joined = Event()
         with move_on_after(pause):
             await self._joined.wait()
-        await sleep_until(began + SOON)
+        await sleep_until(began + self._least)
 
     async def _read(self) -> bool:
         """Read down to what was read before; ``True`` if there was anything to look at."""
