@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from typing import Any, Final, Literal, get_args
 
 from sigmic_guard.errors import ConfigurationError
@@ -69,7 +70,16 @@ class TaskPolicy:
                 f"no such task option: {', '.join(sorted(unknown))}; "
                 f"a policy has {', '.join(sorted(_FIELDS))}"
             )
-        return replace(self, **changes)
+        try:
+            # Tasks that ask for the same share one policy: it is made once, and takes no memory.
+            return _changed(self, tuple((name, type(it), it) for name, it in changes.items()))
+        except TypeError:  # a value that cannot be hashed is wrong, and is told so
+            return replace(self, **changes)
+
+
+@lru_cache(maxsize=1024)
+def _changed(policy: TaskPolicy, changes: tuple[tuple[str, type, Any], ...]) -> TaskPolicy:
+    return replace(policy, **{name: value for name, _, value in changes})
 
 
 _FIELDS: Final = frozenset(field.name for field in fields(TaskPolicy))
