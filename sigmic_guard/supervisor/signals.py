@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import signal
 import socket
-import sys
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -53,15 +52,16 @@ class SignalHandlers:
 
     What stood there before gets its turn: a function is called at once, on each signal. A default
     action would end the process, and the tasks would be left; it is owed until the drain is over,
-    see :attr:`owed`.
+    see :attr:`owed`. So is the ``SystemExit`` or ``KeyboardInterrupt`` that a function raises: it
+    would tear apart whatever step of the drain it happened to hit.
     """
 
     def __init__(self, received: Callable[[], None]) -> None:
         self._received = received
         self._before: dict[int, Any] = {}
         self._count = 0
-        #: The signal whose default action is still to come.
-        self.owed: int | None = None
+        #: How the program is still to be ended.
+        self.owed: BaseException | None = None
 
     def check(self) -> None:
         """Refuse where Python would.
@@ -90,19 +90,20 @@ class SignalHandlers:
         self._received()
         if self._count > 1:
             self.restore()  # who asks twice means it: a third goes past us
-        if before in {signal.SIG_DFL, signal.default_int_handler}:
-            self.owed = self.owed or number
+        if before is signal.SIG_DFL:
+            self.owed = self.owed or SystemExit(128 + number)
         elif callable(before):
-            before(number, frame)
+            try:
+                before(number, frame)
+            except (KeyboardInterrupt, SystemExit) as end:
+                self.owed = self.owed or end
 
     def pay(self) -> None:
-        """Do what the default action would have done: end the program, with the right status.
+        """End the program as it would have been without us.
 
-        :raises KeyboardInterrupt: SIGINT is owed.
-        :raises SystemExit: another signal is owed; the status is 128 + its number.
+        :raises SystemExit: for a default action; the status is 128 + the signal's number. Or what
+            a function raised, which for SIGINT's own is ``KeyboardInterrupt``.
         """
-        number, self.owed = self.owed, None
-        if number == signal.SIGINT:
-            raise KeyboardInterrupt
-        if number is not None:
-            sys.exit(128 + number)
+        if self.owed is not None:
+            owed, self.owed = self.owed, None
+            raise owed.with_traceback(None)

@@ -73,10 +73,11 @@ class Workers:
         except Exception as error:  # noqa: BLE001 - the one place where bugs of workers end up
             self._failures += 1
             self._failed(name, error)
-        del self._scopes[scope]
-        if replace and self._failures < MAX_FAILURES:
-            self.run(name, loop)
-        self._gone.set()
+        finally:  # also for a KeyboardInterrupt, which hits whatever runs, and goes on
+            del self._scopes[scope]
+            if replace and self._failures < MAX_FAILURES:
+                self.run(name, loop)
+            self._gone.set()
 
     def stop(self) -> None:
         """End every worker at its next checkpoint."""
