@@ -38,6 +38,8 @@ class Drain:
         self._budget: CancelScope | None = None
         self._tasks: list[RemoteTask] | None = None
         self.report: ShutdownReport | None = None
+        #: Every task has its reason.
+        self.marked = Event()
         self.done = Event()
 
     @property
@@ -68,6 +70,7 @@ class Drain:
         self.report = self._report({}, 0, records)
         for task in list(core.roster.tasks.values()):
             task.wake()
+        self.marked.set()
         self.done.set()
 
     async def run(self) -> None:
@@ -81,6 +84,7 @@ class Drain:
         with CancelScope(deadline=self._end) as self._budget:
             await self._mark(tasks)
             await self._wait(tasks)
+        self.marked.set()
         await self._give_up(tasks)
         self.report = await self._tell(tasks)
         await self._close()
@@ -95,6 +99,7 @@ class Drain:
             for task in tasks:
                 self._want_ended(task)
                 await slices.breathe()
+            self.marked.set()
             with move_on_after(self.grace / 4):  # a ledger that hangs does not stop a DELETE
                 await core.outbox.flush()
         finally:

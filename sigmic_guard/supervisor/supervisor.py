@@ -340,6 +340,7 @@ class Supervisor:
             if self._signal_count > 1:
                 drain.hurry()
             if self._handlers is not None and self._handlers.owed is not None:
+                await drain.marked.wait()  # or the bodies' blocks would give a reason of their own
                 self._group.cancel_scope.cancel()  # the program is to end: so is the body
 
     def _crashed(self, worker: str, error: Exception) -> None:
