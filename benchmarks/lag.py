@@ -1,6 +1,6 @@
 """How long the event loop was blocked: the longest stretch between two of its turns.
 
-Measured in the thread's own CPU time: on a shared machine the wall clock shows who else was at work.
+Measured in the thread's own CPU time: on a shared machine the wall clock tells of others' work.
 """
 
 from __future__ import annotations

@@ -130,10 +130,11 @@ class Drain:
 
     async def _give_up(self, tasks: list[RemoteTask]) -> None:
         self._core.workers.dismiss("create")
+        slices = Slices()
         with move_on_after(CLOSING):
             for task in tasks:
                 await task.until(lambda task: task.record.state is not State.CREATING)
-        slices = Slices()
+                await slices.breathe()
         for task in tasks:
             if task.record.state is State.RUNNING:
                 self._want_ended(task)  # to be let go, and its create came through at the last
