@@ -31,7 +31,7 @@ test-all: lint  ## Lint, then the whole suite against the built wheel on every C
 lint: $(READY)  ## Format, rules, types, import arrows
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
-	$(BIN)/mypy sigmic_guard tests $(wildcard examples)
+	$(BIN)/mypy sigmic_guard tests examples benchmarks
 	$(BIN)/lint-imports
 
 format: $(READY)  ## Let ruff format, and fix what it can

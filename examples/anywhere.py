@@ -1,6 +1,6 @@
 """Where the examples run: the real API, given a key; else an emulator of it, in this process.
 
-Run them from the checkout: ``python -m examples.timeout``.
+Run them from the checkout: ``python examples/timeout.py``.
 """
 
 import os

@@ -4,8 +4,8 @@ Inside its block a task that has completed can be asked again. It has ended when
 """
 
 import anyio
+from anywhere import sigmic
 
-from examples.anywhere import sigmic
 from sigmic_guard import RemoteTask, Supervisor
 
 

@@ -5,8 +5,8 @@ own: one handler starts the task and answers its id, another one looks the id up
 """
 
 import anyio
+from anywhere import sigmic
 
-from examples.anywhere import sigmic
 from sigmic_guard import Supervisor
 
 

@@ -5,8 +5,8 @@ their time-outs count from the moment they were asked for.
 """
 
 import anyio
+from anywhere import sigmic
 
-from examples.anywhere import sigmic
 from sigmic_guard import Supervisor, TaskError
 
 CHAPTERS = range(1, 21)

@@ -4,8 +4,8 @@
 """
 
 import anyio
+from anywhere import sigmic
 
-from examples.anywhere import sigmic
 from sigmic_guard import Supervisor, TaskCancelled
 
 

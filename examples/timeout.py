@@ -5,8 +5,8 @@ each of them does when another one fails. Here the time-out is an argument.
 """
 
 import anyio
+from anywhere import sigmic
 
-from examples.anywhere import sigmic
 from sigmic_guard import Supervisor, TaskTimedOut
 
 

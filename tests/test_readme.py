@@ -257,8 +257,8 @@ def test_every_error_that_is_named_exists() -> None:
 def test_every_example_that_is_named_exists() -> None:
     """The sentence about the examples names all of them."""
     programs = {path.stem for path in (README.parent / "examples").glob("*.py")} - {"anywhere"}
-    [sentence] = re.findall(r"`python -m examples\.[^.]*\.", TEXT)
-    assert set(re.findall(r"`(?:python -m examples\.)?(\w+)`", sentence)) == programs
+    [sentence] = re.findall(r"`python examples/.*?`\.", TEXT, re.DOTALL)
+    assert set(re.findall(r"`(?:python examples/)?(\w+)(?:\.py)?`", sentence)) == programs
 
 
 def test_the_first_screen_has_the_promise_and_a_snippet() -> None:

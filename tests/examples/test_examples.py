@@ -94,11 +94,6 @@ async def run(*program: str, **environment: str) -> subprocess.CompletedProcess[
     )
 
 
-def module(name: str) -> str:
-    """What ``python -m`` calls it."""
-    return f"examples.{name.removesuffix('.py')}"
-
-
 def account(emulator: Emulator) -> Mapping[str, str]:
     """What makes a program use this remote system."""
     return {"SIGMIC_API_KEY": "sigmic_of_the_test", "SIGMIC_BASE_URL": emulator.url}
@@ -121,7 +116,7 @@ def most_at_once(emulator: Emulator) -> int:
 @pytest.mark.parametrize("name", ON_ITS_OWN)
 async def test_an_example_runs_on_its_own(name: str) -> None:
     """Without a key it exits with 0, warns of nothing, and prints what is expected."""
-    done = await run("-m", module(name))
+    done = await run(str(EXAMPLES / name))
     assert (done.returncode, done.stderr.decode()) == (0, "")
     printed = [line.strip() for line in done.stdout.decode().splitlines()]
     expected = ON_ITS_OWN[name]
@@ -135,7 +130,7 @@ async def test_an_example_runs_against_the_system_it_is_given(name: str) -> None
     """With a key it starts no emulator; the system that the key is for sees its tasks end."""
     script, ends = GIVEN_A_KEY[name]
     async with Emulator(script=script, api_key="sigmic_of_the_test") as emulator:
-        done = await run("-m", module(name), **account(emulator))
+        done = await run(str(EXAMPLES / name), **account(emulator))
         assert (done.returncode, done.stderr.decode()) == (0, "")
         assert b"emulator" not in done.stdout
         assert emulator.live == 0
