@@ -98,6 +98,7 @@ class Watcher:
                 changed = await self._read()
             except SigmicGuardError:
                 failures += 1
+                self._look_at_the_unseen()  # a list that never answers shows nobody
                 continue
             failures = 0
             self._pause = SOON if changed else min(self._pause * SLOWER, SELDOM)
