@@ -195,11 +195,13 @@ class ConnectionFailed(SigmicGuardError):
 
     :ivar sent: ``False`` only if the request provably never left (the connection was never made);
         ``True`` means that the server may have obeyed it.
+    :ivar timed_out: whether it was the request's own time-out that ended the waiting.
     """
 
-    def __init__(self, message: str, *, sent: bool) -> None:
+    def __init__(self, message: str, *, sent: bool, timed_out: bool = False) -> None:
         super().__init__(message)
         self.sent = sent
+        self.timed_out = timed_out
 
 
 class LedgerError(SigmicGuardError):

@@ -106,7 +106,9 @@ class SigmicEventStream:
     def _explain(self, exc: BaseException) -> SigmicGuardError:
         if self._silent:
             return ConnectionFailed(
-                f"The event stream was silent for {self._silence:g} seconds.", sent=True
+                f"The event stream was silent for {self._silence:g} seconds.",
+                sent=True,
+                timed_out=True,
             )
         if self._closed:
             return ConnectionFailed("The event stream is closed.", sent=True)

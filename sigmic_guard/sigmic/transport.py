@@ -251,5 +251,7 @@ def _is_cancelled() -> bool:
 def _too_slow(timeout: float, attempt: Attempt) -> ConnectionFailed:
     what = "answer" if attempt.connected else "connection"
     return ConnectionFailed(
-        f"There was no {what} within {timeout:g} seconds.", sent=attempt.connected
+        f"There was no {what} within {timeout:g} seconds.",
+        sent=attempt.connected,
+        timed_out=True,
     )

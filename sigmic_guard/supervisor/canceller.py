@@ -53,7 +53,9 @@ def status_of(error: SigmicGuardError) -> str:
     """Name an answer for a metric: its HTTP status, or what was there instead of one."""
     if isinstance(error, ApiError):
         return str(error.status)
-    return "connection" if isinstance(error, ConnectionFailed) else "protocol"
+    if isinstance(error, ConnectionFailed):
+        return "timeout" if error.timed_out else "connection"
+    return "protocol"
 
 
 class Canceller:

@@ -328,7 +328,9 @@ class FakeSigmic:
         self._world.changed.fire()
         with self._counted(method), anyio.move_on_after(timeout):
             return await self._answer(call, effect)
-        raise ConnectionFailed(f"no answer to {method} within {timeout:g} s", sent=True)
+        raise ConnectionFailed(
+            f"no answer to {method} within {timeout:g} s", sent=True, timed_out=True
+        )
 
     async def _answer(self, call: Call, effect: Callable[[], _T]) -> _T:
         await self._faults.pass_gate(call.method, answer=False)
