@@ -59,7 +59,7 @@ class Workers:
 
     async def _run(self, number: int) -> None:
         if number not in self._unborn:
-            return  # given up for lost, and replaced
+            return  # given up for lost, and replaced; or too late
         name, loop = self._unborn.pop(number)
         scope = CancelScope(shield=True)
         self._scopes[scope] = name
@@ -82,6 +82,7 @@ class Workers:
     def stop(self) -> None:
         """End every worker at its next checkpoint."""
         self._stopping = True
+        self._unborn.clear()
         for scope in self._scopes:
             scope.cancel()
 
