@@ -295,7 +295,7 @@ class RemoteTask:
             outcome=record.outcome or (Outcome.CANCELLED if asked else Outcome.FAILED),
             status=record.remote_status,
             final_response=self.answer,
-            error=self.failure if self.failure is not None else record.last_error,
+            error=self.failure,
             reason=record.reason,
             created_at=record.created_at,
             duration=ended_at - record.created_at,
