@@ -275,10 +275,13 @@ class Supervisor:
         if self._handlers is not None:
             self._handlers.restore()
         end = native or (exc if isinstance(exc, get_cancelled_exc_class()) else None)
-        if end is None:
-            swallowed = await self._group.__aexit__(None, None, None)
-        else:
-            swallowed = await self._group.__aexit__(type(end), end, end.__traceback__)
+        try:
+            if end is None:
+                swallowed = await self._group.__aexit__(None, None, None)
+            else:
+                swallowed = await self._group.__aexit__(type(end), end, end.__traceback__)
+        finally:
+            self._workers.bury()
         if native is not None and not swallowed:
             raise native
         if exc is None or swallowed or _only_shutdowns(exc):

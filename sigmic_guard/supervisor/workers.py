@@ -15,12 +15,12 @@ from __future__ import annotations
 
 from collections import deque
 from itertools import count
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from anyio import CancelScope, Event, get_cancelled_exc_class
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from anyio.abc import TaskGroup
 
@@ -42,6 +42,8 @@ class Workers:
         self._number = count()
         #: Spawned, and not begun: a native cancellation can strike a task before its first step.
         self._unborn: dict[int, tuple[str, Callable[[], Awaitable[None]]]] = {}
+        #: Of the unborn, and of those given up for lost.
+        self._coroutines: dict[int, Coroutine[Any, Any, None]] = {}
         self._gone = Event()
 
     def run(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
@@ -49,7 +51,8 @@ class Workers:
         if not self._stopping:
             number = next(self._number)
             self._unborn[number] = name, loop
-            self._group.start_soon(self._run, number, name=f"sigmic_guard {name}")
+            coroutine = self._coroutines[number] = self._run(number)
+            self._group.start_soon(lambda: coroutine, name=f"sigmic_guard {name}")
 
     def revive(self) -> None:
         """Start those again that were struck before their first step; not in the step after it."""
@@ -57,7 +60,14 @@ class Workers:
         for name, loop in lost.values():
             self.run(name, loop)
 
+    def bury(self) -> None:
+        """Let go of those that never began, without a word; after the end of the group."""
+        for coroutine in self._coroutines.values():
+            coroutine.close()  # Python warns of one that was never awaited
+        self._coroutines.clear()
+
     async def _run(self, number: int) -> None:
+        del self._coroutines[number]
         if number not in self._unborn:
             return  # given up for lost, and replaced; or too late
         name, loop = self._unborn.pop(number)
