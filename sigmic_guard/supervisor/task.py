@@ -191,12 +191,14 @@ class RemoteTask:
 
         :raises TaskCancelled: the task was cancelled, or is about to be. Nothing is sent.
         :raises TaskFailed: the task failed. Nothing is sent.
+        :raises SupervisorShutdown: the supervisor is shutting down. Nothing is sent.
         :raises ConfigurationError: the handle is finished: adopt the task to ask it again.
         :raises SigmicGuardError: the API refused (the task is as it was), or gave no answer (the
             task counts as running).
         """
         if self.record.reason is not None or self.record.state is State.FAILED:
-            raise self.error()
+            # In a body that is being cancelled, what the block would raise.
+            raise self.error(interrupted_by=self.interruption)
         if self.record.finished_at is not None or self.record.state in NAMELESS:
             raise ConfigurationError(
                 f"a task that is {self.state} takes no message here; "
