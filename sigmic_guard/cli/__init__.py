@@ -15,7 +15,7 @@ _EXTRA = frozenset({"click", "rich", "typer"})
 def main() -> None:
     """Run the command line and exit."""
     try:
-        app = import_module("sigmic_guard.cli.app")
+        import_module("sigmic_guard.cli.app").main()
     except ModuleNotFoundError as error:
         if error.name not in _EXTRA:
             raise
@@ -26,4 +26,3 @@ def main() -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
-    app.main()

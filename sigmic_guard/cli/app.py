@@ -41,16 +41,23 @@ def main() -> None:
     app(prog_name="sigmic-guard")
 
 
+def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer's signature
+    if wanted:
+        print(f"sigmic-guard {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
     *,
     version: Annotated[
-        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", callback=_show_version, is_eager=True
+        ),
     ] = False,
 ) -> None:
-    if version:
-        print(f"sigmic-guard {__version__}")
-        raise typer.Exit
+    del version
 
 
 @app.command()

@@ -45,6 +45,7 @@ async def cancel(
 ) -> int:
     """End tasks, and say of each what came of it."""
     codes: list[int] = []
+    untold: dict[str, RemoteTask] = {}
     supervisor = Supervisor(
         base_url=base_url,
         policy=TaskPolicy(confirm="terminal", cancel_wait=wait),
@@ -60,15 +61,21 @@ async def cancel(
             await _tell_refusal(terminal, task_id, error)
             codes.append(code_of(error))
             return
+        untold[task_id] = task
         cancellation = await task.cancel()
-        await _tell_cancellation(terminal, task_id, cancellation, task.outcome)
-        unproven = cancellation.result is CancelResult.UNCONFIRMED
-        codes.append(NOT_DONE if unproven else DONE)
+        if cancellation.result is not CancelResult.UNCONFIRMED:
+            del untold[task_id]
+            codes.append(await _tell_cancellation(terminal, task_id, cancellation))
 
-    async with supervisor, create_task_group() as group:
-        for task_id in dict.fromkeys(task_ids):
-            group.start_soon(end, task_id)
-    return max(codes)
+    try:
+        async with supervisor, create_task_group() as group:
+            for task_id in dict.fromkeys(task_ids):
+                group.start_soon(end, task_id)
+    finally:  # the shutdown has tried once more, and nothing is left to wait for
+        for task_id, task in untold.items():
+            if (last := (await task.wait()).cancellation) is not None:
+                codes.append(await _tell_cancellation(terminal, task_id, last))
+    return max(codes, default=DONE)
 
 
 async def _adopt(supervisor: Supervisor, task_id: str, until: float) -> RemoteTask:
@@ -86,18 +93,19 @@ async def _adopt(supervisor: Supervisor, task_id: str, until: float) -> RemoteTa
             await sleep(delay)
 
 
-async def _tell_cancellation(
-    terminal: Terminal, task_id: str, cancellation: Cancellation, outcome: str | None
-) -> None:
+async def _tell_cancellation(terminal: Terminal, task_id: str, cancellation: Cancellation) -> int:
+    """Say what came of it, and return the exit code for it."""
+    unproven = cancellation.result is CancelResult.UNCONFIRMED
     if terminal.json:
-        fields = {"result": cancellation.result, "state": cancellation.state, "outcome": outcome}
+        fields = {"result": cancellation.result, "state": cancellation.state}
         more = {"attempts": cancellation.attempts, "error": cancellation.error}
         await terminal.object({"kind": "cancellation", "id": task_id, **fields, **more})
-        return
-    columns = [task_id, cancellation.result.value, cancellation.state.value]
-    if cancellation.result is CancelResult.UNCONFIRMED and cancellation.error:
-        columns.append(cancellation.error)
-    await terminal.row(*columns, widths=_WIDTHS[: len(columns)])
+    else:
+        columns = [task_id, cancellation.result.value, cancellation.state.value]
+        if unproven and cancellation.error:
+            columns.append(cancellation.error)
+        await terminal.row(*columns, widths=_WIDTHS[: len(columns)])
+    return NOT_DONE if unproven else DONE
 
 
 async def _tell_refusal(terminal: Terminal, task_id: str, error: SigmicGuardError) -> None:
