@@ -59,6 +59,7 @@ class Courier:
         self._api = api
         self._timeout = timeout
         self._pool: Pool[_Errand] = Pool(workers, "errand", self._run, MAX_ERRANDS)
+        self._under_way: set[_Errand] = set()
 
     async def send(self, task: RemoteTask, message: str, files: tuple[Path, ...]) -> None:
         """Send a follow-up message."""
@@ -91,9 +92,12 @@ class Courier:
         return answer
 
     def close(self) -> None:
-        """Tell those whose requests have not gone out."""
+        """Tell those who wait that no answer comes any more."""
         for errand in self._pool.clear():
             errand.error = SupervisorShutdown("the supervisor shut down; the request was not sent")
+            errand.done.set()
+        for errand in self._under_way:
+            errand.error = ConnectionFailed("the supervisor shut down meanwhile", sent=True)
             errand.done.set()
 
     async def _errand(self, request: Callable[[], Awaitable[Any]]) -> Any:
@@ -105,6 +109,7 @@ class Courier:
         return errand.answer
 
     async def _run(self, errand: _Errand) -> None:
+        self._under_way.add(errand)
         try:
             errand.answer = await errand.request()
         except SigmicGuardError as error:
@@ -113,6 +118,7 @@ class Courier:
             errand.error = ConnectionFailed("the request was interrupted", sent=True)
             raise
         finally:
+            self._under_way.discard(errand)
             errand.done.set()
 
 
