@@ -60,6 +60,7 @@ class Watcher:
         self._pause = SOON
         self._least = SOON
         self._read_until: float | None = None
+        self._news_at = 0.0  # when that last changed, on anyio's clock
         roster.finished.append(self.leave)
 
     def join(self, task: RemoteTask) -> None:
@@ -117,13 +118,16 @@ class Watcher:
         """Read down to what was read before; ``True`` if there was anything to look at."""
         changed, newest, slices = False, self._read_until, Slices()
         listing = Listing(self._api)
+        # Where there was no news for a while none can come late either: else a crowd of tasks that
+        # were last active in one second would be read whole each time.
+        overlap = OVERLAP if current_time() - self._news_at < 4 * OVERLAP else 0.0
         while page := await listing.next_page():
             now, reached = current_time(), self._read_until is None
             for info in page:
                 at = active_at(info)
                 if at is not None:
                     newest = at if newest is None else max(newest, at)
-                    reached |= self._read_until is not None and at < self._read_until - OVERLAP
+                    reached |= self._read_until is not None and at <= self._read_until - overlap
                 task = self._watched.get(info.id)
                 if task is not None:
                     task.seen_at = now
@@ -132,7 +136,8 @@ class Watcher:
                 await slices.breathe()
             if reached:
                 break
-        self._read_until = newest
+        if newest != self._read_until:
+            self._read_until, self._news_at = newest, current_time()
         return changed
 
     def _compare(self, task: RemoteTask, info: TaskInfo) -> bool:
