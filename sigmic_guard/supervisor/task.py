@@ -13,6 +13,7 @@ from anyio import Event, move_on_after
 
 from sigmic_guard.errors import (
     ConfigurationError,
+    ProtocolError,
     SigmicGuardError,
     SupervisorShutdown,
     TaskCancelled,
@@ -155,6 +156,8 @@ class RemoteTask:
             try:
                 async for _ in events:
                     pass
+            except ProtocolError:
+                pass  # an event too large to be read is no reason to lose the result
             finally:
                 await events.aclose()
         await self.until_settled()
