@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from time import perf_counter, process_time
+from typing import Any
 
 import pytest
 from anyio import create_task_group, current_time, sleep, sleep_forever, wait_all_tasks_blocked
 
 from sigmic_guard import ConfigurationError, ShutdownReport, State, Supervisor, SupervisorShutdown
-from sigmic_guard.testing import HANG, LIE
+from sigmic_guard.testing import HANG, LIE, Reaction
 from tests.backends import ASYNCIO, TRIO_VIRTUAL, UVLOOP
 from tests.supervisor.lab import Lab
 from tests.supervisor.ledgers import HangingLedger
@@ -96,13 +97,13 @@ async def test_a_thousand_blocks_that_end_at_once() -> None:
 
 @pytest.mark.parametrize("reaction", [HANG, 4.0, LIE], ids=["hang", "slow", "lie"])
 @pytest.mark.parametrize("grace", [0, 0.5, 8, 30])
-async def test_never_longer_than_grace_and_a_second(reaction: object, grace: float) -> None:
+async def test_never_longer_than_grace_and_a_second(reaction: Reaction, grace: float) -> None:
     """Whatever DELETE does, the exit takes at most the grace and a second."""
     lab = Lab()
     async with lab.open(left=len(lab.fake.live), grace=grace) as supervisor:
         for _ in range(10):
             await supervisor.start("m", confirm="terminal")
-        lab.fake.always("delete", reaction)  # type: ignore[arg-type]
+        lab.fake.always("delete", reaction)
         began = current_time()
         report = await supervisor.shutdown()
         for task_id in lab.fake.created:
@@ -264,8 +265,9 @@ async def test_the_block_s_end_is_the_shutdown() -> None:
 async def test_grace_that_makes_no_sense() -> None:
     """A grace that is no number of seconds is refused, and nothing is shut down."""
     lab = Lab()
+    senseless: list[Any] = [-1, float("nan"), float("inf"), "8", True]
     async with lab.open() as supervisor:
-        for grace in (-1, float("nan"), float("inf"), "8", True):
+        for grace in senseless:
             with pytest.raises(ConfigurationError):
-                await supervisor.shutdown(grace)  # type: ignore[arg-type]
+                await supervisor.shutdown(grace)
         assert (await supervisor.start("m")).state is State.RUNNING
