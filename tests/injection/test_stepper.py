@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import count
 
 import anyio
 import pytest
@@ -55,15 +56,15 @@ async def test_a_stepped_coroutine_raises_what_it_raises() -> None:
 @pytest.mark.parametrize("moment", ["suspended", "resuming"])
 async def test_it_fires_at_each_step_until_there_is_none_left(moment: Moment) -> None:
     """Each step is reached once, in order, and the first number that is not one ends the loop."""
+    done = list[int]()
     seen = list[list[int]]()
-    for at in range(99):
-        done: list[int] = []
+    for at in count():
+        done.clear()
         stepper = Stepper(three_steps(done), lambda: seen.append(done.copy()), at=at, moment=moment)
         await stepper
         if not stepper.fired:
+            assert len(seen) == stepper.steps + 1
             break
-    steps = len(seen) - 1
-    assert steps == stepper.steps
     assert seen[0] == []
     assert seen[1] == [0]
     assert seen[-1] == [0, 1, 2]
