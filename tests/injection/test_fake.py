@@ -1,0 +1,60 @@
+"""The sweeps on a remote system in memory: the same steps each time, and on trio too."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.backends import ASYNCIO, TRIO_VIRTUAL, UVLOOP
+from tests.injection import uses
+from tests.injection.injections import Injection
+from tests.injection.stepper import Moment
+from tests.injection.sweep import Case, Program, sweep
+from tests.injection.uses import Use
+from tests.injection.worlds import open_world
+
+PROGRAMS = pytest.mark.parametrize("program", [uses.alone, uses.with_the_supervisor])
+MOMENTS = pytest.mark.parametrize("moment", ["suspended", "resuming"])
+USES = pytest.mark.parametrize("use", uses.ALL, ids=str)
+
+
+async def hold(case: Case) -> None:
+    """Sweep, and fail unless everything held after every single run."""
+    async with open_world("fake") as world:
+        swept = await sweep(world, case)
+    assert swept.failures == []
+    assert swept.runs > 3
+
+
+@PROGRAMS
+@MOMENTS
+@pytest.mark.parametrize(
+    "injection", [Injection.NATIVE, Injection.NATIVE_TWICE, Injection.NATIVE_BOTH_AT_ONCE]
+)
+@USES
+async def test_native_cancellations(
+    use: Use, injection: Injection, moment: Moment, program: Program
+) -> None:
+    """One ``Task.cancel()``, or two, at each step."""
+    await hold(Case(use, injection, moment, program))
+
+
+@pytest.mark.backends(ASYNCIO, TRIO_VIRTUAL)
+@PROGRAMS
+@MOMENTS
+@pytest.mark.parametrize("injection", [Injection.SCOPE, Injection.SHUTDOWN])
+@USES
+async def test_scopes_and_shutdowns(
+    use: Use, injection: Injection, moment: Moment, program: Program
+) -> None:
+    """What anyio has on both loops: a scope around the caller, and a shutdown of the supervisor."""
+    await hold(Case(use, injection, moment, program))
+
+
+@pytest.mark.backends(ASYNCIO, UVLOOP)
+@pytest.mark.slow
+@PROGRAMS
+@MOMENTS
+@USES
+async def test_every_task(use: Use, moment: Moment, program: Program) -> None:
+    """The workers are hit along with the caller, at each of the caller's steps."""
+    await hold(Case(use, Injection.EVERY_TASK, moment, program))

@@ -1,0 +1,166 @@
+"""The remote systems that the sweeps run against: the emulator over HTTP, and the fake in memory.
+
+Their tasks say ``Hello world`` at once, and then run until somebody ends them: a task that nobody
+ended is still there to be counted.
+"""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Protocol, Self
+
+from sigmic_guard import Supervisor
+from sigmic_guard.emulator import Emulator, Script
+from sigmic_guard.sigmic import SigmicClient
+from sigmic_guard.testing import FakeSigmic
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from prometheus_client import CollectorRegistry
+
+    from sigmic_guard.sigmic import TaskApi
+
+KEY = "sigmic_" + "0" * 64
+
+
+class World(Protocol):
+    """What a sweep asks of a remote system; its truth, never what we believe of it."""
+
+    @property
+    def live(self) -> int:
+        """How many tasks run, and cost money."""
+
+    @property
+    def statuses(self) -> list[str]:
+        """How all tasks are that were ever created."""
+
+    @property
+    def posted(self) -> int:
+        """How many creates arrived."""
+
+    #: Seconds in which a create that was torn apart is certainly over.
+    short: float
+
+    def begin(self) -> None:
+        """Forget everything."""
+
+    def api(self) -> TaskApi:
+        """A new client, closed with the world."""
+
+    def supervisor(self, registry: CollectorRegistry, create_timeout: float) -> Supervisor:
+        """A supervisor on the memory ledger."""
+
+    def complete(self) -> None:
+        """Let all tasks complete."""
+
+    async def stream_opened(self) -> None:
+        """Wait until somebody reads a stream."""
+
+
+class InEmulator:
+    """The real client and a real server."""
+
+    short = 0.5
+
+    def __init__(self, emulator: Emulator) -> None:
+        self._emulator = emulator
+        self._clients = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._clients.aclose()
+
+    @property
+    def live(self) -> int:
+        return self._emulator.live
+
+    @property
+    def statuses(self) -> list[str]:
+        return [task.status for task in self._emulator.tasks.values()]
+
+    @property
+    def posted(self) -> int:
+        return self._emulator.count(route="create")
+
+    def begin(self) -> None:
+        self._emulator.reset()
+
+    def api(self) -> TaskApi:
+        client = SigmicClient(KEY, self._emulator.url)
+        self._clients.push_async_callback(client.aclose)
+        return client
+
+    def supervisor(self, registry: CollectorRegistry, create_timeout: float) -> Supervisor:
+        return Supervisor(
+            api_key=KEY,
+            base_url=self._emulator.url,
+            ledger="memory:",
+            create_timeout=create_timeout,
+            registry=registry,
+        )
+
+    def complete(self) -> None:
+        for task_id in self._emulator.state()["live_ids"]:
+            self._emulator.complete(task_id)
+
+    async def stream_opened(self) -> None:
+        await self._emulator.wait_for(
+            lambda _: any(
+                seen.route == "stream" and seen.status == 200 for seen in self._emulator.requests
+            )
+        )
+
+
+class InMemory:
+    """No sockets, no waiting: the same steps each time, and on trio as well."""
+
+    short = 0.1
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        self._fake = FakeSigmic()
+        self._fake.script("work", chunks=("Hello", " ", "world"))
+        self._fake.script("more", chunks=("Done", "."))
+
+    @property
+    def live(self) -> int:
+        return len(self._fake.live)
+
+    @property
+    def statuses(self) -> list[str]:
+        return [task.status for task in self._fake.tasks.values()]
+
+    @property
+    def posted(self) -> int:
+        return self._fake.count("create")
+
+    def api(self) -> TaskApi:
+        return self._fake
+
+    def supervisor(self, registry: CollectorRegistry, create_timeout: float) -> Supervisor:
+        return Supervisor(
+            client=self._fake, ledger="memory:", create_timeout=create_timeout, registry=registry
+        )
+
+    def complete(self) -> None:
+        for task_id in self._fake.live:
+            self._fake.complete(task_id)
+
+    async def stream_opened(self) -> None:
+        await self._fake.until(lambda: self._fake.open_streams)
+
+
+@asynccontextmanager
+async def open_world(name: str) -> AsyncIterator[World]:
+    """Open the world of this name: ``emulator`` or ``fake``."""
+    if name == "fake":
+        yield InMemory()
+        return
+    script = Script(duration=0.0, hold=True)
+    async with Emulator(script=script) as emulator, InEmulator(emulator) as world:
+        yield world
