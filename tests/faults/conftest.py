@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,27 +12,21 @@ from tests.faults.witness import Witness
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: Seconds that one request may take.
-PATIENCE = 0.3
-_SHORT = {
-    "canceller.ATTEMPT": PATIENCE,
-    "core.PATIENCE": PATIENCE,
-    "events.PATIENCE": PATIENCE,
-    "events.SILENCE": PATIENCE,
-    "reconciler.PATIENCE": PATIENCE,
-    "watcher.PATIENCE": PATIENCE,
-    "watcher.UNSEEN": 0.5,
-}
-#: More bytes than this are too large an answer.
-MAX_JSON = 2**16
+#: Constants of the library, wherever in it they stand. Seconds, but for the last: bytes.
+SHORT = {"ATTEMPT": 0.3, "PATIENCE": 0.3, "SILENCE": 0.3, "UNSEEN": 0.5, "MAX_JSON": 2**16}
 
 
 @pytest.fixture
 def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every wait of the library that has a fixed length be a short one."""
-    for name, value in _SHORT.items():
-        monkeypatch.setattr(f"sigmic_guard.supervisor.{name}", value)
-    monkeypatch.setattr("sigmic_guard.sigmic.transport.MAX_JSON", MAX_JSON)
+    missing = set(SHORT)
+    rooms = ("sigmic_guard.supervisor.", "sigmic_guard.sigmic.")
+    for name, module in list(sys.modules.items()):
+        if name.startswith(rooms):
+            for constant in SHORT.keys() & vars(module).keys():
+                monkeypatch.setattr(module, constant, SHORT[constant])
+                missing.discard(constant)
+    assert not missing
 
 
 @pytest.fixture

@@ -111,7 +111,7 @@ async def test_a_native_cancellation(call: Call, times: int, witness: Witness) -
     """A cancellation that comes out of a create under way shows nothing either."""
     async with (
         Emulator(script=Script(hold=True)) as emulator,
-        supervisor(base_url=emulator.url, registry=witness.registry, create_timeout=1) as guard,
+        supervisor(base_url=emulator.url, registry=witness.registry, create_timeout=0.3) as guard,
     ):
         emulator.fault("create", Fault("black_hole_after"))
         task = asyncio.ensure_future(call(guard, {"cancel_wait": 0.1}))

@@ -28,9 +28,9 @@ def secret_options(**more: Any) -> dict[str, Any]:
     return {"secrets": {"TOKEN": SECRET, "AGAIN": SECRET}, "env": {"PLAIN": "text"}, **more}
 
 
-def echo() -> str:
-    """What a server says that repeats all it was sent."""
-    return f"{SECRET} and {KEY} are refused"
+def echo(*, secrets: bool = True) -> str:
+    """What a server says that repeats all it was sent; after the create it knows no secrets."""
+    return f"{SECRET if secrets else ''} and {KEY} are refused"
 
 
 class Witness:
@@ -82,6 +82,11 @@ class Witness:
             pickled = pickle.dumps(error)
             self._seen.append(pickled.decode("latin-1"))
             self.meet(pickle.loads(pickled))
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines of structlog."""
+        return self._structured.getvalue().splitlines()
 
     @property
     def logged(self) -> str:

@@ -1,0 +1,138 @@
+"""Every fault on every route, in real HTTP: a documented error or a retry that succeeds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sigmic_guard import ConnectionFailed, SigmicClient, Supervisor, TaskPolicy
+from sigmic_guard.emulator import Emulator, Script
+from sigmic_guard.emulator.faults import KINDS, ROUTES
+from sigmic_guard.supervisor.canceller import Canceller
+from sigmic_guard.supervisor.reconciler import Reconciler
+from tests.faults.expected import (
+    EFFECTIVE,
+    MEETS,
+    TOLD,
+    WAITS,
+    Case,
+    cases,
+    endings,
+    left_running,
+    named,
+)
+from tests.faults.shapes import SHAPES, Stage, create_background, delete_drain
+from tests.faults.witness import KEY
+from tests.observe.sums import add_up
+
+if TYPE_CHECKING:
+    from sigmic_guard.sigmic import CreateRequest
+    from tests.faults.witness import Witness
+
+QUICK = Script(duration=0.02)
+
+
+def is_slow(case: Case) -> bool:
+    """Whether this one waits for something, and another one much like it does not."""
+    slow = {"latency beyond patience", "black_hole", "black_hole_after", "drip", "silent"}
+    if case.kind in slow:
+        return True
+    if case.route == "create":  # until it is proven that there is no task
+        proof = case.kind not in EFFECTIVE and not case.kind.startswith("status 4")
+        return proof or case.shape is not SHAPES["create"][0]
+    if case.shape is SHAPES[case.route][0] or case.shape in TOLD:
+        return case.route == "delete" and not case.passes
+    return True
+
+
+def params() -> list[object]:
+    return [
+        pytest.param(case, id=case.name, marks=[pytest.mark.slow] if is_slow(case) else [])
+        for case in cases()
+    ]
+
+
+async def disagreements(case: Case, witness: Witness) -> list[str]:
+    """Play a case, and say in what the world and the table do not agree."""
+    async with Emulator(script=QUICK, heartbeat=0.1, api_key=KEY) as emulator:
+        supervisor = Supervisor(
+            api_key=KEY,
+            base_url=emulator.url,
+            create_timeout=0.3,
+            grace=3.0 if case.route == "create" else 1.0,
+            policy=TaskPolicy(cancel_wait=0.2),
+            registry=witness.registry,
+        )
+        async with supervisor:
+            stage = Stage(emulator, supervisor, witness, case.route, case.fault)
+            ending = await stage.ending(case.shape)
+            witness.meet(supervisor, supervisor.tasks, supervisor.snapshot())
+        report = await supervisor.shutdown()
+        witness.meet(report, supervisor, *report.unconfirmed)
+        number, duplicates = len(report.unconfirmed), emulator.state()["duplicates"]
+        problems = {
+            f"it ended in {ending}, not {endings(case)}": ending not in endings(case),
+            f"{emulator.live} tasks run on": emulator.live != left_running(case, ending),
+            f"{number} tasks are named": number not in named(case, ending),
+            f"created twice: {duplicates}": duplicates,
+            "the sums do not agree": add_up(witness.registry).live != number,
+        }
+    return [problem for problem, present in problems.items() if present]
+
+
+@pytest.mark.parametrize("case", params())
+async def test_a_fault(case: Case, in_a_hurry: None, witness: Witness) -> None:
+    """It ends as the table says, leaves running what the table says, and shows no secret."""
+    assert await disagreements(case, witness) == [], witness.logged
+
+
+async def test_a_create_that_is_not_looked_for(
+    in_a_hurry: None, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Negative control: without the search of the list, a lost answer is a lost task."""
+    monkeypatch.setattr(Reconciler, "take", lambda *_: None)
+    case = Case("create", create_background, "lost_answer", 1)
+    assert await disagreements(case, witness) == [
+        "it ended in ConnectionFailed, not {'ok'}",
+        "1 tasks are named",
+    ]
+
+
+async def test_a_delete_that_is_not_repeated(
+    in_a_hurry: None, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Negative control: without retries, one 503 leaves a task running."""
+    monkeypatch.setattr(Canceller, "_again", lambda self, task, *_, **__: self.give_up(task))
+    case = Case("delete", delete_drain, "status 503", 1)
+    assert await disagreements(case, witness) == ["1 tasks run on", "1 tasks are named"]
+
+
+async def test_a_create_that_is_repeated(
+    in_a_hurry: None, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Negative control: a client that sends a POST again creates, and pays for, a second task."""
+    once = SigmicClient.create
+
+    async def twice(self: SigmicClient, request: CreateRequest, *, timeout: float) -> str:
+        try:
+            return await once(self, request, timeout=timeout)
+        except ConnectionFailed:
+            return await once(self, request, timeout=timeout)
+
+    monkeypatch.setattr(SigmicClient, "create", twice)
+    case = Case("create", create_background, "lost_answer", 1)
+    assert "created twice: {'background': 2}" in await disagreements(case, witness)
+
+
+def test_no_fault_is_left_out() -> None:
+    """The table knows every kind of fault that the emulator has, and every route."""
+    assert {kind.split(" ")[0] for kind in MEETS} == KINDS
+    assert set(SHAPES) == set(ROUTES)
+
+
+def test_the_table_is_not_all_one() -> None:
+    """Negative control: the table expects retries, errors, callers who wait, and leftovers."""
+    found = {ending for case in cases() for ending in endings(case)}
+    assert found >= {"ok", WAITS, "ConnectionFailed", "ProtocolError", "ServerError"}
+    assert {left_running(case, "ok") for case in cases()} == {0, 1, 3}
