@@ -86,8 +86,8 @@ class TaskBlock:
         self, task: RemoteTask, error: BaseException | None, *, body_finished: bool
     ) -> None:
         """End the task, and raise what shall be raised instead of ``error``, if anything shall."""
-        self._decide(task, error)
         task.scope = None
+        self._decide(task, error)
         try:
             ours = self._scope.__exit__(
                 None if error is None else type(error),
@@ -109,18 +109,20 @@ class TaskBlock:
 
     def _decide(self, task: RemoteTask, error: BaseException | None) -> None:
         """Record why the task is to end, if it is to: the first cause stays."""
-        policy = task.record.policy
-        if task.interruption is CancelReason.SHUTDOWN and policy.on_shutdown == "detach":
-            return  # the drain lets it go, as soon as its id is known
+        core, policy = self._core, task.record.policy
         if error is None:
             if policy.on_exit == "detach" and task.record.reason is None:
-                self._core.roster.apply(task, Event.DETACH)
+                core.roster.apply(task, Event.DETACH)
             else:
-                self._core.cancel(task, CancelReason.SCOPE)
-        elif _is_cancellation(error):
-            self._core.cancel(task, CancelReason.SCOPE)
-        else:
-            self._core.cancel(task, CancelReason.ERROR)
+                core.cancel(task, CancelReason.SCOPE)
+        elif not _is_cancellation(error):
+            core.cancel(task, CancelReason.ERROR)
+        elif not core.closing:
+            core.cancel(task, CancelReason.SCOPE)
+        elif policy.on_shutdown == "cancel":
+            # A signal's other handlers may cancel the body before the drain gets to it.
+            core.cancel(task, CancelReason.SHUTDOWN)
+        # else the drain lets it go, as soon as its id is known
 
     def _verdict(self, task: RemoteTask, *, body_finished: bool) -> SigmicGuardError | None:
         """Say what the block raises, when the body did not raise by itself."""

@@ -37,6 +37,8 @@ class Drain:
         self._end = self._began + core.settings.grace
         self._budget: CancelScope | None = None
         self._tasks: list[RemoteTask] | None = None
+        #: The unconfirmed that are asked for once more, and the version they had before.
+        self._asked_again: list[tuple[RemoteTask, int]] = []
         self.report: ShutdownReport | None = None
         #: Every task has its reason.
         self.marked = Event()
@@ -111,6 +113,8 @@ class Drain:
             core.roster.apply(task, Happening.CLOSE)  # no follow-up is taken any more
             task.interrupt(CancelReason.SHUTDOWN)
         elif task.record.policy.on_shutdown == "cancel" or state is State.INTENT:
+            if state is State.UNCONFIRMED:
+                self._asked_again.append((task, task.record.version))
             core.cancel(task, CancelReason.SHUTDOWN)
             core.canceller.hurry(task)
         else:
@@ -127,6 +131,8 @@ class Drain:
                 if task.record.state is State.RUNNING:  # its create came through just now
                     self._want_ended(task)
             await slices.breathe()
+        for task, version in self._asked_again:
+            await task.until_changed(version)
 
     async def _give_up(self, tasks: list[RemoteTask]) -> None:
         self._core.workers.dismiss("create")
@@ -179,6 +185,7 @@ class Drain:
             task.wake()
         with move_on_after(CLOSING):
             await core.outbox.flush()
+        core.workers.dismiss("ledger")
         with move_on_after(CLOSING / 2):
             await core.ledger.aclose()
 

@@ -185,7 +185,7 @@ class RemoteTask:
         self.request_cancel()
         with move_on_after(self.record.policy.cancel_wait):
             if asked_again:
-                await self.until(lambda task: task.record.version > version or task.unsupervised)
+                await self.until_changed(version)
             await self.until_settled()
         return self.tell_cancellation()
 
@@ -258,6 +258,10 @@ class RemoteTask:
             finally:
                 if self._waiters is not None and waiter in self._waiters:
                     self._waiters.remove(waiter)
+
+    async def until_changed(self, version: int) -> None:
+        """Wait until the record is a later one."""
+        await self.until(lambda task: task.record.version > version or task.unsupervised)
 
     async def until_settled(self) -> None:
         """Wait until nobody here works on the task any more."""
