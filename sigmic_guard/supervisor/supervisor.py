@@ -289,6 +289,11 @@ class Supervisor:
                 raise self._bug
             if self._handlers is not None:
                 self._handlers.pay()
+        if swallowed and isinstance(exc, get_cancelled_exc_class()):
+            # Nobody cancelled the body but the group, and with it us: that is no cancellation.
+            raise SupervisorShutdown(
+                "the supervisor shut down: something cancelled its own asyncio tasks"
+            ) from None
 
     # --- inside ---------------------------------------------------------------------------------
 
