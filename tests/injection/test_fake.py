@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
+import asyncio
 
+import anyio
+import pytest
+from prometheus_client import CollectorRegistry
+
+from sigmic_guard import SupervisorShutdown
 from tests.backends import ASYNCIO, TRIO_VIRTUAL, UVLOOP
 from tests.injection import uses
-from tests.injection.injections import Injection
-from tests.injection.stepper import Moment
+from tests.injection.injections import Injection, cancel_every_task
+from tests.injection.stepper import Moment, Stepper
 from tests.injection.sweep import Case, Program, sweep
 from tests.injection.uses import Use
 from tests.injection.worlds import open_world
@@ -58,3 +63,27 @@ async def test_scopes_and_shutdowns(
 async def test_every_task(use: Use, moment: Moment, program: Program) -> None:
     """The workers are hit along with the caller, at each of the caller's steps."""
     await hold(Case(use, Injection.EVERY_TASK, moment, program))
+
+
+@pytest.mark.backends(ASYNCIO, UVLOOP)
+async def test_a_worker_that_is_struck_before_it_began_shuts_the_supervisor_down() -> None:
+    """The code around is told with an error: nobody cancelled it, so it raises no cancellation."""
+    spared = asyncio.all_tasks()
+    async with open_world("fake") as world:
+        supervisor = world.supervisor(CollectorRegistry(), 30.0)
+
+        async def caller() -> None:
+            async with supervisor.task("work"):
+                await anyio.sleep_forever()
+
+        async def stepped() -> None:
+            # At the caller's first step the worker that creates the task has just been started.
+            await Stepper(caller(), lambda: cancel_every_task(spared), at=1)
+
+        with pytest.raises(SupervisorShutdown, match="its own asyncio tasks"):
+            async with supervisor:
+                task = asyncio.create_task(stepped())
+                await anyio.sleep_forever()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        assert not world.live
