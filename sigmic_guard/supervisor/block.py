@@ -117,10 +117,10 @@ class TaskBlock:
                 core.cancel(task, CancelReason.SCOPE)
         elif not _is_cancellation(error):
             core.cancel(task, CancelReason.ERROR)
-        elif not core.closing:
+        elif not (core.signalled or task.interruption is CancelReason.SHUTDOWN):
             core.cancel(task, CancelReason.SCOPE)
         elif policy.on_shutdown == "cancel":
-            # A signal's other handlers may cancel the body before the drain gets to it.
+            # The signal's other handlers may cancel the body before the drain gets to it.
             core.cancel(task, CancelReason.SHUTDOWN)
         # else the drain lets it go, as soon as its id is known
 

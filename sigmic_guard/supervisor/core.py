@@ -85,6 +85,8 @@ class Core:
         self.owner_id = uuid4().hex
         #: No task is taken on any more.
         self.closing = False
+        #: And that is so because of a signal.
+        self.signalled = False
         #: Nothing will change any more.
         self.closed = False
         # One clock: wall time is anyio's clock plus what lay between them at the start, so that

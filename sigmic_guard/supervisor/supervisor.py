@@ -339,6 +339,8 @@ class Supervisor:
 
     def _signalled(self) -> None:
         self._signal_count += 1
+        if self._core is not None:
+            self._core.signalled = True
         self.request_shutdown()
 
     async def _answer_the_door(self) -> None:
