@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+from typing import Literal
 
 import anyio
 import pytest
@@ -49,3 +51,31 @@ async def test_sigterm_lets_go_of_tasks_that_a_shutdown_detaches() -> None:
 async def _hold(supervisor: Supervisor, message: str) -> None:
     async with supervisor.task(message):
         await anyio.sleep_forever()
+
+
+@pytest.mark.parametrize("on_shutdown", ["cancel", "detach"])
+async def test_a_handler_that_cancels_the_body_does_not_change_the_reason(
+    on_shutdown: Literal["cancel", "detach"],
+) -> None:
+    """What stood before may cancel the program at once, as ``asyncio.run`` does on SIGINT."""
+    lab = Lab()
+    programs: list[asyncio.Task[None]] = []
+
+    async def program() -> None:
+        async with (
+            lab.open(left=on_shutdown == "detach", signals=True) as supervisor,
+            supervisor.task("m", on_shutdown=on_shutdown),
+        ):
+            os.kill(os.getpid(), signal.SIGINT)
+            await anyio.sleep_forever()
+
+    before = signal.signal(signal.SIGINT, lambda *_: programs[0].cancel() and None)
+    try:
+        programs.append(asyncio.create_task(program()))
+        await asyncio.wait(programs)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert programs[0].cancelled()
+    outcome = ("cancelled", "shutdown") if on_shutdown == "cancel" else ("detached", "none")
+    assert lab.finished == {outcome: 1}
+    assert lab.deletes() == (on_shutdown == "cancel")
