@@ -9,50 +9,29 @@ from anyio import create_task_group, current_time, fail_after, sleep, sleep_fore
 
 from sigmic_guard import (
     AuthenticationError,
-    ConnectionFailed,
     Outcome,
     ProtocolError,
-    RemoteTask,
     State,
-    TaskEvent,
     TaskNotFound,
     TaskTimedOut,
 )
 from sigmic_guard.testing import HANG
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
 from tests.supervisor.lab import UNAUTHORISED, UNAVAILABLE, Lab
+from tests.supervisor.streams import SNAPPED, WHOLE, read, scripted, text
 
 pytestmark = pytest.mark.backends(TRIO_VIRTUAL)
 also_asyncio = pytest.mark.backends(ASYNCIO, TRIO_VIRTUAL)
-
-CHUNKS = ("The ", "answer ", "is ", "is ", "", "42", ".")
-WHOLE = "".join(CHUNKS)
-SNAPPED = ConnectionFailed("the connection was reset", sent=True)
-
-
-def scripted(duration: float = 80) -> Lab:
-    lab = Lab()
-    lab.fake.script("m", duration=duration, chunks=CHUNKS)
-    return lab
-
-
-async def read(task: RemoteTask) -> list[TaskEvent]:
-    return [event async for event in task.events()]
-
-
-def text(events: list[TaskEvent]) -> str:
-    return "".join(event.text for event in events)
 
 
 @also_asyncio
 async def test_a_stream_from_its_start_to_its_end() -> None:
     """An undisturbed stream yields every event once, in order, and ends with the task."""
     lab = scripted(0.08)
-    async with lab.open() as supervisor:
-        async with supervisor.task("m") as task:
-            events = await read(task)
-            assert task.state is State.COMPLETED
-            assert (await task.result()).final_response == WHOLE
+    async with lab.open() as supervisor, supervisor.task("m") as task:
+        events = await read(task)
+        assert task.state is State.COMPLETED
+        assert (await task.result()).final_response == WHOLE
     assert text(events) == WHOLE
     kinds = [event.type for event in events]
     assert kinds[:2] == ["history_message", "history_done"]
@@ -67,10 +46,9 @@ async def test_dropped_at_every_boundary(boundary: int) -> None:
     """Wherever the stream drops, the new texts together are the whole, once, and replays marked."""
     lab = scripted()
     lab.fake.on("receive", *[None] * boundary, SNAPPED)
-    async with lab.open() as supervisor:
-        async with supervisor.task("m") as task:
-            events = await read(task)
-            assert task.state is State.COMPLETED
+    async with lab.open() as supervisor, supervisor.task("m") as task:
+        events = await read(task)
+        assert task.state is State.COMPLETED
     assert text(events) == WHOLE
     fresh = [event for event in events if not event.replayed]
     assert [event.type for event in fresh].count("history_message") <= 2
@@ -83,9 +61,8 @@ async def test_dropped_at_each_boundary_in_turn() -> None:
     """A stream that drops after each single batch still yields the whole text once."""
     lab = scripted(800)
     lab.fake.on("receive", *[None, SNAPPED] * 12)
-    async with lab.open() as supervisor:
-        async with supervisor.task("m") as task:
-            assert text(await read(task)) == WHOLE
+    async with lab.open() as supervisor, supervisor.task("m") as task:
+        assert text(await read(task)) == WHOLE
     assert lab.fake.count("stream") > 5
 
 
@@ -126,87 +103,10 @@ async def test_silence() -> None:
     """A stream that stays silent for three heartbeats is opened anew."""
     lab = scripted()
     lab.fake.on("receive", None, HANG)
-    async with lab.open() as supervisor:
-        async with supervisor.task("m") as task:
-            assert text(await read(task)) == WHOLE
+    async with lab.open() as supervisor, supervisor.task("m") as task:
+        assert text(await read(task)) == WHOLE
     first, second = [call.at for call in lab.fake.requests if call.method == "stream"]
     assert 45 <= second - first < 47
-
-
-async def test_the_end_by_get() -> None:
-    """A stream that just ends is explained by GET: here the task was cancelled."""
-    lab = Lab()
-    async with lab.open() as supervisor:
-        task = await supervisor.start("m")
-        lab.fake.always("list", HANG)
-        async with create_task_group() as group:
-
-            async def cancel() -> None:
-                await sleep(10)
-                lab.fake.cancel(task.id)
-
-            group.start_soon(cancel)
-            await read(task)
-        assert (task.outcome, task.reason) == ("cancelled", "remote")
-    assert lab.deletes() == 0
-
-
-@also_asyncio
-async def test_the_end_by_the_history() -> None:
-    """A task that had completed before the stream opened is learnt from history_done and GET."""
-    lab = Lab()
-    async with lab.open() as supervisor:
-        async with supervisor.task("m") as task:
-            lab.fake.complete(task.id, "42")
-            events = await read(task)
-            assert [event.type for event in events] == [
-                "history_message",
-                "history_message",
-                "history_done",
-            ]
-            assert task.state is State.COMPLETED
-            assert (await task.result()).final_response == "42"
-
-
-@also_asyncio
-async def test_a_failure() -> None:
-    """A task that fails ends its stream, after the error event."""
-    lab = Lab()
-    lab.fake.script("m", duration=0.02, fail="no luck")
-    async with lab.open() as supervisor:
-        async with supervisor.task("m") as task:
-            events = await read(task)
-            assert events[-1].type == "error"
-            assert (task.outcome, task.failure) == ("failed", "no luck")
-
-
-async def test_a_finished_task() -> None:
-    """Iterating over a finished task yields its history, and ends."""
-    lab = scripted()
-    async with lab.open() as supervisor:
-        task = await supervisor.start("m")
-        await task.wait()
-        events = await read(task)
-        assert "history_message" in {event.type for event in events}
-        assert await read(task) == events
-
-
-@also_asyncio
-async def test_two_iterators() -> None:
-    """Two iterators of one task yield the same, independently of each other."""
-    lab = scripted(0.08)
-    texts = []
-    async with lab.open() as supervisor:
-        async with supervisor.task("m") as task, create_task_group() as group:
-
-            async def consume() -> None:
-                texts.append(text(await read(task)))
-
-            group.start_soon(consume)
-            group.start_soon(consume)
-        assert texts == [WHOLE, WHOLE]
-    assert lab.fake.count("stream") == 2
-    assert not lab.fake.open_streams
 
 
 @also_asyncio
@@ -246,17 +146,16 @@ async def test_a_consumer_that_is_cancelled_goes_on() -> None:
     """An iterator whose consumer was cancelled can be read further, without a gap."""
     lab = scripted(0.4)
     pieces = []
-    async with lab.open() as supervisor:
-        async with supervisor.task("m") as task:
-            events = task.events()
-            while True:
-                try:
-                    with fail_after(0.03):
-                        pieces.append((await anext(events)).text)
-                except TimeoutError:
-                    continue
-                except StopAsyncIteration:
-                    break
+    async with lab.open() as supervisor, supervisor.task("m") as task:
+        events = task.events()
+        while True:
+            try:
+                with fail_after(0.03):
+                    pieces.append((await anext(events)).text)
+            except TimeoutError:
+                continue
+            except StopAsyncIteration:
+                break
     assert "".join(pieces) == WHOLE
 
 
@@ -280,12 +179,11 @@ async def test_an_event_that_is_too_large() -> None:
     """An event of more than 8 MiB is a ProtocolError; the task stays supervised."""
     lab = Lab()
     lab.fake.on("receive", ProtocolError("one event is larger than 8 MiB"))
-    async with lab.open() as supervisor:
-        async with supervisor.task("m") as task:
-            with pytest.raises(ProtocolError):
-                await read(task)
-            lab.fake.complete(task.id, "42")
-            assert (await task.result()).final_response == "42"
+    async with lab.open() as supervisor, supervisor.task("m") as task:
+        with pytest.raises(ProtocolError):
+            await read(task)
+        lab.fake.complete(task.id, "42")
+        assert (await task.result()).final_response == "42"
 
 
 async def test_not_found() -> None:
@@ -300,44 +198,6 @@ async def test_not_found() -> None:
         await task.wait()
     assert task.reason == "remote"
     assert lab.deletes() == 1
-
-
-@pytest.mark.parametrize("fault", [UNAVAILABLE, HANG, SNAPPED], ids=["503", "hang", "reset"])
-@pytest.mark.parametrize("how", ["run", "task", "start"])
-async def test_the_result_without_a_stream(how: str, fault: Exception) -> None:
-    """result() finds out by GET or the list where the stream fails for ever."""
-    lab = Lab(duration=100, answer="42")
-    lab.fake.always("stream", fault)
-    async with lab.open() as supervisor:
-        match how:
-            case "run":
-                result = await supervisor.run("m")
-            case "task":
-                async with supervisor.task("m") as task:
-                    result = await task.result()
-            case _:
-                result = await (await supervisor.start("m")).result()
-        assert result.final_response == "42"
-        assert current_time() < 130
-
-
-async def test_the_result_of_a_task_that_says_too_much() -> None:
-    """result() does not fail because an event is too large: it waits for the task's end."""
-    lab = Lab(duration=100, answer="42")
-    lab.fake.always("receive", ProtocolError("one event is larger than 8 MiB"))
-    async with lab.open() as supervisor:
-        assert (await supervisor.run("m")).final_response == "42"
-    assert lab.deletes() == 0
-
-
-async def test_the_result_where_the_credential_fails() -> None:
-    """run() raises where the stream says 401, rather than wait for what nobody will be told."""
-    lab = Lab()
-    lab.fake.always("stream", UNAUTHORISED)
-    async with lab.open() as supervisor:
-        with pytest.raises(AuthenticationError):
-            await supervisor.run("m")
-    assert lab.finished == {("cancelled", "error"): 1}
 
 
 async def test_a_deadline_ends_the_iteration() -> None:
@@ -369,10 +229,9 @@ async def test_a_follow_up_while_reading() -> None:
     """After a follow-up a new iterator yields what comes of it."""
     lab = Lab()
     lab.fake.script("second", duration=0.05, chunks=("t", "wo"))
-    async with lab.open() as supervisor:
-        async with supervisor.task("m") as task:
-            lab.fake.complete(task.id, "one")
-            await task.result()
-            await task.send("second")
-            assert text(await read(task)) == "two"
-            assert (await task.result()).final_response == "two"
+    async with lab.open() as supervisor, supervisor.task("m") as task:
+        lab.fake.complete(task.id, "one")
+        await task.result()
+        await task.send("second")
+        assert text(await read(task)) == "two"
+        assert (await task.result()).final_response == "two"
