@@ -199,8 +199,6 @@ def named(case: Case, ending: str) -> set[int]:
             return {0}
         case "delete" if case.kind in {"status 404", "lie"}:
             return {0}
-        case "delete" if case.kind in HOPELESS and case.passes:
-            return {0, 1}
         case "delete" if not case.passes and met == "ConnectionFailed":
             # Obeyed or not, there was never an answer.
             return {3} if case.shape is shapes.delete_drain else {1}
