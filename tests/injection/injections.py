@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from anyio import CancelScope
 from anyio.lowlevel import checkpoint
 
-from tests.injection.stepper import Stepper
+from tests.injection.stepper import Stepper, Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -72,10 +72,10 @@ async def drive(
     injection: Injection,
     *,
     at: int,
-    moment: Moment,
+    moment: Moment | Literal["turn"],
     spared: AbstractSet[object],
 ) -> Ending:
-    """Run the caller to its end, with the injection at one of its steps.
+    """Run the caller to its end, with the injection at one of its steps, or of the loop's turns.
 
     :param spared: the tasks that are not the program's, for :attr:`Injection.EVERY_TASK`.
     """
@@ -87,13 +87,17 @@ async def drive(
         fire()
 
     times = 2 if injection is Injection.NATIVE_TWICE else 1
-    stepper = Stepper(coroutine, hit, at=at, moment=moment, times=times)
+    if moment == "turn":
+        stepper = Stepper(coroutine, hit, at=-1)
+    else:
+        stepper = Stepper(coroutine, hit, at=at, moment=moment, times=times)
 
     async def caller() -> None:
         await stepper
 
     if injection in NATIVE:
         task = asyncio.create_task(caller())
+        turns = Turns(hit, at=at) if moment == "turn" else None
         match injection:
             case Injection.EVERY_TASK:
                 fire = lambda: cancel_every_task(spared)  # noqa: E731
@@ -103,9 +107,13 @@ async def drive(
                 fire = task.cancel
         with CancelScope(shield=True):  # the supervisor may cancel us, who are around it
             await asyncio.wait([task])
+        fired = stepper.fired
+        if turns is not None:
+            turns.stop()
+            fired = turns.fired
         if task.cancelled():
-            return Ending(stepper.fired, cancelled=True)
-        return Ending(stepper.fired, error=task.exception())
+            return Ending(fired, cancelled=True)
+        return Ending(fired, error=task.exception())
 
     error: Exception | None = None
     with CancelScope() as scope:

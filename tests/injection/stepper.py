@@ -3,6 +3,9 @@
 A step is what a coroutine does between two suspensions. Counting them instead of waiting for a time
 makes "at each of its steps" a loop over 0, 1, 2, … that ends by itself: with the first number that
 the coroutine does not have.
+
+Between two steps of one coroutine others have theirs. :class:`Turns` counts the turns of the event
+loop instead, and so gets in between any two steps of anybody.
 """
 
 from __future__ import annotations
@@ -89,3 +92,28 @@ class Stepper(Generic[T]):
         else:
             return False  # trio's: it resumes a task at once, with nothing in between
         return True
+
+
+class Turns:
+    """Calls ``fire`` in the ``at``-th turn of the asyncio loop from now; until :meth:`stop`.
+
+    It keeps the loop awake: for coroutines that wait for each other, and for no clock.
+    """
+
+    def __init__(self, fire: Callable[[], object], *, at: int) -> None:
+        self._fire = fire
+        self._left = at
+        self.fired = 0
+        self._next: asyncio.Handle = asyncio.get_running_loop().call_soon(self._turn)
+
+    def _turn(self) -> None:
+        if self._left:
+            self._left -= 1
+            self._next = asyncio.get_running_loop().call_soon(self._turn)
+        else:
+            self.fired = 1
+            self._fire()
+
+    def stop(self) -> None:
+        """Fire no more."""
+        self._next.cancel()

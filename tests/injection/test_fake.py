@@ -66,6 +66,15 @@ async def test_every_task(use: Use, moment: Moment, program: Program) -> None:
 
 
 @pytest.mark.backends(ASYNCIO, UVLOOP)
+@PROGRAMS
+@pytest.mark.parametrize("injection", [Injection.NATIVE, Injection.EVERY_TASK])
+@pytest.mark.parametrize("use", [uses.BRIEF, uses.CANCEL], ids=str)
+async def test_each_turn_of_the_loop(use: Use, injection: Injection, program: Program) -> None:
+    """The workers are hit at each of their own steps: in the middle of a POST, and of a DELETE."""
+    await hold(Case(use, injection, "turn", program))
+
+
+@pytest.mark.backends(ASYNCIO, UVLOOP)
 async def test_a_worker_that_is_struck_before_it_began_shuts_the_supervisor_down() -> None:
     """The code around is told with an error: nobody cancelled it, so it raises no cancellation."""
     spared = asyncio.all_tasks()

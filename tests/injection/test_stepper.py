@@ -10,7 +10,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from tests.backends import ASYNCIO, TRIO_VIRTUAL, UVLOOP
-from tests.injection.stepper import Moment, Stepper
+from tests.injection.stepper import Moment, Stepper, Turns
 
 EVERYWHERE = pytest.mark.backends(ASYNCIO, UVLOOP, TRIO_VIRTUAL)
 
@@ -145,3 +145,28 @@ async def test_a_stepper_that_is_closed_closes_its_coroutine() -> None:
     next(steps)
     steps.close()
     assert closed
+
+
+@pytest.mark.backends(ASYNCIO, UVLOOP)
+async def test_turns_are_those_of_the_loop() -> None:
+    """One turn passes for each bare yield, whoever yields."""
+    seen = list[int]()
+    done = list[int]()
+    for at in range(3):
+        done.clear()
+        turns = Turns(lambda: seen.append(len(done)), at=at)
+        for number in range(4):
+            done.append(number)
+            await asyncio.sleep(0)
+        assert turns.fired == 1
+    assert seen == [1, 2, 3]
+
+
+async def test_turns_that_are_stopped_fire_no_more() -> None:
+    """Who is done needs none of it."""
+    turns = Turns(nothing, at=1)
+    await asyncio.sleep(0)
+    turns.stop()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert turns.fired == 0

@@ -130,6 +130,10 @@ async def _awaits_something_else(task: RemoteTask, run: Run) -> None:
     await anyio.sleep(0.001)
 
 
+async def _awaits_no_clock(task: RemoteTask, run: Run) -> None:
+    await checkpoint()
+
+
 async def _asks_again(task: RemoteTask, run: Run) -> None:
     await _read_until(task, run, "Hello world")
     await task.send("more")
@@ -174,6 +178,9 @@ ON_EXIT_WAIT = _scoped("on_exit_wait", _awaits_something_else, push_on="wait", o
 WAIT = Use("start_wait", _in_background_then_wait, scoped=False, push_on="wait")
 CANCEL = Use("start_cancel", _in_background_then_cancel, scoped=False)
 RUN = Use("run", _in_one_call, push_on="stream")
+
+#: For sweeps that count the turns of the loop.
+BRIEF = _scoped("brief", _awaits_no_clock)
 
 ALL = (EVENTS, RESULT, PLAIN, FOLLOW_UP, ON_EXIT_WAIT, WAIT, CANCEL, RUN)
 
