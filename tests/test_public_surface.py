@@ -153,7 +153,7 @@ async def test_no_policy_is_the_default_policy() -> None:
     registry = prometheus_client.CollectorRegistry()
     async with Supervisor(client=fake, ledger="memory:", registry=registry) as supervisor:
         task = await supervisor.start("hello")
-        assert task.record.policy == TaskPolicy()
+        assert task._entry.record.policy == TaskPolicy()
 
 
 def test_task_policy_is_called_as_designed() -> None:

@@ -15,6 +15,8 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from sigmic_guard.lifecycle import CancelReason, Event, State
 from sigmic_guard.observe import enter_task, leave_task
 from sigmic_guard.sigmic import check_files
+from sigmic_guard.supervisor.task import handle_of
+from sigmic_guard.supervisor.telling import error_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from sigmic_guard.errors import SigmicGuardError
     from sigmic_guard.supervisor.core import Core, Order
+    from sigmic_guard.supervisor.entry import Entry
     from sigmic_guard.supervisor.task import RemoteTask
 
 
@@ -34,7 +37,7 @@ class TaskBlock:
         self._core = core
         self._order = order
         self._scope = CancelScope()
-        self._task: RemoteTask | None = None
+        self._task: Entry | None = None
         self._log_context: Mapping[str, Token[Any]] | None = None
 
     async def __aenter__(self) -> RemoteTask:
@@ -56,7 +59,7 @@ class TaskBlock:
             await self._leave(error)
             raise
         self._log_context = enter_task(task.id)
-        return task
+        return handle_of(task)
 
     async def __aexit__(
         self,
@@ -82,9 +85,7 @@ class TaskBlock:
             raise
         await self._end(task, None, body_finished=True)
 
-    async def _end(
-        self, task: RemoteTask, error: BaseException | None, *, body_finished: bool
-    ) -> None:
+    async def _end(self, task: Entry, error: BaseException | None, *, body_finished: bool) -> None:
         """End the task, and raise what shall be raised instead of ``error``, if anything shall."""
         task.scope = None
         self._decide(task, error)
@@ -107,7 +108,7 @@ class TaskBlock:
             if verdict := self._verdict(task, body_finished=body_finished):
                 raise verdict from None
 
-    def _decide(self, task: RemoteTask, error: BaseException | None) -> None:
+    def _decide(self, task: Entry, error: BaseException | None) -> None:
         """Record why the task is to end, if it is to: the first cause stays."""
         core, policy = self._core, task.record.policy
         if error is None:
@@ -124,13 +125,13 @@ class TaskBlock:
             core.cancel(task, CancelReason.SHUTDOWN)
         # else the drain lets it go, as soon as its id is known
 
-    def _verdict(self, task: RemoteTask, *, body_finished: bool) -> SigmicGuardError | None:
+    def _verdict(self, task: Entry, *, body_finished: bool) -> SigmicGuardError | None:
         """Say what the block raises, when the body did not raise by itself."""
         shut = task.interruption is CancelReason.SHUTDOWN
         ended_well = task.record.state is State.COMPLETED or task.reason in _ENDS_NORMALLY
         if body_finished and ended_well and not shut:
             return None
-        return task.error(interrupted_by=task.interruption or task.reason)
+        return error_of(task, interrupted_by=task.interruption or task.reason)
 
 
 #: None: it ended by itself. The others: the body ended before it.

@@ -30,8 +30,8 @@ from sigmic_guard.supervisor.workers import Pool
 if TYPE_CHECKING:
     from sigmic_guard.observe import Observer
     from sigmic_guard.sigmic.api import TaskApi
+    from sigmic_guard.supervisor.entry import Entry
     from sigmic_guard.supervisor.roster import Roster
-    from sigmic_guard.supervisor.task import RemoteTask
     from sigmic_guard.supervisor.timer import Timer
     from sigmic_guard.supervisor.workers import Workers
 
@@ -76,13 +76,13 @@ class Canceller:
         self._api = api
         self._observer = observer
         self._backoff = Backoff(first=0.1, most=10.0)
-        self._pool: Pool[RemoteTask] = Pool(workers, "cancel", self._work, max_cancels)
+        self._pool: Pool[Entry] = Pool(workers, "cancel", self._work, max_cancels)
         #: When the shutdown's budget ends, on anyio's clock; every wait here ends before.
         self.budget_end: float | None = None
         self.hold = self._pool.hold
         self.release = self._pool.release
 
-    def take(self, task: RemoteTask) -> None:
+    def take(self, task: Entry) -> None:
         """Send a DELETE for the task as soon as a worker is free."""
         if task.record.state not in _AT_WORK:
             return
@@ -95,12 +95,12 @@ class Canceller:
         else:
             self._pool.put(task)
 
-    def hurry(self, task: RemoteTask) -> None:
+    def hurry(self, task: Entry) -> None:
         """Do not wait for the time of the next attempt."""
         if task.retry_alarm is not None:
             self.take(task)
 
-    def give_up(self, task: RemoteTask, error: str | None = None) -> None:
+    def give_up(self, task: Entry, error: str | None = None) -> None:
         """Let it be known that the task may still run, and that nobody asks any more."""
         self._timer.forget(task.retry_alarm)
         task.retry_alarm = None
@@ -109,7 +109,7 @@ class Canceller:
         elif task.record.state is State.UNCONFIRMED:
             self._roster.apply(task, Event.ATTEMPT, error=error)  # so that who asked is told
 
-    async def _work(self, task: RemoteTask) -> None:
+    async def _work(self, task: Entry) -> None:
         if task.record.state not in _AT_WORK:
             return  # ended by itself, or seen ended, while it waited here
         try:
@@ -130,7 +130,7 @@ class Canceller:
             self._pool.put(task)  # the worker was hit, the task is as it was
             raise
 
-    async def _delete(self, task: RemoteTask) -> None:
+    async def _delete(self, task: Entry) -> None:
         record = task.record
         assert record.remote_id is not None
         try:
@@ -149,7 +149,7 @@ class Canceller:
             task.acknowledged = 1
             await self._look(task)
 
-    async def _refused(self, task: RemoteTask, error: SigmicGuardError) -> None:
+    async def _refused(self, task: Entry, error: SigmicGuardError) -> None:
         if isinstance(error, TaskNotFound):
             task.cancel_result = CancelResult.NOT_FOUND
             self._roster.apply(task, Event.CANCELLED)
@@ -161,7 +161,7 @@ class Canceller:
             # Any other refusal may well mean that the task has ended: look.
             await self._look(task, error)
 
-    async def _look(self, task: RemoteTask, refusal: SigmicGuardError | None = None) -> None:
+    async def _look(self, task: Entry, refusal: SigmicGuardError | None = None) -> None:
         remote_id, turn = task.record.remote_id, task.turn
         assert remote_id is not None
         try:
@@ -181,7 +181,7 @@ class Canceller:
             self._again(task, refusal, status=info.status)
 
     def _again(
-        self, task: RemoteTask, error: SigmicGuardError | None, *, status: str | None = None
+        self, task: Entry, error: SigmicGuardError | None, *, status: str | None = None
     ) -> None:
         """Leave the task with the timer until its next attempt."""
         said = str(error) if error is not None else f"acknowledged, and still {status}"
@@ -195,7 +195,7 @@ class Canceller:
             delay = min(delay, max(left - 2 * LEAST_ATTEMPT, LEAST_ATTEMPT))
         task.retry_alarm = self._timer.after(delay, self._due, task)
 
-    def _due(self, task: RemoteTask) -> None:
+    def _due(self, task: Entry) -> None:
         task.retry_alarm = None
         self._pool.put(task)
 

@@ -21,11 +21,12 @@ from sigmic_guard.lifecycle.states import NAMELESS
 from sigmic_guard.supervisor.canceller import Canceller
 from sigmic_guard.supervisor.courier import Courier
 from sigmic_guard.supervisor.creating import Creator
+from sigmic_guard.supervisor.entry import Entry
 from sigmic_guard.supervisor.events import TaskEvents
 from sigmic_guard.supervisor.outbox import Outbox
 from sigmic_guard.supervisor.reconciler import MARKER, Reconciler
 from sigmic_guard.supervisor.roster import Roster
-from sigmic_guard.supervisor.task import RemoteTask
+from sigmic_guard.supervisor.telling import error_of
 from sigmic_guard.supervisor.timer import Timer
 from sigmic_guard.supervisor.watcher import Watcher
 
@@ -141,21 +142,21 @@ class Core:
 
     # --- reactions ----------------------------------------------------------------------------
 
-    def _lost(self, task: RemoteTask) -> None:
+    def _lost(self, task: Entry) -> None:
         if task.marked:
             self.reconciler.take(task)
         else:
             self.creator.leave(task)  # nobody will ever know: it must not block a place
 
-    def _must_end(self, task: RemoteTask) -> None:
+    def _must_end(self, task: Entry) -> None:
         self._not_heard_from(task)
         self.canceller.take(task)
 
-    def _not_heard_from(self, task: RemoteTask) -> None:
+    def _not_heard_from(self, task: Entry) -> None:
         self.watcher.leave(task)
         task.hang_up()
 
-    def _finished(self, task: RemoteTask) -> None:
+    def _finished(self, task: Entry) -> None:
         self.timer.forget(task.deadline_alarm)
         task.deadline_alarm = None
 
@@ -169,7 +170,7 @@ class Core:
         if self.closing:
             raise SupervisorShutdown("the supervisor is shutting down and takes no task")
 
-    def begin(self, order: Order, *, entered_at: float, held: bool) -> RemoteTask:
+    def begin(self, order: Order, *, entered_at: float, held: bool) -> Entry:
         """Take a task on, and see to its creation.
 
         :param entered_at: when its time-out began to count, on anyio's clock.
@@ -192,7 +193,7 @@ class Core:
 
     def _enlist(
         self, policy: TaskPolicy, deadline: float | None, key: str | None, entered_at: float
-    ) -> RemoteTask:
+    ) -> Entry:
         if policy.timeout is not None:
             relative = entered_at + policy.timeout
             deadline = relative if deadline is None else min(deadline, relative)
@@ -207,21 +208,21 @@ class Core:
             deadline_at=None if deadline is None else deadline + self._epoch,
             key=key,
         )
-        task = RemoteTask(self, record, deadline)
+        task = Entry(self, record, deadline)
         self.roster.enter(task)
         return task
 
-    def _set_deadline(self, task: RemoteTask) -> None:
+    def _set_deadline(self, task: Entry) -> None:
         if task.deadline is not None:
             task.deadline_alarm = self.timer.at(task.deadline, self._reached, task)
 
-    def _reached(self, task: RemoteTask) -> None:
+    def _reached(self, task: Entry) -> None:
         if task.record.state is State.COMPLETED:
             self.roster.apply(task, Event.CLOSE)  # nothing is asked of it after its deadline
         else:
             self.cancel(task, CancelReason.DEADLINE)
 
-    async def until_created(self, task: RemoteTask) -> None:
+    async def until_created(self, task: Entry) -> None:
         """Wait until the task has an id.
 
         :raises SigmicGuardError: it gets none, or is to end before that. If it should turn out to
@@ -240,11 +241,11 @@ class Core:
         if task.reason is not None:
             with move_on_after(task.record.policy.cancel_wait):
                 await task.until_settled()
-            raise task.error(interrupted_by=task.reason)
+            raise error_of(task, interrupted_by=task.reason)
         if task.record.remote_id is None:
-            raise task.error()
+            raise error_of(task)
 
-    async def start(self, order: Order) -> RemoteTask:
+    async def start(self, order: Order) -> Entry:
         """Begin a background task and wait for its id."""
         task = self.begin(order, entered_at=current_time(), held=False)
         try:
@@ -256,7 +257,7 @@ class Core:
 
     async def adopt(
         self, task_id: str, policy: TaskPolicy, deadline: float | None, key: str | None
-    ) -> RemoteTask:
+    ) -> Entry:
         """Take on a task that exists already."""
         self.check_open()
         entered_at = current_time()
@@ -281,30 +282,30 @@ class Core:
 
     # --- what handles ask for -------------------------------------------------------------------
 
-    def cancel(self, task: RemoteTask, reason: CancelReason) -> None:
+    def cancel(self, task: Entry, reason: CancelReason) -> None:
         """Want the task ended."""
         again = task.record.state is State.UNCONFIRMED
         self.roster.cancel(task, reason)
         if again:
             self.canceller.take(task)  # somebody came back
 
-    def events(self, task: RemoteTask) -> TaskEvents:
+    def events(self, task: Entry) -> TaskEvents:
         """Make an iterator over the task's events."""
         return TaskEvents(task, self.api, self.roster, self.watcher)
 
-    async def send(self, task: RemoteTask, message: str, files: Iterable[str | Path]) -> None:
+    async def send(self, task: Entry, message: str, files: Iterable[str | Path]) -> None:
         """Send a follow-up message."""
         self.check_open()
         if task.deadline is not None and current_time() >= task.deadline:
-            raise task.error(interrupted_by=CancelReason.DEADLINE)
+            raise error_of(task, interrupted_by=CancelReason.DEADLINE)
         await self.courier.send(task, message, tuple(Path(file) for file in files))
 
-    async def approve(self, task: RemoteTask, call_id: str, outcome: ApprovalOutcome) -> bool:
+    async def approve(self, task: Entry, call_id: str, outcome: ApprovalOutcome) -> bool:
         """Decide on a tool call."""
         self.check_open()
         return await self.courier.approve(task, call_id, outcome)
 
-    async def refresh(self, task: RemoteTask) -> TaskInfo:
+    async def refresh(self, task: Entry) -> TaskInfo:
         """Read the task, and take in what it says."""
         turn = task.turn
         info = await self.api.get(task.id, timeout=PATIENCE)
@@ -312,6 +313,6 @@ class Core:
         return info
 
 
-def _coming(task: RemoteTask) -> bool:
+def _coming(task: Entry) -> bool:
     """Whether the task may still get its id, and nobody has asked for its end."""
     return task.state in NAMELESS and task.reason is None and not task.unsupervised

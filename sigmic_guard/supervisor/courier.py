@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from sigmic_guard.sigmic.api import ApprovalOutcome, TaskApi
     from sigmic_guard.supervisor.canceller import Canceller
+    from sigmic_guard.supervisor.entry import Entry
     from sigmic_guard.supervisor.roster import Roster
-    from sigmic_guard.supervisor.task import RemoteTask
     from sigmic_guard.supervisor.workers import Workers
 
 #: Requests under way at once.
@@ -61,17 +61,18 @@ class Courier:
         self._pool: Pool[_Errand] = Pool(workers, "errand", self._run, MAX_ERRANDS)
         self._under_way: set[_Errand] = set()
 
-    async def send(self, task: RemoteTask, message: str, files: tuple[Path, ...]) -> None:
+    async def send(self, task: Entry, message: str, files: tuple[Path, ...]) -> None:
         """Send a follow-up message."""
         # From here on the task counts as running, and a DELETE waits for the answer: a task that is
         # asked again, with the answer lost, must not be taken for completed.
         task.sending += 1
         task.turn += 1
         reopened = self._roster.apply(task, Happening.FOLLOW_UP) if _asleep(task) else False
-        await self._errand(lambda: self._send(task, message, files, reopened=reopened))
+        turn = task.turn if reopened else None
+        await self._errand(lambda: self._send(task, message, files, reopened_in=turn))
 
     async def _send(
-        self, task: RemoteTask, message: str, files: tuple[Path, ...], *, reopened: bool
+        self, task: Entry, message: str, files: tuple[Path, ...], *, reopened: bool
     ) -> None:
         try:
             await self._api.send(task.id, message, files=files, timeout=self._timeout)
@@ -84,7 +85,7 @@ class Courier:
             task.sending -= 1
             self._canceller.take(task)
 
-    async def approve(self, task: RemoteTask, call_id: str, outcome: ApprovalOutcome) -> bool:
+    async def approve(self, task: Entry, call_id: str, outcome: ApprovalOutcome) -> bool:
         """Decide on a tool call."""
         answer: bool = await self._errand(
             lambda: self._api.approve(task.id, call_id, outcome, timeout=self._timeout)
@@ -122,5 +123,5 @@ class Courier:
             errand.done.set()
 
 
-def _asleep(task: RemoteTask) -> bool:
+def _asleep(task: Entry) -> bool:
     return task.record.state is State.COMPLETED

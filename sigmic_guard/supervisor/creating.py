@@ -22,9 +22,9 @@ from sigmic_guard.supervisor.workers import Pool
 
 if TYPE_CHECKING:
     from sigmic_guard.sigmic.api import TaskApi
+    from sigmic_guard.supervisor.entry import Entry
     from sigmic_guard.supervisor.outbox import Outbox
     from sigmic_guard.supervisor.roster import Roster
-    from sigmic_guard.supervisor.task import RemoteTask
     from sigmic_guard.supervisor.workers import Workers
 
 #: Creates under way at once; 16 to 64 in flight beat more.
@@ -58,12 +58,12 @@ class Creator:
         self._api = api
         self._timeout = timeout
         self._places = max_tasks
-        self._waiting: deque[RemoteTask] = deque()
-        self._seated: set[RemoteTask] = set()
-        self._pool: Pool[RemoteTask] = Pool(workers, "create", self._create, MAX_CREATES)
+        self._waiting: deque[Entry] = deque()
+        self._seated: set[Entry] = set()
+        self._pool: Pool[Entry] = Pool(workers, "create", self._create, MAX_CREATES)
         roster.finished.append(self.leave)
 
-    def take(self, task: RemoteTask) -> None:
+    def take(self, task: Entry) -> None:
         """Create the task as soon as there is a place for it."""
         if self._places is None:
             self._pool.put(task)
@@ -71,12 +71,12 @@ class Creator:
             self._waiting.append(task)
             self._seat()
 
-    def join(self, task: RemoteTask) -> None:
+    def join(self, task: Entry) -> None:
         """Count a task that exists already; it takes a place even where there is none."""
         if self._places is not None:
             self._seated.add(task)
 
-    def leave(self, task: RemoteTask) -> None:
+    def leave(self, task: Entry) -> None:
         """Give the task's place to the next."""
         if self._places is not None:
             self._seated.discard(task)
@@ -90,7 +90,7 @@ class Creator:
                 self._seated.add(task)
                 self._pool.put(task)
 
-    async def _create(self, task: RemoteTask) -> None:
+    async def _create(self, task: Entry) -> None:
         if task.record.state is not State.INTENT:
             return  # withdrawn while it waited
         try:

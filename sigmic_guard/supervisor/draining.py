@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sigmic_guard.supervisor.core import Core
-    from sigmic_guard.supervisor.task import RemoteTask
+    from sigmic_guard.supervisor.entry import Entry
 
 #: Seconds, beyond the budget, to write down what is left and to close connections.
 CLOSING: Final = 0.4
@@ -36,9 +36,9 @@ class Drain:
         self._began = current_time()
         self._end = self._began + core.settings.grace
         self._budget: CancelScope | None = None
-        self._tasks: list[RemoteTask] | None = None
+        self._tasks: list[Entry] | None = None
         #: The unconfirmed that are asked for once more, and the version they had before.
-        self._asked_again: list[tuple[RemoteTask, int]] = []
+        self._asked_again: list[tuple[Entry, int]] = []
         self.report: ShutdownReport | None = None
         #: Every task has its reason.
         self.marked = Event()
@@ -93,7 +93,7 @@ class Drain:
         core.observer.shutdown_finished(len(self.report.unconfirmed), self.report.seconds)
         self.done.set()
 
-    async def _mark(self, tasks: list[RemoteTask]) -> None:
+    async def _mark(self, tasks: list[Entry]) -> None:
         """Want every task ended, all in one transaction, and only then let the DELETEs go out."""
         core, slices = self._core, Slices()
         core.canceller.hold()
@@ -107,7 +107,7 @@ class Drain:
         finally:
             core.canceller.release()
 
-    def _want_ended(self, task: RemoteTask) -> None:
+    def _want_ended(self, task: Entry) -> None:
         core, state = self._core, task.record.state
         if state is State.COMPLETED:
             core.roster.apply(task, Happening.CLOSE)  # no follow-up is taken any more
@@ -122,7 +122,7 @@ class Drain:
                 core.roster.apply(task, Happening.DETACH)
             task.interrupt(CancelReason.SHUTDOWN)
 
-    async def _wait(self, tasks: list[RemoteTask]) -> None:
+    async def _wait(self, tasks: list[Entry]) -> None:
         """Wait until nobody here works on any of them."""
         slices = Slices()
         for task in tasks:
@@ -134,7 +134,7 @@ class Drain:
         for task, version in self._asked_again:
             await task.until_changed(version)
 
-    async def _give_up(self, tasks: list[RemoteTask]) -> None:
+    async def _give_up(self, tasks: list[Entry]) -> None:
         self._core.workers.dismiss("create")
         slices = Slices()
         with move_on_after(CLOSING):
@@ -148,7 +148,7 @@ class Drain:
                 self._core.canceller.give_up(task, "the shutdown's budget ran out")
             await slices.breathe()
 
-    async def _tell(self, tasks: list[RemoteTask]) -> ShutdownReport:
+    async def _tell(self, tasks: list[Entry]) -> ShutdownReport:
         outcomes: Counter[Outcome] = Counter()
         never_created, unproven, slices = 0, list[Record](), Slices()
         for task in tasks:
@@ -190,5 +190,5 @@ class Drain:
             await core.ledger.aclose()
 
 
-def _awake(task: RemoteTask) -> bool:
+def _awake(task: Entry) -> bool:
     return not task.pursued or task.record.state is State.RUNNING

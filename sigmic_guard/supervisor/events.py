@@ -28,8 +28,8 @@ from sigmic_guard.supervisor.replay import Replay
 if TYPE_CHECKING:
     from sigmic_guard.sigmic.api import EventStream, TaskApi
     from sigmic_guard.sigmic.sse import ServerSentEvent
+    from sigmic_guard.supervisor.entry import Entry
     from sigmic_guard.supervisor.roster import Roster
-    from sigmic_guard.supervisor.task import RemoteTask
     from sigmic_guard.supervisor.watcher import Watcher
 
 #: Three heartbeats. Source: the API page, "stream".
@@ -69,7 +69,7 @@ class TaskEvent:
 class TaskEvents:
     """Iterates over the events of one task; made by :meth:`RemoteTask.events`, for one consumer."""
 
-    def __init__(self, task: RemoteTask, api: TaskApi, roster: Roster, watcher: Watcher) -> None:
+    def __init__(self, task: Entry, api: TaskApi, roster: Roster, watcher: Watcher) -> None:
         self._task = task
         self._api = api
         self._roster = roster

@@ -21,8 +21,8 @@ from sigmic_guard.supervisor.timer import Slices
 if TYPE_CHECKING:
     from sigmic_guard.sigmic.api import TaskApi
     from sigmic_guard.sigmic.models import TaskInfo
+    from sigmic_guard.supervisor.entry import Entry
     from sigmic_guard.supervisor.roster import Roster
-    from sigmic_guard.supervisor.task import RemoteTask
     from sigmic_guard.supervisor.watcher import Watcher
 
 #: The variable of ``env`` that holds the intent id.
@@ -46,10 +46,10 @@ class Reconciler:
         self._create_timeout = create_timeout
         self._backoff = Backoff(first=0.1, most=2.0)
         #: By intent id, with the number of scans that did not show it, past its time-out.
-        self._unknown: dict[str, tuple[RemoteTask, int]] = {}
+        self._unknown: dict[str, tuple[Entry, int]] = {}
         self._wanted = Event()
 
-    def take(self, task: RemoteTask) -> None:
+    def take(self, task: Entry) -> None:
         """Look for a task whose create was marked."""
         self._unknown[task.record.intent_id] = (task, 0)
         self._wanted.set()

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from sigmic_guard.observe import Observer
     from sigmic_guard.sigmic.models import TaskInfo
+    from sigmic_guard.supervisor.entry import Entry
     from sigmic_guard.supervisor.outbox import Outbox
-    from sigmic_guard.supervisor.task import RemoteTask
 
 #: A body ends by itself for these; for all others it has to be cancelled.
 _FROM_THE_BODY: Final = frozenset({CancelReason.SCOPE, CancelReason.ERROR})
@@ -33,15 +33,15 @@ class Roster:
         self._outbox = outbox
         self._observer = observer
         self.now = now
-        self.tasks: dict[str, RemoteTask] = {}
-        self.named: dict[str, RemoteTask] = {}
-        self.keys: dict[str, RemoteTask] = {}
+        self.tasks: dict[str, Entry] = {}
+        self.named: dict[str, Entry] = {}
+        self.keys: dict[str, Entry] = {}
         #: What to do when a task comes into a state; filled in by the core.
-        self.reactions: dict[State, Callable[[RemoteTask], None]] = {}
+        self.reactions: dict[State, Callable[[Entry], None]] = {}
         #: What to do when a task has finished.
-        self.finished: list[Callable[[RemoteTask], None]] = []
+        self.finished: list[Callable[[Entry], None]] = []
 
-    def enter(self, task: RemoteTask) -> None:
+    def enter(self, task: Entry) -> None:
         """Take a new task on. Its intent is not in the ledger yet."""
         record = task.record
         self.tasks[record.intent_id] = task
@@ -52,7 +52,7 @@ class Roster:
 
     def apply(
         self,
-        task: RemoteTask,
+        task: Entry,
         event: Event,
         *,
         remote_id: str | None = None,
@@ -84,7 +84,7 @@ class Roster:
         task.wake()
         return True
 
-    def _moved(self, task: RemoteTask, before: Record, after: Record) -> None:
+    def _moved(self, task: Entry, before: Record, after: Record) -> None:
         if after.remote_id is not None and before.remote_id is None:
             self.named[after.remote_id] = task
         if before.state in _AT_WORK and after.state is not State.CANCELLING:
@@ -97,7 +97,7 @@ class Roster:
         if after.state is State.COMPLETED and not task.held:
             self.apply(task, Event.CLOSE)
 
-    def _tell_result(self, task: RemoteTask, after: Record) -> None:
+    def _tell_result(self, task: Entry, after: Record) -> None:
         if after.state is State.UNCONFIRMED:
             task.cancel_result = CancelResult.UNCONFIRMED
         elif after.state is not State.CANCELLED:
@@ -108,7 +108,7 @@ class Roster:
         asked_at = after.cancel_requested_at or after.created_at
         self._observer.cancellation_ended(after, task.cancel_result, self.now() - asked_at)
 
-    def _forget(self, task: RemoteTask) -> None:
+    def _forget(self, task: Entry) -> None:
         record = task.record
         self.tasks.pop(record.intent_id, None)
         if record.remote_id is not None and self.named.get(record.remote_id) is task:
@@ -118,7 +118,7 @@ class Roster:
         for finished in self.finished:
             finished(task)
 
-    def cancel(self, task: RemoteTask, reason: CancelReason) -> None:
+    def cancel(self, task: Entry, reason: CancelReason) -> None:
         """Want the task ended. The first cause stays; a task that has ended is left alone."""
         first = self.apply(task, Event.CANCEL, reason=reason)
         if task.record.state is State.INTENT:
@@ -126,7 +126,7 @@ class Roster:
         if reason is CancelReason.SHUTDOWN or (first and reason not in _FROM_THE_BODY):
             task.interrupt(reason)
 
-    def observe(self, task: RemoteTask, info: TaskInfo, turn: int) -> bool:
+    def observe(self, task: Entry, info: TaskInfo, turn: int) -> bool:
         """Take in what the API says of a task; ``True`` if it is the end.
 
         :param turn: the task's turn when it was asked: an answer from before a follow-up says
@@ -134,6 +134,8 @@ class Roster:
         """
         if turn != task.turn or task.record.state in ENDED:
             return task.record.state in ENDED
+        if task.sending and info.status != "cancelled":
+            return False  # a follow-up under way may start it again at any moment
         match info.status:
             case "completed":
                 if info.output is not None:

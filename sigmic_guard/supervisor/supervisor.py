@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from operator import attrgetter
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Self, Unpack
 
 import prometheus_client
@@ -23,6 +22,7 @@ from sigmic_guard.supervisor.draining import CLOSING, Drain
 from sigmic_guard.supervisor.options import hide_secrets, make_order, make_watch
 from sigmic_guard.supervisor.results import Snapshot
 from sigmic_guard.supervisor.signals import Doorbell, SignalHandlers
+from sigmic_guard.supervisor.task import Handles, handle_of
 from sigmic_guard.supervisor.workers import Workers
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ class Supervisor:
         order = make_order(message, options, self._policy, marker=self._settings.marker)
         if order.request.files:
             await check_files(order.request.files)
-        return await core.start(order)
+        return handle_of(await core.start(order))
 
     async def adopt(self, task_id: str, **options: Unpack[Watch]) -> RemoteTask:
         """Take on a task that something else created, as if :meth:`start` had.
@@ -195,12 +195,13 @@ class Supervisor:
         """
         core = self._open()
         order = make_watch(options, self._policy, CreateRequest(message=""))
-        return await core.adopt(task_id, order.policy, order.deadline, order.key)
+        entry = await core.adopt(task_id, order.policy, order.deadline, order.key)
+        return handle_of(entry)
 
     @property
     def tasks(self) -> Mapping[str, RemoteTask]:
         """The handles of the live tasks by remote id; a view that changes as they do."""
-        return MappingProxyType(self._core.roster.named if self._core is not None else {})
+        return Handles(self._core.roster.named if self._core is not None else {})
 
     def snapshot(self) -> Snapshot:
         """Return all live tasks as they are now, in immutable rows."""

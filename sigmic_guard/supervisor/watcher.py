@@ -23,8 +23,8 @@ from sigmic_guard.supervisor.workers import Pool
 if TYPE_CHECKING:
     from sigmic_guard.sigmic.api import TaskApi
     from sigmic_guard.sigmic.models import TaskInfo
+    from sigmic_guard.supervisor.entry import Entry
     from sigmic_guard.supervisor.roster import Roster
-    from sigmic_guard.supervisor.task import RemoteTask
     from sigmic_guard.supervisor.timer import Timer
     from sigmic_guard.supervisor.workers import Workers
 
@@ -53,9 +53,9 @@ class Watcher:
         self._timer = timer
         self._api = api
         self._backoff = Backoff(first=0.2, most=10.0)
-        self._pool: Pool[RemoteTask] = Pool(workers, "look", self._look, MAX_LOOKS)
+        self._pool: Pool[Entry] = Pool(workers, "look", self._look, MAX_LOOKS)
         #: By remote id; the one that was not seen for longest comes first.
-        self._watched: OrderedDict[str, RemoteTask] = OrderedDict()
+        self._watched: OrderedDict[str, Entry] = OrderedDict()
         self._joined = Event()
         self._pause = SOON
         self._least = SOON
@@ -63,7 +63,7 @@ class Watcher:
         self._news_at = 0.0  # when that last changed, on anyio's clock
         roster.finished.append(self.leave)
 
-    def join(self, task: RemoteTask) -> None:
+    def join(self, task: Entry) -> None:
         """Watch a task from now on."""
         if task.record.state is State.RUNNING and task.streams == 0:
             task.seen_at = current_time()
@@ -72,12 +72,14 @@ class Watcher:
             self._pause = SOON
             self._joined.set()
 
-    def leave(self, task: RemoteTask) -> None:
+    def leave(self, task: Entry) -> None:
         """Watch it no more."""
-        if task.record.remote_id is not None:
-            self._watched.pop(task.record.remote_id, None)
+        remote_id = task.record.remote_id
+        # An adopted task may have an older handle, which must not end its watching.
+        if remote_id is not None and self._watched.get(remote_id) is task:
+            del self._watched[remote_id]
 
-    def look(self, task: RemoteTask) -> None:
+    def look(self, task: Entry) -> None:
         """Read the task with GET as soon as a worker is free."""
         if not task.looking and task.record.state is State.RUNNING:
             task.looking = True
@@ -140,7 +142,7 @@ class Watcher:
             self._read_until, self._news_at = newest, current_time()
         return changed
 
-    def _compare(self, task: RemoteTask, info: TaskInfo) -> bool:
+    def _compare(self, task: Entry, info: TaskInfo) -> bool:
         if info.terminal:
             self.look(task)  # the list has no output
         return info.terminal
@@ -155,7 +157,7 @@ class Watcher:
             self._watched.move_to_end(task.id)
             self.look(task)
 
-    async def _look(self, task: RemoteTask) -> None:
+    async def _look(self, task: Entry) -> None:
         turn = task.turn
         try:
             info = await self._api.get(task.id, timeout=PATIENCE)
@@ -166,6 +168,8 @@ class Watcher:
             delay = self._backoff.delay(8, random())  # noqa: S311
             self._timer.after(delay, self.look, task)
         else:
-            self._roster.observe(task, info, turn)
+            if not self._roster.observe(task, info, turn) and info.terminal:
+                # A follow-up came in between, and no list may show the task again.
+                self._timer.after(SOON, self.look, task)
         finally:
             task.looking = False

@@ -208,7 +208,7 @@ async def test_refresh_fails(fault: Exception) -> None:
     lab.fake.on("get", fault)
     async with lab.open() as supervisor:
         task = await supervisor.start("m")
-        before = task.record
+        before = task._entry.record
         with pytest.raises(type(fault)):
             await task.refresh()
-        assert task.record is before
+        assert task._entry.record is before

@@ -57,7 +57,7 @@ async def test_a_failure() -> None:
     async with lab.open() as supervisor, supervisor.task("m") as task:
         events = await read(task)
         assert events[-1].type == "error"
-        assert (task.outcome, task.failure) == ("failed", "no luck")
+        assert (task.outcome, task._entry.failure) == ("failed", "no luck")
 
 
 async def test_a_finished_task() -> None:

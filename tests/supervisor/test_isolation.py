@@ -96,7 +96,7 @@ async def _watch(supervisor: Supervisor) -> None:
 
 async def _look(supervisor: Supervisor) -> None:
     task = await supervisor.start("m")
-    cast("FakeSigmic", task._core.api).complete(task.id)
+    cast("FakeSigmic", task._entry.core.api).complete(task.id)
     await sleep_forever()
 
 

@@ -160,7 +160,7 @@ async def test_a_failed_write_is_tried_again() -> None:
         task.request_cancel()
         await task.wait()
         await sleep(10)
-        assert store.rows[task.record.intent_id].state is State.RUNNING
+        assert store.rows[task._entry.record.intent_id].state is State.RUNNING
         ledger.wrong = lambda writes: False
         await sleep(10)
         assert not store.rows, "it finished"

@@ -51,7 +51,7 @@ async def test_worth_retrying(fault: Exception, status: str) -> None:
     async with lab.open() as supervisor:
         async with supervisor.task("m") as task:
             pass
-        assert task.record.attempts == 2
+        assert task._entry.record.attempts == 2
     assert lab.deletes() == 3
     assert lab.attempts == {status: 2, "200": 1}
     assert lab.cancellations == {"acknowledged": 1}

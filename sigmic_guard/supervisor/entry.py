@@ -1,0 +1,188 @@
+"""One task in the roster: its record, and what the rooms of the supervisor note beside it.
+
+An entry does nothing by itself: there may be 100,000 of them. Its state is the immutable record
+that the roster replaces; whoever waits for a change leaves an event here. Users hold a
+:class:`~sigmic_guard.RemoteTask`, which shows what concerns them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakSet
+
+from anyio import Event
+
+from sigmic_guard.lifecycle import CancelReason, State
+from sigmic_guard.lifecycle.states import SETTLED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from weakref import ReferenceType
+
+    from anyio import CancelScope
+
+    from sigmic_guard.lifecycle import Record
+    from sigmic_guard.observe import CancelResult
+    from sigmic_guard.sigmic.models import CreateRequest
+    from sigmic_guard.supervisor.core import Core
+    from sigmic_guard.supervisor.events import TaskEvents
+    from sigmic_guard.supervisor.task import RemoteTask
+    from sigmic_guard.supervisor.timer import Alarm
+
+
+class Entry:
+    """A task that the supervisor watches over."""
+
+    __slots__ = (
+        "_waiters",
+        "acknowledged",
+        "answer",
+        "cancel_result",
+        "core",
+        "deadline",
+        "deadline_alarm",
+        "failure",
+        "handle",
+        "held",
+        "interruption",
+        "looking",
+        "marked",
+        "readers",
+        "record",
+        "request",
+        "retry_alarm",
+        "scope",
+        "seen_at",
+        "sending",
+        "turn",
+    )
+
+    def __init__(self, core: Core, record: Record, deadline: float | None) -> None:
+        self.core = core
+        #: What is known of the task; replaced by the roster alone.
+        self.record = record
+        #: Absolute, on anyio's clock; ``None`` for none.
+        self.deadline = deadline
+        self.deadline_alarm: Alarm | None = None
+        #: The handle that users hold, as long as they do.
+        self.handle: ReferenceType[RemoteTask] | None = None
+        self._waiters: list[Event] | None = None
+
+        #: What the create is to send; let go once it is sent, for it holds secrets.
+        self.request: CreateRequest | None = None
+        #: Whether the create carries the intent id, so that the list can tell the task.
+        self.marked = False
+        #: The create's exception, or the API's error.
+        self.failure: Any = None
+        #: The agent's final response.
+        self.answer: str | None = None
+
+        #: Whether a block may still send a follow-up.
+        self.held = False
+        #: The scope around the body of the block, while there is one.
+        self.scope: CancelScope | None = None
+        #: Why that was cancelled by us, if it was.
+        self.interruption: CancelReason | None = None
+
+        #: The iterators that read the task's events.
+        self.readers: WeakSet[TaskEvents] | None = None
+        #: When it was last seen in the list, on anyio's clock.
+        self.seen_at = 0.0
+        #: Whether a GET for it is queued or under way.
+        self.looking = False
+        #: Follow-ups that are under way.
+        self.sending = 0
+        #: Grows with each follow-up: what was read before one says nothing after it.
+        self.turn = 0
+
+        #: When the next DELETE is due.
+        self.retry_alarm: Alarm | None = None
+        #: How often GET was asked since a DELETE was acknowledged, plus one.
+        self.acknowledged = 0
+        self.cancel_result: CancelResult | None = None
+
+    def __repr__(self) -> str:
+        return f"<Entry {self.record.remote_id or 'without id'} {self.record.state}>"
+
+    @property
+    def id(self) -> str:
+        """The remote id, where it is known to be known."""
+        assert self.record.remote_id is not None
+        return self.record.remote_id
+
+    @property
+    def state(self) -> State:
+        """What is known of the remote task now."""
+        return self.record.state
+
+    @property
+    def reason(self) -> CancelReason | None:
+        """Why it is to end: the first cause."""
+        return self.record.reason
+
+    @property
+    def unsupervised(self) -> bool:
+        """Whether the supervisor has closed: nothing will change any more."""
+        return self.core.closed
+
+    @property
+    def pursued(self) -> bool:
+        """Whether somebody here works on bringing the task to an end, or on finding it."""
+        state = self.record.state
+        return state not in SETTLED and (state is not State.UNKNOWN or self.marked)
+
+    def wake(self) -> None:
+        """Let those who wait look again."""
+        if self._waiters is not None:
+            waiters, self._waiters = self._waiters, None
+            for waiter in waiters:
+                waiter.set()
+
+    async def until(self, condition: Callable[[Self], bool]) -> None:
+        """Wait until the condition holds; looked at after each change."""
+        while not condition(self):
+            waiter = Event()
+            if self._waiters is None:
+                self._waiters = [waiter]
+            else:
+                self._waiters.append(waiter)
+            try:
+                await waiter.wait()
+            finally:
+                if self._waiters is not None and waiter in self._waiters:
+                    self._waiters.remove(waiter)
+
+    async def until_changed(self, version: int) -> None:
+        """Wait until the record is a later one."""
+        await self.until(lambda task: task.record.version > version or task.unsupervised)
+
+    async def until_settled(self) -> None:
+        """Wait until nobody here works on the task any more."""
+        await self.until(lambda task: task.record.state in SETTLED or task.unsupervised)
+
+    @property
+    def streams(self) -> int:
+        """How many iterators read the task's events."""
+        return len(self.readers) if self.readers else 0
+
+    def join_reader(self, reader: TaskEvents) -> None:
+        """Count an iterator that reads the events."""
+        if self.readers is None:
+            self.readers = WeakSet()
+        self.readers.add(reader)
+
+    def leave_reader(self, reader: TaskEvents) -> None:
+        """Count it no more."""
+        if self.readers is not None:
+            self.readers.discard(reader)
+
+    def hang_up(self) -> None:
+        """End the streams that are being read: nothing is to be heard from this task."""
+        for reader in tuple(self.readers or ()):
+            reader.hang_up()
+
+    def interrupt(self, reason: CancelReason) -> None:
+        """Cancel the body of the block; the first interruption stays."""
+        if self.scope is not None and self.interruption is None:
+            self.interruption = reason
+            self.scope.cancel()

@@ -1,0 +1,94 @@
+"""What users are told of a task, made from its entry: results, cancellations, and errors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sigmic_guard.errors import (
+    SigmicGuardError,
+    SupervisorShutdown,
+    TaskCancelled,
+    TaskError,
+    TaskFailed,
+    TaskTimedOut,
+)
+from sigmic_guard.lifecycle import CancelReason, Outcome, State
+from sigmic_guard.lifecycle.states import ENDED
+from sigmic_guard.observe import CancelResult
+from sigmic_guard.supervisor.results import Cancellation, TaskResult
+
+if TYPE_CHECKING:
+    from sigmic_guard.supervisor.entry import Entry
+
+
+def tell(task: Entry) -> TaskResult:
+    """Say how the task ended, or what is believed if nobody can know."""
+    record = task.record
+    ended_at = record.finished_at or task.core.now()
+    asked = record.reason is not None
+    return TaskResult(
+        id=record.remote_id,
+        outcome=record.outcome or (Outcome.CANCELLED if asked else Outcome.FAILED),
+        status=record.remote_status,
+        final_response=task.answer,
+        error=task.failure,
+        reason=record.reason,
+        created_at=record.created_at,
+        duration=ended_at - record.created_at,
+        cancellation=tell_cancellation(task) if asked else None,
+    )
+
+
+def tell_cancellation(task: Entry) -> Cancellation:
+    """Say what came of the cancellation so far."""
+    record = task.record
+    result = task.cancel_result
+    if result is None:
+        ended = record.state in ENDED
+        result = CancelResult.ALREADY_FINISHED if ended else CancelResult.UNCONFIRMED
+    return Cancellation(
+        result=result,
+        state=record.state,
+        reason=record.reason,
+        attempts=record.attempts,
+        error=record.last_error,
+    )
+
+
+def error_of(task: Entry, *, interrupted_by: CancelReason | None = None) -> SigmicGuardError:
+    """Make the error that says why there is no result.
+
+    :param interrupted_by: the block's body was cancelled for this, however the task ended.
+    """
+    result, record = tell(task), task.record
+    name = record.remote_id or "the task"
+    why = interrupted_by or record.reason
+    if isinstance(task.failure, SigmicGuardError) and record.state is State.NEVER_CREATED:
+        return task.failure  # the create's own exception says it best
+    if interrupted_by is CancelReason.SHUTDOWN:
+        return SupervisorShutdown(f"the supervisor shut down; {name} is {record.state}")
+    if why is CancelReason.DEADLINE:
+        return TaskTimedOut(
+            f"{name} reached its deadline; it is {record.state}",
+            task_id=record.remote_id,
+            result=result,
+        )
+    if record.state is State.FAILED:
+        return TaskFailed(
+            f"{name} failed: {task.failure}",
+            task_id=record.remote_id,
+            error=task.failure,
+            result=result,
+        )
+    if why is not None:
+        return TaskCancelled(
+            f"{name} was cancelled (reason: {why}); it is {record.state}",
+            task_id=record.remote_id,
+            reason=why,
+            result=result,
+        )
+    return TaskError(
+        f"{name} is {record.state}: nobody here will learn its end",
+        task_id=record.remote_id,
+        result=result,
+    )
