@@ -116,7 +116,12 @@ class Core:
             self.roster, self.watcher, api, create_timeout=settings.create_timeout
         )
         self.courier = Courier(
-            workers, self.roster, self.canceller, api, timeout=settings.create_timeout
+            workers,
+            self.roster,
+            self.canceller,
+            self.watcher,
+            api,
+            timeout=settings.create_timeout,
         )
         self.roster.reactions = {
             State.RUNNING: self.watcher.join,

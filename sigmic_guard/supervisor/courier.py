@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sigmic_guard.supervisor.canceller import Canceller
     from sigmic_guard.supervisor.entry import Entry
     from sigmic_guard.supervisor.roster import Roster
+    from sigmic_guard.supervisor.watcher import Watcher
     from sigmic_guard.supervisor.workers import Workers
 
 #: Requests under way at once.
@@ -50,12 +51,14 @@ class Courier:
         workers: Workers,
         roster: Roster,
         canceller: Canceller,
+        watcher: Watcher,
         api: TaskApi,
         *,
         timeout: float,
     ) -> None:
         self._roster = roster
         self._canceller = canceller
+        self._watcher = watcher
         self._api = api
         self._timeout = timeout
         self._pool: Pool[_Errand] = Pool(workers, "errand", self._run, MAX_ERRANDS)
@@ -72,17 +75,22 @@ class Courier:
         await self._errand(lambda: self._send(task, message, files, reopened_in=turn))
 
     async def _send(
-        self, task: Entry, message: str, files: tuple[Path, ...], *, reopened: bool
+        self, task: Entry, message: str, files: tuple[Path, ...], *, reopened_in: int | None
     ) -> None:
+        refused = False
         try:
             await self._api.send(task.id, message, files=files, timeout=self._timeout)
         except SigmicGuardError as error:
-            if reopened and refused_outright(error):
-                self._roster.apply(task, Happening.COMPLETE)
+            refused = refused_outright(error)
             raise
         finally:
+            alone = task.turn == reopened_in  # else another message may have started it again
             task.turn += 1
             task.sending -= 1
+            if refused and alone:
+                self._roster.apply(task, Happening.COMPLETE)
+            elif refused:
+                self._watcher.look(task)  # what was read meanwhile was not believed
             self._canceller.take(task)
 
     async def approve(self, task: Entry, call_id: str, outcome: ApprovalOutcome) -> bool:
