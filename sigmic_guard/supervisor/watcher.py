@@ -124,10 +124,11 @@ class Watcher:
         # were last active in one second would be read whole each time.
         overlap = OVERLAP if current_time() - self._news_at < 4 * OVERLAP else 0.0
         while page := await listing.next_page():
-            now, reached = current_time(), self._read_until is None
+            now, dated, reached = current_time(), False, self._read_until is None
             for info in page:
                 at = active_at(info)
                 if at is not None:
+                    dated = True
                     newest = at if newest is None else max(newest, at)
                     reached |= self._read_until is not None and at <= self._read_until - overlap
                 task = self._watched.get(info.id)
@@ -136,7 +137,7 @@ class Watcher:
                     self._watched.move_to_end(info.id)
                     changed |= self._compare(task, info)
                 await slices.breathe()
-            if reached:
+            if reached and dated:  # pages without times are in no order that is known
                 break
         if newest != self._read_until:
             self._read_until, self._news_at = newest, current_time()
