@@ -218,6 +218,8 @@ class TaskEvents:
         match data:
             case {"type": str(inner), "data": wrapped} if kind in {inner, "message"}:
                 kind, data = inner, wrapped
+            case {"type": str(inner)} if kind == "message":
+                kind = inner  # the stream has no `event:` lines
         for part, replayed in self._replay.sort(kind, data, event.data):
             self._ready.append(TaskEvent(kind, part, replayed))
             if not replayed and kind not in {"history_message", "history_done"}:
