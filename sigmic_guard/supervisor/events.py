@@ -22,7 +22,7 @@ from sigmic_guard.errors import (
     SigmicGuardError,
     TaskNotFound,
 )
-from sigmic_guard.lifecycle import Backoff, CancelReason, Event, State
+from sigmic_guard.lifecycle import Backoff, Event, State
 from sigmic_guard.supervisor.replay import Replay
 
 if TYPE_CHECKING:
@@ -195,8 +195,7 @@ class TaskEvents:
         except _HOPELESS:
             raise
         except TaskNotFound:
-            # Gone for this credential, it says. That is no proof that it costs nothing.
-            self._roster.cancel(task, CancelReason.REMOTE)
+            self._roster.miss(task)
         except SigmicGuardError:
             pass
         else:

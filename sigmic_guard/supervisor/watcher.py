@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from anyio import Event, current_time, move_on_after, sleep, sleep_until
 
 from sigmic_guard.errors import SigmicGuardError, TaskNotFound
-from sigmic_guard.lifecycle import Backoff, CancelReason, State
+from sigmic_guard.lifecycle import Backoff, State
 from sigmic_guard.supervisor.listing import Listing, active_at
 from sigmic_guard.supervisor.timer import Slices
 from sigmic_guard.supervisor.workers import Pool
@@ -163,8 +163,9 @@ class Watcher:
         try:
             info = await self._api.get(task.id, timeout=PATIENCE)
         except TaskNotFound:
-            # Gone for this credential, it says. That is not proof that it costs nothing: DELETE it.
-            self._roster.cancel(task, CancelReason.REMOTE)
+            self._roster.miss(task)
+            if task.record.state is State.RUNNING:  # it was not believed
+                self._timer.after(SOON, self.look, task)
         except SigmicGuardError:
             delay = self._backoff.delay(8, random())  # noqa: S311
             self._timer.after(delay, self.look, task)
