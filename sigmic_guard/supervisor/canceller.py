@@ -41,6 +41,8 @@ ATTEMPT: Final = 5.0
 LEAST_ATTEMPT: Final = 0.1
 #: An acknowledged task that still runs after so many looks was not cancelled: DELETE it again.
 LOOKS: Final = 4
+#: After so many DELETEs without an answer it is looked whether one of them was obeyed.
+LOOK_EVERY: Final = 3
 #: A bug that hits the same task so often makes it one that is given up.
 MAX_BUGS: Final = 3
 
@@ -77,6 +79,8 @@ class Canceller:
         self._observer = observer
         self._backoff = Backoff(first=0.1, most=10.0)
         self._pool: Pool[Entry] = Pool(workers, "cancel", self._work, max_cancels)
+        #: In the queue, or in a worker's hands: nobody is asked for twice at once.
+        self._here: set[Entry] = set()
         #: When the shutdown's budget ends, on anyio's clock; every wait here ends before.
         self.budget_end: float | None = None
         self.hold = self._pool.hold
@@ -93,6 +97,11 @@ class Canceller:
             # comes back here when it is answered; the alarm is for the one that never is.
             task.retry_alarm = self._timer.after(self._patience() / 2, self._due, task)
         else:
+            self._enqueue(task)
+
+    def _enqueue(self, task: Entry) -> None:
+        if task not in self._here:
+            self._here.add(task)
             self._pool.put(task)
 
     def hurry(self, task: Entry) -> None:
@@ -110,25 +119,27 @@ class Canceller:
             self._roster.apply(task, Event.ATTEMPT, error=error)  # so that who asked is told
 
     async def _work(self, task: Entry) -> None:
-        if task.record.state not in _AT_WORK:
-            return  # ended by itself, or seen ended, while it waited here
+        again = False
         try:
+            if task.record.state not in _AT_WORK:
+                return  # ended by itself, or seen ended, while it waited here
             if task.acknowledged:
                 await self._look(task)
             else:
                 await self._delete(task)
-        except SigmicGuardError:
-            raise AssertionError("an API error came through") from None
         except Exception as bug:
             self._roster.apply(task, Event.ATTEMPT, error=f"bug: {type(bug).__name__}")
-            if task.record.attempts < MAX_BUGS:
-                self._pool.put(task)
-            else:
+            again = task.record.attempts < MAX_BUGS
+            if not again:
                 self.give_up(task)
             raise
         except BaseException:
-            self._pool.put(task)  # the worker was hit, the task is as it was
+            again = True  # the worker was hit, the task is as it was
             raise
+        finally:
+            self._here.discard(task)
+            if again:
+                self._enqueue(task)
 
     async def _delete(self, task: Entry) -> None:
         record = task.record
@@ -155,10 +166,11 @@ class Canceller:
             self._roster.apply(task, Event.CANCELLED)
         elif isinstance(error, _HOPELESS):
             self.give_up(task, str(error))
-        elif isinstance(error, _WORTH_RETRYING):
+        elif isinstance(error, _WORTH_RETRYING) and (task.record.attempts + 1) % LOOK_EVERY:
             self._again(task, error)
         else:
-            # Any other refusal may well mean that the task has ended: look.
+            # Any other refusal may well mean that the task has ended, and so may answers that are
+            # lost again and again: look.
             await self._look(task, error)
 
     async def _look(self, task: Entry, refusal: SigmicGuardError | None = None) -> None:
@@ -197,7 +209,7 @@ class Canceller:
 
     def _due(self, task: Entry) -> None:
         task.retry_alarm = None
-        self._pool.put(task)
+        self._enqueue(task)
 
     def _patience(self) -> float:
         """Seconds for one request: in a shutdown, so that each waiting task gets its attempt."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from anyio import current_time, get_cancelled_exc_class, move_on_after
@@ -39,9 +39,6 @@ if TYPE_CHECKING:
     from sigmic_guard.sigmic.api import ApprovalOutcome, TaskApi
     from sigmic_guard.sigmic.models import CreateRequest, TaskInfo
     from sigmic_guard.supervisor.workers import Workers
-
-#: Seconds that a request made for its caller alone may take.
-PATIENCE: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +172,14 @@ class Core:
         if self.closing:
             raise SupervisorShutdown("the supervisor is shutting down and takes no task")
 
+    def check_running(self) -> None:
+        """Refuse what comes after the end.
+
+        :raises SupervisorShutdown: the supervisor is closed.
+        """
+        if self.closed:
+            raise SupervisorShutdown("the supervisor is closed")
+
     def begin(self, order: Order, *, entered_at: float, held: bool) -> Entry:
         """Take a task on, and see to its creation.
 
@@ -266,7 +271,7 @@ class Core:
         """Take on a task that exists already."""
         self.check_open()
         entered_at = current_time()
-        info = await self.api.get(task_id, timeout=PATIENCE)
+        info = await self.courier.read(task_id)
         self.check_open()
         if task_id in self.roster.named:
             raise ConfigurationError(
@@ -312,8 +317,9 @@ class Core:
 
     async def refresh(self, task: Entry) -> TaskInfo:
         """Read the task, and take in what it says."""
+        self.check_running()
         turn = task.turn
-        info = await self.api.get(task.id, timeout=PATIENCE)
+        info = await self.courier.read(task.id)
         self.roster.observe(task, info, turn)
         return info
 

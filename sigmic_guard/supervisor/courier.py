@@ -1,7 +1,7 @@
-"""Requests that callers wait for but may not carry themselves: follow-ups and approvals.
+"""Requests that callers wait for and do not carry themselves: follow-ups, approvals, reads.
 
 They run in the supervisor's workers, so that a caller who is cancelled does not tear a request
-apart whose effect starts a task again.
+apart whose effect starts a task again, and so that nobody waits past the shutdown.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sigmic_guard.sigmic.api import ApprovalOutcome, TaskApi
+    from sigmic_guard.sigmic.models import TaskInfo
     from sigmic_guard.supervisor.canceller import Canceller
     from sigmic_guard.supervisor.entry import Entry
     from sigmic_guard.supervisor.roster import Roster
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from sigmic_guard.supervisor.workers import Workers
 
 #: Requests under way at once.
-MAX_ERRANDS: Final = 16
+MAX_ERRANDS: Final = 64
 
 
 class _Errand:
@@ -99,6 +100,11 @@ class Courier:
             lambda: self._api.approve(task.id, call_id, outcome, timeout=self._timeout)
         )
         return answer
+
+    async def read(self, task_id: str) -> TaskInfo:
+        """Read a task for a caller who waits for it."""
+        info: TaskInfo = await self._errand(lambda: self._api.get(task_id, timeout=self._timeout))
+        return info
 
     def close(self) -> None:
         """Tell those who wait that no answer comes any more."""

@@ -41,6 +41,7 @@ class Entry:
         "core",
         "deadline",
         "deadline_alarm",
+        "ended_at",
         "failure",
         "handle",
         "held",
@@ -74,6 +75,8 @@ class Entry:
         self.marked = False
         #: The create's exception, or the API's error.
         self.failure: Any = None
+        #: When it came to its end, in seconds since the epoch.
+        self.ended_at: float | None = None
         #: The agent's final response.
         self.answer: str | None = None
 

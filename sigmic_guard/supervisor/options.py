@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from math import isfinite
 from pathlib import Path
@@ -17,8 +17,6 @@ from sigmic_guard.supervisor.core import Order
 from sigmic_guard.supervisor.reconciler import MARKER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from sigmic_guard.lifecycle import TaskPolicy
     from sigmic_guard.lifecycle.policy import Confirm, OnCrash, OnExit, OnShutdown
 
@@ -81,9 +79,9 @@ def make_order(
     """
     rest = dict(options)
     files = rest.pop("files", ())
-    if isinstance(files, str | bytes | Path):
-        raise ConfigurationError("files must be a list of paths, not a single one")
-    env = dict(rest.pop("env", None) or {})
+    if isinstance(files, str | bytes | Path) or not isinstance(files, Iterable):
+        raise ConfigurationError("files must be a list of paths")
+    env = dict(_mapping("env", rest.pop("env", None)))
     if marker and MARKER in env:
         raise ConfigurationError(f"{MARKER} is set by the supervisor: leave it out of env")
     request = CreateRequest(
@@ -93,7 +91,7 @@ def make_order(
         auto_execute=rest.pop("auto_execute", True),
         show_in_history=rest.pop("show_in_history", True),
         env=env,
-        secrets=rest.pop("secrets", None) or {},
+        secrets=_mapping("secrets", rest.pop("secrets", None)),
     )
     check_create(request)
     return make_watch(rest, policy, request)
@@ -110,6 +108,14 @@ def make_watch(options: Mapping[str, Any], policy: TaskPolicy, request: CreateRe
         raise ConfigurationError("key must be a string that is not empty")
     deadline = _on_our_clock(rest.pop("deadline", None))
     return Order(request=request, policy=policy.but(**rest), deadline=deadline, key=key)
+
+
+def _mapping(name: str, value: Any) -> Mapping[str, str]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"{name} must map names to strings")
+    return value
 
 
 def _path(file: str | Path) -> Path:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: A body ends by itself for these; for all others it has to be cancelled.
 _FROM_THE_BODY: Final = frozenset({CancelReason.SCOPE, CancelReason.ERROR})
+#: Seconds from its POST for which an API that does not know a task may merely lag behind.
+BRAND_NEW: Final = 2.5
 _AT_WORK: Final = frozenset({State.CANCELLING, State.UNCONFIRMED})
 
 
@@ -85,6 +87,7 @@ class Roster:
         return True
 
     def _moved(self, task: Entry, before: Record, after: Record) -> None:
+        task.ended_at = self.now() if after.state in ENDED else None
         if after.remote_id is not None and before.remote_id is None:
             self.named[after.remote_id] = task
         if before.state in _AT_WORK and after.state is not State.CANCELLING:
@@ -125,6 +128,16 @@ class Roster:
             self.apply(task, Event.WITHDRAW)
         if reason is CancelReason.SHUTDOWN or (first and reason not in _FROM_THE_BODY):
             task.interrupt(reason)
+
+    def miss(self, task: Entry) -> None:
+        """Take in that the API knows no such task: it was taken away, unless it is brand-new.
+
+        That is no proof that it costs nothing, so it is cancelled. Of a task that was created a
+        moment ago it says only that what reads lags behind what writes.
+        """
+        record = task.record
+        if self.now() - (record.posted_at or record.created_at) >= BRAND_NEW:
+            self.cancel(task, CancelReason.REMOTE)
 
     def observe(self, task: Entry, info: TaskInfo, turn: int) -> bool:
         """Take in what the API says of a task; ``True`` if it is the end.

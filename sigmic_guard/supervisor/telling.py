@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def tell(task: Entry) -> TaskResult:
     """Say how the task ended, or what is believed if nobody can know."""
     record = task.record
-    ended_at = record.finished_at or task.core.now()
+    ended_at = task.ended_at or task.core.now()
     asked = record.reason is not None
     return TaskResult(
         id=record.remote_id,

@@ -226,3 +226,14 @@ def test_outside_of_a_loop() -> None:
     fake = FakeSigmic()
     supervisor = Supervisor(client=fake, ledger="memory:", registry=CollectorRegistry())
     assert repr(supervisor) == "<Supervisor, not entered>"
+
+
+@pytest.mark.parametrize("name", ["env", "secrets", "files"])
+@pytest.mark.parametrize("value", ["text", 7, b"bytes"])
+async def test_variables_and_files_of_the_wrong_kind(name: str, value: Any) -> None:
+    """What is no mapping, or no list of paths, is refused before anything is begun."""
+    lab, wrong = Lab(), dict[str, Any]({name: value})
+    async with lab.open() as supervisor:
+        with pytest.raises(ConfigurationError, match=name):
+            supervisor.task("m", **wrong)
+    assert not lab.fake.requests
