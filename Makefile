@@ -8,6 +8,8 @@ PYTHON := $(shell for python in python3.13 python3.12 python3.11 python3; do \
 endif
 
 BIN := .venv/bin
+# Test processes at once: they wait for sockets more than they compute.
+export WORKERS ?= 4
 READY := .venv/.ready
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -21,9 +23,9 @@ demo: $(READY)  ## A few hundred tasks against the emulator, then SIGTERM: none 
 	$(BIN)/python -m sigmic_guard.cli demo
 
 test: $(READY)  ## The suite on this checkout, without the tests marked slow
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS)
 
-test-all: lint  ## Lint, then the whole suite against the built wheel on every CPython found
+test-all: lint  ## Lint, then the suite against the built wheel on every CPython found
 	rm -rf dist
 	$(BIN)/hatchling build -t wheel -d dist
 	tools/test-wheel dist/*.whl
