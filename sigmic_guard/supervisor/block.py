@@ -81,12 +81,16 @@ class TaskBlock:
         try:
             await task.until_settled()
         except BaseException as interruption:
-            await self._end(task, interruption, body_finished=True)
-            raise
-        await self._end(task, None, body_finished=True)
+            if not await self._end(task, interruption, body_finished=True):
+                raise
+        else:
+            await self._end(task, None, body_finished=True)
 
-    async def _end(self, task: Entry, error: BaseException | None, *, body_finished: bool) -> None:
-        """End the task, and raise what shall be raised instead of ``error``, if anything shall."""
+    async def _end(self, task: Entry, error: BaseException | None, *, body_finished: bool) -> bool:
+        """End the task, and raise what shall be raised instead of ``error``, if anything shall.
+
+        ``True`` if ``error`` was our own cancellation: it is over, and must not go on.
+        """
         task.scope = None
         self._decide(task, error)
         try:
@@ -107,6 +111,7 @@ class TaskBlock:
             await checkpoint_if_cancelled()  # a cancellation from outside comes first
             if verdict := self._verdict(task, body_finished=body_finished):
                 raise verdict from None
+        return ours
 
     def _decide(self, task: Entry, error: BaseException | None) -> None:
         """Record why the task is to end, if it is to: the first cause stays."""
