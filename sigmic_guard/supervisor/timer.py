@@ -6,7 +6,7 @@ calls are plain functions: they decide, and leave the work to a worker.
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
 from math import inf
 from time import perf_counter
@@ -109,9 +109,14 @@ class Timer:
         """Rebuild the heap from the alarms that count, in slices; it stays usable meanwhile."""
         old, self._heap, self._litter = self._heap, [], 0
         slices = Slices()
-        while old:
-            for entry in old[-256:]:
-                if entry[2].call is not None:
-                    heappush(self._heap, entry)
-            del old[-256:]
-            await slices.breathe()
+        try:
+            while old:
+                for entry in old[-256:]:
+                    if entry[2].call is not None:
+                        heappush(self._heap, entry)
+                del old[-256:]
+                await slices.breathe()
+        finally:
+            if old:  # hit in the middle by a native cancellation: no alarm may be lost
+                self._heap += old
+                heapify(self._heap)
