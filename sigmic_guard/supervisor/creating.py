@@ -6,7 +6,7 @@ stands between reading an id and owning it.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
 from sigmic_guard.errors import (
@@ -58,17 +58,19 @@ class Creator:
         self._api = api
         self._timeout = timeout
         self._places = max_tasks
-        self._waiting: deque[Entry] = deque()
+        self._waiting: OrderedDict[Entry, None] = OrderedDict()
         self._seated: set[Entry] = set()
         self._pool: Pool[Entry] = Pool(workers, "create", self._create, MAX_CREATES)
         roster.finished.append(self.leave)
+        #: Let no create begin any more.
+        self.hold = self._pool.hold
 
     def take(self, task: Entry) -> None:
         """Create the task as soon as there is a place for it."""
         if self._places is None:
             self._pool.put(task)
         else:
-            self._waiting.append(task)
+            self._waiting[task] = None
             self._seat()
 
     def join(self, task: Entry) -> None:
@@ -80,12 +82,13 @@ class Creator:
         """Give the task's place to the next."""
         if self._places is not None:
             self._seated.discard(task)
+            self._waiting.pop(task, None)  # withdrawn
             self._seat()
 
     def _seat(self) -> None:
         assert self._places is not None
         while self._waiting and len(self._seated) < self._places:
-            task = self._waiting.popleft()
+            task, _ = self._waiting.popitem(last=False)
             if task.record.state is State.INTENT:
                 self._seated.add(task)
                 self._pool.put(task)

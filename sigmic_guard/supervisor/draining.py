@@ -79,6 +79,7 @@ class Drain:
         """Drain, write the report, and close everything. May be begun again in the middle."""
         core = self._core
         core.canceller.budget_end = self._end
+        core.creator.hold()
         if self._tasks is None:
             self._tasks = list(core.roster.tasks.values())
             core.observer.shutdown_begun(len(self._tasks), self.grace)
@@ -142,8 +143,10 @@ class Drain:
                 await task.until(lambda task: task.record.state is not State.CREATING)
                 await slices.breathe()
         for task in tasks:
-            if task.record.state is State.RUNNING:
-                self._want_ended(task)  # to be let go, and its create came through at the last
+            state = task.record.state
+            if state is State.COMPLETED or (state not in SETTLED and task.record.reason is None):
+                # Its create came through at the last, or the budget ran out before it was marked.
+                self._want_ended(task)
             if task.record.state not in SETTLED:
                 self._core.canceller.give_up(task, "the shutdown's budget ran out")
             await slices.breathe()
