@@ -74,7 +74,8 @@ class Reconciler:
         sought = dict(self._unknown)
         if not sought:
             return
-        oldest = min(task.record.posted_at or began for task, _ in sought.values()) - SKEW
+        oldest = min(task.record.posted_at or began for task, _ in sought.values())
+        age, newest = began - oldest, None
         slices = Slices()
         listing = Listing(self._api)
         while page := await listing.next_page():
@@ -82,12 +83,16 @@ class Reconciler:
             for info in page:
                 self._recognise(info)
                 at = active_at(info)
-                passed |= at is not None and at < oldest
+                if at is not None:
+                    # By the server's own clock as well: ours may be far ahead of it.
+                    newest = at if newest is None else max(newest, at)
+                    passed |= at < min(oldest, newest - age) - SKEW
                 await slices.breathe()
             if passed:
                 break
         for intent_id in sought.keys() & self._unknown.keys():
             self._not_seen(intent_id, began)
+            await slices.breathe()
 
     def _recognise(self, info: TaskInfo) -> None:
         intent_id = (info.env or {}).get(MARKER)
