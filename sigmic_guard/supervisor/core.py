@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from anyio import current_time, get_cancelled_exc_class, move_on_after
+from anyio import current_time, move_on_after
 from anyio.lowlevel import checkpoint
 
 from sigmic_guard.errors import (
     ConfigurationError,
     DuplicateKey,
+    SigmicGuardError,
     SupervisorShutdown,
 )
 from sigmic_guard.lifecycle import CancelReason, Event, Record, State
@@ -260,7 +261,9 @@ class Core:
         task = self.begin(order, entered_at=current_time(), held=False)
         try:
             await self.until_created(task)
-        except get_cancelled_exc_class():
+        except SigmicGuardError:
+            raise
+        except BaseException:  # a cancellation, or the caller's coroutine was closed
             self.cancel(task, CancelReason.SCOPE)
             raise
         return task
