@@ -84,6 +84,8 @@ class TaskEvents:
         self._ready: deque[TaskEvent] = deque()
         self._counted = False
         self._must_look = False
+        #: Whether what was read last was all that there is, the answer included.
+        self._complete = False
         self._over = False
 
     def __aiter__(self) -> Self:
@@ -177,6 +179,7 @@ class TaskEvents:
 
     async def _open(self) -> EventStream:
         self._turn = self._task.turn
+        self._complete = False
         self._stream = await self._api.stream(self._task.id, timeout=PATIENCE, silence=SILENCE)
         if self._connected_before:
             self._replay.reconnected()
@@ -209,6 +212,12 @@ class TaskEvents:
     def _finish(self) -> None:
         self._over = True
         self._leave()
+        task = self._task
+        if self._complete or task.state is not State.COMPLETED or self._turn != task.turn:
+            return
+        # It ended while no stream was open: GET has the text that none of them brought.
+        if rest := self._replay.rest(task.answer):
+            self._ready.append(TaskEvent("content", {"text": rest, "isPartial": False}))
 
     # --- what an event means --------------------------------------------------------------------
 
@@ -230,6 +239,7 @@ class TaskEvents:
         elif kind == "history_done" and isinstance(data, dict) and data.get("isStreaming") is False:
             # It does not run, or not yet: only GET knows.
             self._must_look = True
+            self._complete = not self._replay.said
 
     def _done(self, data: Any) -> None:
         """Take ``done`` for the end, if nothing speaks against it; else GET tells."""
@@ -239,6 +249,7 @@ class TaskEvents:
         if plain and task.state is State.RUNNING and not task.sending:
             task.answer = answer
             self._roster.apply(task, Event.COMPLETE, status="completed")
+        self._complete = True
         self._must_look = True
 
 

@@ -18,7 +18,8 @@ class Replay:
     """Remembers what one consumer was given."""
 
     def __init__(self) -> None:
-        self._said = ""
+        #: All text so far.
+        self.said = ""
         self._position = 0  # how much of what was said this connection has repeated
         self._given: Counter[tuple[str, str]] = Counter()
         self._to_repeat: Counter[tuple[str, str]] = Counter()
@@ -41,21 +42,25 @@ class Replay:
             self._given[key] += 1
             yield data, False
 
+    def rest(self, answer: str | None) -> str:
+        """Return what of the answer was not said; nothing where it is no continuation of that."""
+        return answer[len(self.said) :] if answer and answer.startswith(self.said) else ""
+
     def _sort_text(self, data: dict[str, Any], text: str) -> Iterator[tuple[dict[str, Any], bool]]:
-        awaited = self._said[self._position :]
+        awaited = self.said[self._position :]
         if awaited and awaited.startswith(text):
             self._position += len(text)
             yield data, True
         elif awaited and text.startswith(awaited):
-            self._said += text[len(awaited) :]
-            self._position = len(self._said)
+            self.said += text[len(awaited) :]
+            self._position = len(self.said)
             yield {**data, "text": awaited}, True
             yield {**data, "text": text[len(awaited) :]}, False
-        elif not awaited and text == self._said and data.get("isPartial") is False:
+        elif not awaited and text == self.said and data.get("isPartial") is False:
             yield data, True  # the whole, after its parts
         else:
-            self._said += text
-            self._position = len(self._said)
+            self.said += text
+            self._position = len(self.said)
             yield data, False
 
 
