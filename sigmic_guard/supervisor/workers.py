@@ -82,10 +82,11 @@ class Workers:
             pass  # only a native one gets here: the shield swallows its own, and stops the others
         except Exception as error:  # noqa: BLE001 - the one place where bugs of workers end up
             self._failures += 1
+            replace = self._failures < MAX_FAILURES
             self._failed(name, error)
         finally:  # also for a KeyboardInterrupt, which hits whatever runs, and goes on
             del self._scopes[scope]
-            if replace and self._failures < MAX_FAILURES:
+            if replace:
                 self.run(name, loop)
             self._gone.set()
 

@@ -11,8 +11,10 @@ from anyio import Event, create_task_group, current_time, move_on_after, sleep
 from anyio import wait_all_tasks_blocked as all_blocked
 
 from sigmic_guard import RateLimited, SigmicGuardError, State
+from sigmic_guard.ledger import MemoryLedger
 from sigmic_guard.supervisor.timer import LITTER, Timer
-from sigmic_guard.testing import LOST
+from sigmic_guard.supervisor.workers import MAX_FAILURES
+from sigmic_guard.testing import HANG, LOST
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
 from tests.supervisor.lab import Lab, too_many
 
@@ -213,3 +215,33 @@ async def test_a_timer_that_is_struck_while_it_clears_out_keeps_its_alarms() -> 
     worker.cancel()
     await asyncio.wait([worker])
     assert sorted(fired) == list(range(LITTER))
+
+
+@pytest.mark.backends(ASYNCIO)
+async def test_a_drain_that_is_struck_after_many_bugs_comes_back() -> None:
+    """When bugs have used up all replacements, a native cancellation still hangs no exit."""
+    lab = Lab()
+    lab.fake.always("delete", HANG)
+    task_id, bugs = lab.fake.add(), 0
+
+    class Broken(MemoryLedger):
+        async def commit(self, writes: object) -> list[None]:
+            nonlocal bugs
+            bugs += 1
+            raise RuntimeError("a bug")
+
+    async def program() -> None:
+        async with lab.make(ledger=Broken(), grace=1) as supervisor:
+            await supervisor.adopt(task_id)
+            await sleep(3600)
+
+    running = asyncio.create_task(program())
+    while bugs < MAX_FAILURES:
+        await asyncio.sleep(0)
+    await lab.fake.until(lambda: lab.fake.in_flight("delete"))
+    for other in asyncio.all_tasks() - {asyncio.current_task()}:
+        if "sigmic_guard" in other.get_name():
+            other.cancel()
+    done, _ = await asyncio.wait({running}, timeout=20)
+    assert done
+    assert isinstance(running.exception(), RuntimeError)
