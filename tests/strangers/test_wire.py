@@ -153,7 +153,6 @@ def base64_id(number: int) -> str:
 
 
 IDS = {
-    "numbers": lambda n: str(n + 1),
     "base64": base64_id,
     "colons": lambda n: f"projects:eu:tasks:{n}",
     "slashes": lambda n: f"projects/eu/tasks/{n}",
@@ -163,8 +162,6 @@ IDS = {
     "percent": lambda n: f"%2e%2e%2f{n}",
     "plus and space": lambda n: f"a+b c {n}",
     "dots inside": lambda n: f"../..;/{n}",
-    "dashes": lambda n: f"-{n}",
-    "braces": lambda n: f"{{task}}-%s-{n}",
 }
 
 
