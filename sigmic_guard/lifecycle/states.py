@@ -173,6 +173,9 @@ ENDED: Final = frozenset({_S.COMPLETED, _S.FAILED, _S.CANCELLED, _S.NEVER_CREATE
 #: Nobody here is working on it any more: it ended, or we had to give up.
 SETTLED: Final = ENDED | {_S.UNCONFIRMED}
 
+#: It is to end, and there is no proof yet that it did.
+TO_BE_ENDED: Final = frozenset({_S.CANCELLING, _S.UNCONFIRMED})
+
 #: The id is not known yet.
 NAMELESS: Final = frozenset({_S.INTENT, _S.CREATING, _S.UNKNOWN})
 

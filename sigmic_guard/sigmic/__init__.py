@@ -14,6 +14,7 @@ from sigmic_guard.sigmic.models import (
 )
 from sigmic_guard.sigmic.requests import check_create, check_files
 from sigmic_guard.sigmic.sse import ServerSentEvent, SSEDecoder
+from sigmic_guard.sigmic.urls import is_id
 
 __all__ = [
     "TERMINAL_STATUSES",
@@ -30,4 +31,5 @@ __all__ = [
     "TaskPage",
     "check_create",
     "check_files",
+    "is_id",
 ]

@@ -123,10 +123,10 @@ class TaskBlock:
                 core.cancel(task, CancelReason.SCOPE)
         elif not _is_cancellation(error):
             core.cancel(task, CancelReason.ERROR)
-        elif not (core.signalled or task.interruption is CancelReason.SHUTDOWN):
+        elif not (core.forced or task.interruption is CancelReason.SHUTDOWN):
             core.cancel(task, CancelReason.SCOPE)
         elif policy.on_shutdown == "cancel":
-            # The signal's other handlers may cancel the body before the drain gets to it.
+            # The body may be cancelled before the drain gets to its task.
             core.cancel(task, CancelReason.SHUTDOWN)
         # else the drain lets it go, as soon as its id is known
 

@@ -24,6 +24,7 @@ from sigmic_guard.errors import (
     TaskNotFound,
 )
 from sigmic_guard.lifecycle import Backoff, Event, State
+from sigmic_guard.lifecycle.states import TO_BE_ENDED
 from sigmic_guard.observe import CancelResult
 from sigmic_guard.supervisor.workers import Pool
 
@@ -48,7 +49,6 @@ MAX_BUGS: Final = 3
 
 _WORTH_RETRYING: Final = (RateLimited, ServerError, ConnectionFailed)
 _HOPELESS: Final = (AuthenticationError, PermissionDenied)
-_AT_WORK: Final = frozenset({State.CANCELLING, State.UNCONFIRMED})
 
 
 def status_of(error: SigmicGuardError) -> str:
@@ -88,7 +88,7 @@ class Canceller:
 
     def take(self, task: Entry) -> None:
         """Send a DELETE for the task as soon as a worker is free."""
-        if task.record.state not in _AT_WORK:
+        if task.record.state not in TO_BE_ENDED:
             return
         self._timer.forget(task.retry_alarm)
         task.retry_alarm = None
@@ -121,7 +121,7 @@ class Canceller:
     async def _work(self, task: Entry) -> None:
         again = False
         try:
-            if task.record.state not in _AT_WORK:
+            if task.record.state not in TO_BE_ENDED:
                 return  # ended by itself, or seen ended, while it waited here
             if task.acknowledged:
                 await self._look(task)
@@ -154,16 +154,19 @@ class Canceller:
         asked_at = record.cancel_requested_at or record.created_at
         self._observer.cancellation_acknowledged(task.record, self._roster.now() - asked_at)
         if documented and record.policy.confirm == "accepted":
-            task.cancel_result = CancelResult.ACKNOWLEDGED
-            self._roster.apply(task, Event.CANCELLED)
+            self._ended(task, CancelResult.ACKNOWLEDGED)
         else:
             task.acknowledged = 1
             await self._look(task)
 
+    def _ended(self, task: Entry, result: CancelResult) -> None:
+        if task.record.state in TO_BE_ENDED:  # somebody may have seen its end while we asked
+            task.cancel_result = result
+            self._roster.apply(task, Event.CANCELLED)
+
     async def _refused(self, task: Entry, error: SigmicGuardError) -> None:
         if isinstance(error, TaskNotFound):
-            task.cancel_result = CancelResult.NOT_FOUND
-            self._roster.apply(task, Event.CANCELLED)
+            self._ended(task, CancelResult.NOT_FOUND)
         elif isinstance(error, _HOPELESS):
             self.give_up(task, str(error))
         elif isinstance(error, _WORTH_RETRYING) and (task.record.attempts + 1) % LOOK_EVERY:
@@ -179,8 +182,7 @@ class Canceller:
         try:
             info = await self._api.get(remote_id, timeout=self._patience())
         except TaskNotFound:
-            task.cancel_result = CancelResult.NOT_FOUND
-            self._roster.apply(task, Event.CANCELLED)
+            self._ended(task, CancelResult.NOT_FOUND)
         except _HOPELESS as error:
             self.give_up(task, str(error))
         except (ApiError, ConnectionFailed, ProtocolError) as error:

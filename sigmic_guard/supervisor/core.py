@@ -84,8 +84,8 @@ class Core:
         self.owner_id = uuid4().hex
         #: No task is taken on any more.
         self.closing = False
-        #: And that is so because of a signal.
-        self.signalled = False
+        #: And that is so because of a signal or a bug, by which the bodies are cancelled as well.
+        self.forced = False
         #: Nothing will change any more.
         self.closed = False
         # One clock: wall time is anyio's clock plus what lay between them at the start, so that
@@ -122,7 +122,7 @@ class Core:
             timeout=settings.create_timeout,
         )
         self.roster.reactions = {
-            State.RUNNING: self.watcher.join,
+            State.RUNNING: self._runs,
             State.UNKNOWN: self._lost,
             State.CANCELLING: self._must_end,
             State.UNCONFIRMED: self._not_heard_from,
@@ -144,6 +144,10 @@ class Core:
         return self._clock() + self._epoch
 
     # --- reactions ----------------------------------------------------------------------------
+
+    def _runs(self, task: Entry) -> None:
+        self.creator.join(task)
+        self.watcher.join(task)
 
     def _lost(self, task: Entry) -> None:
         if task.marked:
@@ -287,9 +291,9 @@ class Core:
         task.held = info.status == "completed"
         self.outbox.insert(task.record)
         self.roster.apply(task, Event.ADOPT, remote_id=task_id)
-        self.creator.join(task)
         self._set_deadline(task)
-        self.roster.observe(task, info, task.turn)
+        if self.roster.observe(task, info, task.turn):
+            self.creator.leave(task)  # it costs nothing; a follow-up takes the place again
         task.held = False
         return task
 

@@ -15,9 +15,11 @@ from sigmic_guard.errors import (
     ConnectionFailed,
     DuplicateKey,
     LedgerError,
+    ProtocolError,
     SigmicGuardError,
 )
 from sigmic_guard.lifecycle import Event, State
+from sigmic_guard.sigmic import is_id
 from sigmic_guard.supervisor.workers import Pool
 
 if TYPE_CHECKING:
@@ -125,4 +127,8 @@ class Creator:
             self._roster.apply(task, Event.LOSE, error=str(task.failure))
             raise
         else:
-            self._roster.apply(task, Event.CREATED, remote_id=remote_id)
+            if is_id(remote_id):
+                self._roster.apply(task, Event.CREATED, remote_id=remote_id)
+            else:
+                task.failure = ProtocolError("the API gave the new task an id that cannot be one")
+                self._roster.apply(task, Event.LOSE, error=str(task.failure))

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Seconds, beyond the budget, to write down what is left and to close connections.
 CLOSING: Final = 0.4
+#: Seconds of the budget that are kept for each task to be named, if it comes to that.
+NAMING: Final = 60e-6
 #: What is left of the budget when somebody is in a hurry: time for the DELETEs that are under way.
 HURRY: Final = 0.5
 
@@ -58,7 +60,12 @@ class Drain:
         self._end = min(self._end, current_time() + grace)
         self._core.canceller.budget_end = self._end
         if self._budget is not None:
-            self._budget.deadline = self._end
+            self._budget.deadline = self._stop()
+
+    def _stop(self) -> float:
+        """When to stop trying, so that all tasks can be named in what is left."""
+        naming = NAMING * len(self._tasks or ())
+        return self._end - min(naming, self.grace / 2) if naming > 0.1 else self._end
 
     def hurry(self) -> None:
         """Spend the rest of the budget at once."""
@@ -84,7 +91,7 @@ class Drain:
             self._tasks = list(core.roster.tasks.values())
             core.observer.shutdown_begun(len(self._tasks), self.grace)
         tasks = self._tasks
-        with CancelScope(deadline=self._end) as self._budget:
+        with CancelScope(deadline=self._stop()) as self._budget:
             await self._mark(tasks)
             await self._wait(tasks)
         self.marked.set()
@@ -184,8 +191,10 @@ class Drain:
         core = self._core
         core.closed = True
         core.courier.close()
+        slices = Slices()
         for task in list(core.roster.tasks.values()):
             task.wake()
+            await slices.breathe()
         with move_on_after(CLOSING):
             await core.outbox.flush()
         core.workers.dismiss("ledger")

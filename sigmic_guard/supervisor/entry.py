@@ -43,6 +43,7 @@ class Entry:
         "deadline_alarm",
         "ended_at",
         "failure",
+        "glance_alarm",
         "handle",
         "held",
         "interruption",
@@ -89,6 +90,8 @@ class Entry:
 
         #: The iterators that read the task's events.
         self.readers: WeakSet[TaskEvents] | None = None
+        #: When it is looked at although somebody reads its stream.
+        self.glance_alarm: Alarm | None = None
         #: When it was last seen in the list, on anyio's clock.
         self.seen_at = 0.0
         #: Whether a GET for it is queued or under way.

@@ -131,7 +131,7 @@ class TaskEvents:
         if not self._counted:
             self._counted = True
             self._task.join_reader(self)
-            self._watcher.leave(self._task)
+            self._watcher.listen(self._task)
 
     def _leave(self) -> None:
         self.hang_up()
@@ -239,7 +239,6 @@ class TaskEvents:
         elif kind == "history_done" and isinstance(data, dict) and data.get("isStreaming") is False:
             # It does not run, or not yet: only GET knows.
             self._must_look = True
-            self._complete = not self._replay.said
 
     def _done(self, data: Any) -> None:
         """Take ``done`` for the end, if nothing speaks against it; else GET tells."""

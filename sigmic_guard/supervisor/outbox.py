@@ -15,6 +15,7 @@ from anyio import Event, sleep
 
 from sigmic_guard.errors import DuplicateKey, LedgerError
 from sigmic_guard.ledger import Refusal, Write
+from sigmic_guard.supervisor.timer import Slices
 
 if TYPE_CHECKING:
     from sigmic_guard.ledger import Ledger
@@ -109,7 +110,7 @@ class Outbox:
         """Commit for ever."""
         if self._under_way is not None:
             self._under_way.error = LedgerError("a transaction was interrupted, and tried again")
-            self._close(self._under_way)
+            await self._close(self._under_way)
         while True:
             await self._wanted.wait()
             self._wanted = Event()
@@ -129,7 +130,7 @@ class Outbox:
                     for intent_id, refusal in zip(batch.writes, refusals, strict=True):
                         if refusal is not None:
                             self._refused(batch, intent_id, refusal)
-            self._close(batch)
+            await self._close(batch)
             if batch.error is not None:
                 await sleep(RETRY)
 
@@ -139,21 +140,20 @@ class Outbox:
             error = LedgerError(f"the row of a task was changed by somebody else ({refusal})")
             self._observer.ledger_failed(1, error)
 
-    def _close(self, batch: _Batch) -> None:
+    async def _close(self, batch: _Batch) -> None:
         """Tell those who wait, and queue again what must not be lost."""
-        self._under_way = None
-        later = self._next.writes
+        later, slices = self._next.writes, Slices()
         for intent_id in batch.awaited if batch.error is not None else batch.refusals:
-            dropped = later.pop(intent_id, None)
-            if intent_id in batch.awaited and (
-                dropped is None or dropped.record.finished_at is None
-            ):
+            newest = later.pop(intent_id, batch.writes[intent_id])
+            if intent_id in batch.awaited and newest.record.finished_at is None:
                 self._rowless.add(intent_id)
         if batch.error is not None:
             for intent_id, write in batch.writes.items():
                 if intent_id not in batch.awaited:
                     newest = later.get(intent_id, write)
                     later[intent_id] = Write(newest.record, write.expected)
+                await slices.breathe()  # hit here, it is done again, and comes to the same
             if later:
                 self._wanted.set()
+        self._under_way = None
         batch.done.set()

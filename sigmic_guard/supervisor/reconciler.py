@@ -7,6 +7,7 @@ by two complete scans that both began after the server can no longer be at work 
 
 from __future__ import annotations
 
+from math import inf
 from random import random
 from typing import TYPE_CHECKING, Final
 
@@ -15,10 +16,13 @@ from anyio import Event, sleep
 from sigmic_guard.errors import SigmicGuardError
 from sigmic_guard.lifecycle import Backoff
 from sigmic_guard.lifecycle import Event as Happening
+from sigmic_guard.sigmic import is_id
 from sigmic_guard.supervisor.listing import Listing, active_at
 from sigmic_guard.supervisor.timer import Slices
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sigmic_guard.sigmic.api import TaskApi
     from sigmic_guard.sigmic.models import TaskInfo
     from sigmic_guard.supervisor.entry import Entry
@@ -29,6 +33,8 @@ if TYPE_CHECKING:
 MARKER: Final = "SIGMIC_GUARD_INTENT"
 #: Complete scans, past the create's time-out, that prove a task's absence.
 PROOF: Final = 2
+#: How often the top of the list is read again for what moved up during a scan.
+REREADINGS: Final = 5
 #: Seconds by which the server's clock and ours may differ: a scan ends at tasks that were last
 #: active so long before the create.
 SKEW: Final = 3600.0
@@ -75,28 +81,48 @@ class Reconciler:
         if not sought:
             return
         oldest = min(task.record.posted_at or began for task, _ in sought.values())
-        age, newest = began - oldest, None
-        slices = Slices()
-        listing = Listing(self._api)
-        while page := await listing.next_page():
-            passed = False
-            for info in page:
-                self._recognise(info)
-                at = active_at(info)
-                if at is not None:
-                    # By the server's own clock as well: ours may be far ahead of it.
-                    newest = at if newest is None else max(newest, at)
-                    passed |= at < min(oldest, newest - age) - SKEW
-                await slices.breathe()
-            if passed:
+        age = began - oldest
+
+        def too_old(at: float, newest: float) -> bool:
+            # By the server's own clock as well: ours may be far ahead of it.
+            return at < min(oldest, newest - age) - SKEW
+
+        def read_before(at: float, _: float) -> bool:
+            return at < top
+
+        top, pages = await self._read(too_old)
+        for _ in range(REREADINGS):
+            # What was active meanwhile has moved up, past the reader: read the top again, down to
+            # where the last reading began. One page is one instant, and nobody moves within it.
+            if pages <= 1:
                 break
+            top, pages = await self._read(read_before)
+        else:
+            if pages > 1:
+                return  # too much moves: this proves nothing
+        slices = Slices()
         for intent_id in sought.keys() & self._unknown.keys():
             self._not_seen(intent_id, began)
             await slices.breathe()
 
+    async def _read(self, passed: Callable[[float, float], bool]) -> tuple[float, int]:
+        """Read down to what is ``passed``; return the latest activity, and the number of pages."""
+        newest, pages, done, slices = -inf, 0, False, Slices()
+        listing = Listing(self._api)
+        while not done and (page := await listing.next_page()):
+            pages += 1
+            for info in page:
+                self._recognise(info)
+                at = active_at(info)
+                if at is not None:
+                    newest = max(newest, at)
+                    done |= passed(at, newest)
+                await slices.breathe()
+        return newest, pages
+
     def _recognise(self, info: TaskInfo) -> None:
         intent_id = (info.env or {}).get(MARKER)
-        if intent_id in self._unknown:
+        if intent_id in self._unknown and is_id(info.id):
             task, _ = self._unknown.pop(intent_id)
             task.failure = None
             self._roster.apply(task, Happening.CREATED, remote_id=info.id, status=info.status)

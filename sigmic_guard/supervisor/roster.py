@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from sigmic_guard.lifecycle import CancelReason, Change, Event, Record, State, step
-from sigmic_guard.lifecycle.states import ENDED
+from sigmic_guard.lifecycle.states import ENDED, TO_BE_ENDED
 from sigmic_guard.observe import CancelResult
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 _FROM_THE_BODY: Final = frozenset({CancelReason.SCOPE, CancelReason.ERROR})
 #: Seconds from its POST for which an API that does not know a task may merely lag behind.
 BRAND_NEW: Final = 2.5
-_AT_WORK: Final = frozenset({State.CANCELLING, State.UNCONFIRMED})
 
 
 class Roster:
@@ -90,7 +89,7 @@ class Roster:
         task.ended_at = self.now() if after.state in ENDED else None
         if after.remote_id is not None and before.remote_id is None:
             self.named[after.remote_id] = task
-        if before.state in _AT_WORK and after.state is not State.CANCELLING:
+        if before.state in TO_BE_ENDED and after.state is not State.CANCELLING:
             self._tell_result(task, after)
         if after.state is State.CANCELLED and after.reason is CancelReason.REMOTE:
             task.interrupt(CancelReason.REMOTE)

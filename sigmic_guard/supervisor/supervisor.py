@@ -341,23 +341,31 @@ class Supervisor:
     def _signalled(self) -> None:
         self._signal_count += 1
         if self._core is not None:
-            self._core.signalled = True
+            self._core.forced = True
         self.request_shutdown()
 
     async def _answer_the_door(self) -> None:
         while True:
-            await self._doorbell.wait()
+            if not self._to_be_cancelled():
+                await self._doorbell.wait()
             drain = self._begin_drain()
             if self._signal_count > 1:
                 drain.hurry()
-            if self._handlers is not None and self._handlers.owed is not None:
+            if self._to_be_cancelled():
                 await drain.marked.wait()  # or the bodies' blocks would give a reason of their own
                 self._group.cancel_scope.cancel()  # the program is to end: so is the body
+
+    def _to_be_cancelled(self) -> bool:
+        """Whether a signal is to end the program, and the body has not been told."""
+        owed = self._handlers is not None and self._handlers.owed is not None
+        return owed and not self._group.cancel_scope.cancel_called
 
     def _crashed(self, worker: str, error: Exception) -> None:
         """Go down loudly after a bug, but not before the DELETEs are sent."""
         self._observer.worker_failed(worker, error)
         self._bug = self._bug or error
+        assert self._core is not None
+        self._core.forced = True
         drain = self._begin_drain()
         if worker == "drain":
             drain.abort()

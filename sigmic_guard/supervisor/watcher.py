@@ -37,6 +37,8 @@ SHARE: Final = 8
 #: Seconds after which a task that no list showed is looked at, and how many at a time.
 UNSEEN: Final = 60.0
 UNSEEN_AT_ONCE: Final = 16
+#: Seconds that a stream has to tell an end that GET has told.
+GLANCE: Final = 5.0
 #: Seconds of what was read before that are read again: a server has more than one clock.
 OVERLAP: Final = 1.0
 #: Seconds that one GET may take.
@@ -63,8 +65,33 @@ class Watcher:
         self._news_at = 0.0  # when that last changed, on anyio's clock
         roster.finished.append(self.leave)
 
+    def listen(self, task: Entry) -> None:
+        """Leave the watching to somebody who reads the task's stream."""
+        self.leave(task)
+        if task.glance_alarm is None:
+            task.glance_alarm = self._timer.after(UNSEEN, self._glance, task)
+
+    def _glance(self, task: Entry) -> None:
+        """Look at a task although it is listened to: a stream can beat and tell nothing."""
+        if task.record.state is State.RUNNING:
+            self.look(task)
+            task.glance_alarm = self._timer.after(GLANCE, self._after_the_glance, task)
+        else:
+            task.glance_alarm = None
+            task.hang_up()
+
+    def _after_the_glance(self, task: Entry) -> None:
+        task.glance_alarm = None
+        if task.record.state is State.RUNNING:
+            self.listen(task)
+        else:
+            task.hang_up()  # the stream had its time to tell
+
     def join(self, task: Entry) -> None:
         """Watch a task from now on."""
+        if task.streams == 0:
+            self._timer.forget(task.glance_alarm)
+            task.glance_alarm = None
         if task.record.state is State.RUNNING and task.streams == 0:
             task.seen_at = current_time()
             self._watched[task.id] = task

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
-from anyio import create_task_group, current_time, sleep
+from collections.abc import Sequence
 
-from sigmic_guard import AuthenticationError, ProtocolError, State
+import pytest
+from anyio import Event, create_task_group, current_time, sleep
+
+from sigmic_guard import AuthenticationError, ConnectionFailed, ProtocolError, State
+from sigmic_guard.sigmic import ServerSentEvent
 from sigmic_guard.testing import HANG
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
 from tests.supervisor.lab import UNAUTHORISED, UNAVAILABLE, Lab
@@ -44,7 +47,9 @@ async def test_the_end_by_the_history() -> None:
             "history_message",
             "history_message",
             "history_done",
+            "content",
         ]
+        assert text(events) == "42"  # who prints live text has it all the same
         assert task.state is State.COMPLETED
         assert (await task.result()).final_response == "42"
 
@@ -125,3 +130,35 @@ async def test_the_result_where_the_credential_fails() -> None:
         with pytest.raises(AuthenticationError):
             await supervisor.run("m")
     assert lab.finished == {("cancelled", "error"): 1}
+
+
+class Beating:
+    """A stream that beats for ever and tells nothing."""
+
+    def __init__(self) -> None:
+        self._closed = Event()
+
+    async def receive(self) -> Sequence[ServerSentEvent]:
+        await self._closed.wait()
+        raise ConnectionFailed("closed", sent=True)
+
+    def close(self) -> None:
+        self._closed.set()
+
+
+@pytest.mark.parametrize("how", ["run", "events"])
+async def test_a_stream_that_only_beats(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream that is never silent, and never tells the end, does not hide it for ever."""
+    lab = Lab(duration=10, answer="42")
+
+    async def stream(task_id: str, *, timeout: float, silence: float) -> Beating:
+        return Beating()
+
+    monkeypatch.setattr(lab.fake, "stream", stream)
+    async with lab.open() as supervisor:
+        if how == "run":
+            assert (await supervisor.run("m")).final_response == "42"
+        else:
+            task = await supervisor.start("m")
+            assert text(await read(task)) == "42"
+        assert current_time() < 90

@@ -68,7 +68,7 @@ async def test_sent_to_a_cancelled_task(how: str) -> None:
     """A message to a cancelled task raises TaskCancelled, or its kin, and sends nothing."""
     lab = Lab()
     async with lab.open() as supervisor:
-        task = await supervisor.start("m", timeout=0.02 if how == "deadline" else None)
+        task = await supervisor.start("m", timeout=0.5 if how == "deadline" else None)
         match how:
             case "user":
                 task.request_cancel()

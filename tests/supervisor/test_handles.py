@@ -102,7 +102,7 @@ async def test_result_raises_in_each_waiter(end: str) -> None:
         "deadline": TaskTimedOut,
     }
     async with lab.open() as supervisor:
-        task = await supervisor.start("m", timeout=0.02 if end == "deadline" else None)
+        task = await supervisor.start("m", timeout=0.5 if end == "deadline" else None)
 
         async def expect() -> None:
             with pytest.raises(kinds[end]) as caught:

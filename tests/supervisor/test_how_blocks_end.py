@@ -125,7 +125,7 @@ async def test_its_own_deadline() -> None:
     lab = Lab()
     async with lab.open() as supervisor:
         with pytest.raises(TimeoutError) as caught:
-            async with supervisor.task("m", timeout=0.02) as task:
+            async with supervisor.task("m", timeout=0.5) as task:
                 await sleep_forever()
         assert isinstance(caught.value, TaskTimedOut)
         assert caught.value.task_id == task.id

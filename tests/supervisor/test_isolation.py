@@ -191,3 +191,13 @@ async def test_a_bug_while_another_delete_hangs() -> None:
             began = current_time()
             await sleep_forever()
     assert current_time() - began <= 3.5
+
+
+async def test_a_bug_is_a_shutdown_to_the_tasks_that_it_ends() -> None:
+    """The bodies are cancelled because of the bug, and their blocks do not name their own cause."""
+    lab = Lab()
+    lab.fake.always("list", RuntimeError("a bug"))
+    with pytest.raises(RuntimeError, match="a bug"):
+        async with lab.open() as supervisor, supervisor.task("m"):
+            await sleep_forever()
+    assert lab.finished == {("cancelled", "shutdown"): 1}

@@ -38,7 +38,7 @@ async def test_completed_before_the_delete() -> None:
     lab.fake.on("delete", lambda call: lab.fake.complete(call.task_id or "", "just so") and None)
     async with lab.open() as supervisor:
         with pytest.raises(TaskTimedOut) as caught:
-            async with supervisor.task("m", timeout=0.02) as task:
+            async with supervisor.task("m", timeout=0.5) as task:
                 await sleep_forever()
         assert caught.value.result.outcome is Outcome.COMPLETED
         assert caught.value.result.final_response == "just so"
@@ -53,7 +53,7 @@ async def test_run_returns_what_was_completed_first() -> None:
     lab = Lab()
     lab.fake.on("delete", lambda call: lab.fake.complete(call.task_id or "", "just so") and None)
     async with lab.open() as supervisor:
-        result = await supervisor.run("m", timeout=0.02)
+        result = await supervisor.run("m", timeout=0.5)
     assert (result.outcome, result.final_response) == ("completed", "just so")
     assert lab.deletes() == 1
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
+from itertools import count
 
 import pytest
-from anyio import Event, create_task_group, current_time, move_on_after, sleep
+from anyio import Event, create_task_group, current_time, fail_after, move_on_after, sleep
 from anyio import wait_all_tasks_blocked as all_blocked
 
-from sigmic_guard import RateLimited, SigmicGuardError, State
+from sigmic_guard import ConnectionFailed, RateLimited, SigmicGuardError, State
 from sigmic_guard.ledger import MemoryLedger
 from sigmic_guard.supervisor.timer import LITTER, Timer
 from sigmic_guard.supervisor.workers import MAX_FAILURES
@@ -26,7 +27,7 @@ async def test_the_deadline_strikes_a_finished_body_and_the_task_wins() -> None:
     lab = Lab()
     lab.fake.on("delete", lambda call: lab.fake.complete(call.task_id or "") and None)
     async with lab.open() as supervisor:
-        async with supervisor.task("one", on_exit="wait", timeout=0.01) as task:
+        async with supervisor.task("one", on_exit="wait", timeout=0.5) as task:
             pass
         await sleep(0)  # no cancellation is left over
         assert task.state == "completed"
@@ -245,3 +246,37 @@ async def test_a_drain_that_is_struck_after_many_bugs_comes_back() -> None:
     done, _ = await asyncio.wait({running}, timeout=20)
     assert done
     assert isinstance(running.exception(), RuntimeError)
+
+
+@pytest.mark.backends(TRIO_VIRTUAL)
+async def test_a_busy_list_proves_nothing() -> None:
+    """A lost create that always moves past the reader of the list is not taken for absent."""
+    lab = Lab()
+    world = lab.fake._world
+    others = [lab.fake.add() for _ in range(150)]
+    calls = count()
+
+    def touch(task_id: str) -> None:
+        task = world.tasks[task_id]
+        task.activity_at = world.settle()
+        world._moved(task)
+
+    def shift(_: object) -> None:
+        """Keep it below the first page, and let it be on top when the second is read."""
+        for task_id in others[:120] if next(calls) % 2 == 0 else lab.fake.created[-1:]:
+            touch(task_id)
+
+    lab.fake.on("create", LOST)
+    async with lab.open(left=150, create_timeout=1) as supervisor, create_task_group() as group:
+
+        async def caller() -> None:
+            with pytest.raises(ConnectionFailed):
+                await supervisor.start("wanted")
+
+        lab.fake.always("list", shift)
+        group.start_soon(caller)
+        with fail_after(60):
+            await lab.fake.until(lambda: lab.fake.count("list") > 150)
+        assert [row.state for row in supervisor.snapshot()] == ["unknown"]
+        lab.fake.always("list", None)
+        await lab.fake.until(lambda: lab.deletes() == 1)
