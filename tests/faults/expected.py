@@ -166,7 +166,7 @@ def endings(case: Case) -> set[str]:
     if met == OK or case.passes:
         return {OK}
     if case.shape is shapes.get_background and case.kind == "status 404":
-        return {"TaskCancelled"}  # gone for this credential
+        return {"TaskCancelled", WAITS}  # gone for this credential, or too new to be known
     return {STAYS[case.shape]}
 
 
@@ -200,8 +200,9 @@ def named(case: Case, ending: str) -> set[int]:
         case "delete" if case.kind in {"status 404", "lie"}:
             return {0}
         case "delete" if not case.passes and met == "ConnectionFailed":
-            # Obeyed or not, there was never an answer.
-            return {3} if case.shape is shapes.delete_drain else {1}
+            # There was never an answer. That it was obeyed GET finds out, in good time or not.
+            victims = 3 if case.shape is shapes.delete_drain else 1
+            return set(range(victims + 1)) if case.kind in EFFECTIVE else {victims}
     return {left_running(case, ending)}
 
 
