@@ -85,6 +85,8 @@ class RemoteTask:
 
         The iterator reconnects when the stream drops or falls silent, and marks what it has
         delivered before as ``replayed``. It ends when the task ends or waits for a follow-up.
+        Where a task completed while no stream was open, what is left of its answer comes as one
+        last ``content``.
         Leave it early as you like; ``aclose()`` drops its connection at once.
 
         Iterating raises :class:`~sigmic_guard.errors.ApiError` where the API refuses it
