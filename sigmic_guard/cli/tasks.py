@@ -87,7 +87,7 @@ async def _adopt(supervisor: Supervisor, task_id: str, until: float) -> RemoteTa
         except _WORTH_RETRYING as error:
             failures += 1
             retry_after = getattr(error, "retry_after", None)
-            delay = backoff.delay(failures, random(), retry_after=retry_after)  # noqa: S311 - spreads load
+            delay = backoff.delay(failures, random(), retry_after=retry_after)
             if current_time() + delay > until:
                 raise
             await sleep(delay)

@@ -38,7 +38,7 @@ class Observers:
         for task_changed in self._task_changed:
             try:
                 task_changed(change)
-            except Exception as failure:  # noqa: BLE001 - that is the point
+            except Exception as failure:
                 self._failed(getattr(task_changed, "__self__", task_changed), failure)
 
     def delete_answered(self, record: Record, status: str) -> None:
@@ -46,7 +46,7 @@ class Observers:
         for observer in self._observers:
             try:
                 observer.delete_answered(record, status)
-            except Exception as failure:  # noqa: BLE001
+            except Exception as failure:
                 self._failed(observer, failure)
 
     def cancellation_acknowledged(self, record: Record, seconds: float) -> None:
@@ -54,7 +54,7 @@ class Observers:
         for observer in self._observers:
             try:
                 observer.cancellation_acknowledged(record, seconds)
-            except Exception as failure:  # noqa: BLE001
+            except Exception as failure:
                 self._failed(observer, failure)
 
     def cancellation_ended(self, record: Record, result: CancelResult, seconds: float) -> None:
@@ -62,7 +62,7 @@ class Observers:
         for observer in self._observers:
             try:
                 observer.cancellation_ended(record, result, seconds)
-            except Exception as failure:  # noqa: BLE001
+            except Exception as failure:
                 self._failed(observer, failure)
 
     def request_answered(self, method: str, route: str, status: str, seconds: float) -> None:
@@ -70,7 +70,7 @@ class Observers:
         for observer in self._observers:
             try:
                 observer.request_answered(method, route, status, seconds)
-            except Exception as failure:  # noqa: BLE001
+            except Exception as failure:
                 self._failed(observer, failure)
 
     def ledger_committed(self, rows: int, seconds: float) -> None:
@@ -78,7 +78,7 @@ class Observers:
         for observer in self._observers:
             try:
                 observer.ledger_committed(rows, seconds)
-            except Exception as failure:  # noqa: BLE001
+            except Exception as failure:
                 self._failed(observer, failure)
 
     def ledger_failed(self, rows: int, error: BaseException) -> None:
@@ -86,7 +86,7 @@ class Observers:
         for observer in self._observers:
             try:
                 observer.ledger_failed(rows, error)
-            except Exception as failure:  # noqa: BLE001
+            except Exception as failure:
                 self._failed(observer, failure)
 
     def worker_failed(self, worker: str, error: BaseException) -> None:
@@ -94,7 +94,7 @@ class Observers:
         for observer in self._observers:
             try:
                 observer.worker_failed(worker, error)
-            except Exception as failure:  # noqa: BLE001
+            except Exception as failure:
                 self._failed(observer, failure)
 
     def shutdown_begun(self, live: int, grace: float) -> None:
@@ -102,7 +102,7 @@ class Observers:
         for observer in self._observers:
             try:
                 observer.shutdown_begun(live, grace)
-            except Exception as failure:  # noqa: BLE001
+            except Exception as failure:
                 self._failed(observer, failure)
 
     def shutdown_finished(self, unproven: int, seconds: float) -> None:
@@ -110,7 +110,7 @@ class Observers:
         for observer in self._observers:
             try:
                 observer.shutdown_finished(unproven, seconds)
-            except Exception as failure:  # noqa: BLE001
+            except Exception as failure:
                 self._failed(observer, failure)
 
     def _failed(self, observer: object, failure: Exception) -> None:

@@ -202,7 +202,7 @@ class Canceller:
         if not self._roster.apply(task, Event.ATTEMPT, error=said, status=status):
             return  # it ended while we asked
         retry_after = getattr(error, "retry_after", None)
-        delay = self._backoff.delay(task.record.attempts, random(), retry_after=retry_after)  # noqa: S311
+        delay = self._backoff.delay(task.record.attempts, random(), retry_after=retry_after)
         if self.budget_end is not None:
             # One more attempt fits in before the end, whatever was asked for.
             left = self.budget_end - current_time()

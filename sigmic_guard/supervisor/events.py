@@ -207,7 +207,7 @@ class TaskEvents:
             self._finish()
             return
         self._failures += 1
-        await sleep(self._backoff.delay(self._failures, random()))  # noqa: S311 - spreads load
+        await sleep(self._backoff.delay(self._failures, random()))
 
     def _finish(self) -> None:
         self._over = True

@@ -69,7 +69,7 @@ class Reconciler:
                 await self._wanted.wait()
             self._wanted = Event()
             fruitless += 1
-            await sleep(self._backoff.delay(fruitless, random()))  # noqa: S311 - spreads load
+            await sleep(self._backoff.delay(fruitless, random()))
             try:
                 await self._scan()
             except SigmicGuardError:

@@ -120,7 +120,7 @@ class Watcher:
                 self._joined = Event()
                 await self._joined.wait()
             if failures:
-                await sleep(self._backoff.delay(failures, random()))  # noqa: S311 - spreads load
+                await sleep(self._backoff.delay(failures, random()))
             else:
                 await self._rest(self._pause)
             began = current_time()
@@ -194,7 +194,7 @@ class Watcher:
             if task.record.state is State.RUNNING:  # it was not believed
                 self._timer.after(SOON, self.look, task)
         except SigmicGuardError:
-            delay = self._backoff.delay(8, random())  # noqa: S311
+            delay = self._backoff.delay(8, random())
             self._timer.after(delay, self.look, task)
         else:
             if not self._roster.observe(task, info, turn) and info.terminal:
