@@ -94,7 +94,7 @@ class Reconciler:
         for _ in range(REREADINGS):
             # What was active meanwhile has moved up, past the reader: read the top again, down to
             # where the last reading began. One page is one instant, and nobody moves within it.
-            if pages <= 1:
+            if pages <= 1 or top == -inf:  # or no times are told, and there is nothing to go by
                 break
             top, pages = await self._read(read_before)
         else:

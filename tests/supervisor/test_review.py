@@ -6,13 +6,16 @@ import asyncio
 import time
 from contextlib import suppress
 from itertools import count
+from typing import Any
 
 import pytest
 from anyio import Event, create_task_group, current_time, fail_after, move_on_after, sleep
 from anyio import wait_all_tasks_blocked as all_blocked
+from msgspec.structs import replace
 
 from sigmic_guard import ConnectionFailed, RateLimited, SigmicGuardError, State
 from sigmic_guard.ledger import MemoryLedger
+from sigmic_guard.sigmic import TaskPage
 from sigmic_guard.supervisor.timer import LITTER, Timer
 from sigmic_guard.supervisor.workers import MAX_FAILURES
 from sigmic_guard.testing import HANG, LOST
@@ -280,3 +283,25 @@ async def test_a_busy_list_proves_nothing() -> None:
         assert [row.state for row in supervisor.snapshot()] == ["unknown"]
         lab.fake.always("list", None)
         await lab.fake.until(lambda: lab.deletes() == 1)
+
+
+@pytest.mark.backends(TRIO_VIRTUAL)
+async def test_a_long_list_that_tells_no_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing says when tasks were active, two whole scans are all the proof there can be."""
+    lab = Lab()
+    for _ in range(150):
+        lab.fake.add()
+    told = lab.fake.list
+
+    async def untimed(**options: Any) -> TaskPage:
+        page = await told(**options)
+        return replace(page, tasks=[replace(info, last_activity_at=None) for info in page.tasks])
+
+    monkeypatch.setattr(lab.fake, "list", untimed)
+    lab.fake.on("create", ConnectionFailed("reset", sent=True))
+    async with lab.open(left=150, create_timeout=1) as supervisor:
+        with fail_after(60), pytest.raises(ConnectionFailed):
+            await supervisor.start("lost, and never created")
+        with fail_after(60):
+            while supervisor.snapshot():
+                await sleep(1)
