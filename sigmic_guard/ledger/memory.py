@@ -8,9 +8,10 @@ from anyio.lowlevel import checkpoint
 
 from sigmic_guard.errors import LedgerError
 from sigmic_guard.ledger.protocol import Refusal
+from sigmic_guard.lifecycle import State
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from sigmic_guard.ledger.protocol import Write
     from sigmic_guard.lifecycle import Record
@@ -27,6 +28,10 @@ class MemoryStore:
         self.rows: dict[str, Record] = {}
         self.keys: dict[tuple[str, str], str] = {}
         self.owners: set[str] = set()
+        #: Finished rows of which it is worth knowing; see :meth:`Ledger.absent`.
+        self.absent: dict[str, Record] = {}
+        #: By owner, in seconds since the epoch.
+        self.last_seen: dict[str, float] = {}
 
 
 class MemoryLedger:
@@ -71,6 +76,8 @@ class MemoryLedger:
                 keys.pop(slot, None)
         if finished:
             rows.pop(record.intent_id, None)
+            if record.state is State.NEVER_CREATED and record.lost_at is not None:
+                self.store.absent[record.intent_id] = record
         else:
             rows[record.intent_id] = record
         return None
@@ -80,15 +87,62 @@ class MemoryLedger:
         self._check_open()
         return self.store.rows.get(intent_id)
 
-    async def unfinished(self, namespace: str) -> Sequence[Record]:
-        """Return the rows of the namespace that have no ``finished_at``."""
+    async def find(self, identifier: str) -> Sequence[Record]:
+        """Return the unfinished rows whose intent id or remote id it is."""
         self._check_open()
-        return [row for row in self.store.rows.values() if row.namespace == namespace]
+        rows = self.store.rows.values()
+        return [row for row in rows if identifier in {row.intent_id, row.remote_id}]
+
+    async def holder(self, namespace: str, key: str) -> Record | None:
+        """Return the unfinished row that holds the key."""
+        self._check_open()
+        intent_id = self.store.keys.get((namespace, key))
+        return None if intent_id is None else self.store.rows.get(intent_id)
+
+    async def unfinished(
+        self, namespace: str | None = None, *, owner_id: str | None = None
+    ) -> Sequence[Record]:
+        """Return the rows that have no ``finished_at``."""
+        self._check_open()
+        return [
+            row
+            for row in self.store.rows.values()
+            if namespace in {None, row.namespace} and owner_id in {None, row.owner_id}
+        ]
+
+    async def owners(self, namespace: str | None = None) -> Collection[str]:
+        """Return the ids of those who own unfinished rows."""
+        self._check_open()
+        rows = self.store.rows.values()
+        return {row.owner_id for row in rows if namespace in {None, row.namespace}}
+
+    async def absent(self, namespace: str, since: float) -> Sequence[Record]:
+        """Return the rows whose absence was proven since; older ones are forgotten."""
+        self._check_open()
+        absent = self.store.absent
+        for row in list(absent.values()):
+            if row.namespace == namespace and (row.finished_at or since) < since:
+                del absent[row.intent_id]
+        return [row for row in absent.values() if row.namespace == namespace]
 
     async def owner_alive(self, owner_id: str) -> bool:
         """Tell whether the owner has a handle open on this store."""
         self._check_open()
         return owner_id in self.store.owners
+
+    async def last_seen(self, owner_id: str) -> float | None:
+        """Return when the owner last came by."""
+        self._check_open()
+        return self.store.last_seen.get(owner_id)
+
+    async def upkeep(self, now: float) -> None:
+        """Leave a sign of life, and forget the dead who left no row."""
+        self._check_open()
+        assert self._owner_id is not None
+        self.store.last_seen[self._owner_id] = now
+        known = self.store.owners | {row.owner_id for row in self.store.rows.values()}
+        for owner_id in self.store.last_seen.keys() - known:
+            del self.store.last_seen[owner_id]
 
     async def aclose(self) -> None:
         """Withdraw the announcement."""

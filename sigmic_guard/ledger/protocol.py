@@ -2,8 +2,8 @@
 
 A row is a :class:`~sigmic_guard.lifecycle.Record`. There is one way to write it, and that is
 :meth:`Ledger.commit`: inserting an intent, moving it on and taking over a dead owner's row are all
-the same compare-and-set on the row's version. ``sigmic_guard.testing.ledger_suite`` says in tests
-what is said here in words.
+the same compare-and-set on the row's version. Whether an owner lives is asked of the ledger too,
+and never assumed. ``sigmic_guard.testing.ledger_suite`` says in tests what is said here in words.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from sigmic_guard.lifecycle import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
 
 class Write(NamedTuple):
@@ -36,7 +36,10 @@ class Refusal(StrEnum):
 
 
 class Ledger(Protocol):
-    """The store of the rows. Every method raises :class:`~sigmic_guard.errors.LedgerError`."""
+    """The store of the rows. Every method raises :class:`~sigmic_guard.errors.LedgerError`.
+
+    A ledger holds as many owners' rows as there are handles open on it, and those of the dead.
+    """
 
     async def open(self, owner_id: str) -> None:
         """Make ready, and announce that this owner is alive."""
@@ -45,17 +48,56 @@ class Ledger(Protocol):
         """Do all the writes in one transaction, in order; durable on return.
 
         Returns for each write ``None``, or why it was refused; a refused write does not hinder the
-        others. After a :class:`LedgerError` none of them was done.
+        others. After a :class:`LedgerError` none of them was done. A caller who is cancelled
+        cannot know: :meth:`get` tells.
         """
 
     async def get(self, intent_id: str) -> Record | None:
         """Return one row."""
 
-    async def unfinished(self, namespace: str) -> Sequence[Record]:
-        """Return the rows of the namespace that have no ``finished_at``, whoever owns them."""
+    async def find(self, identifier: str) -> Sequence[Record]:
+        """Return the rows, of any namespace, whose intent id or remote id it is."""
+
+    async def holder(self, namespace: str, key: str) -> Record | None:
+        """Return the unfinished row that holds the key."""
+
+    async def unfinished(
+        self, namespace: str | None = None, *, owner_id: str | None = None
+    ) -> Sequence[Record]:
+        """Return the rows that have no ``finished_at``.
+
+        :param namespace: default: of all.
+        :param owner_id: default: whoever owns them.
+        """
+
+    async def owners(self, namespace: str | None = None) -> Collection[str]:
+        """Return the ids of those who own unfinished rows; cheap, however many rows there are."""
+
+    async def absent(self, namespace: str, since: float) -> Sequence[Record]:
+        """Return the rows whose create's answer was lost, and whose absence was proven since.
+
+        That is ``NEVER_CREATED`` with a ``lost_at``, finished at ``since`` or later. A task that
+        appears all the same is told by them.
+        """
 
     async def owner_alive(self, owner_id: str) -> bool:
         """Tell whether the process behind a row still lives. In doubt, it does."""
+
+    async def last_seen(self, owner_id: str) -> float | None:
+        """Return an owner's last sign of life in seconds since the epoch, if it is known.
+
+        Says nothing about whether the owner lives. It is at most as old as the pause between two
+        calls of :meth:`upkeep` was when the owner died.
+        """
+
+    async def upkeep(self, now: float) -> None:
+        """Do what is due now and again.
+
+        Leave a sign of life, clear away what dead owners left beside their rows, and forget rows
+        that finished long ago.
+
+        :param now: seconds since the epoch, by the caller's clock; what :meth:`last_seen` returns.
+        """
 
     async def aclose(self) -> None:
         """Withdraw the announcement and let go of everything; calling it again does nothing."""

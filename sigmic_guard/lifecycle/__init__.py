@@ -4,8 +4,9 @@ Nothing in this room reads a clock, draws a random number, opens a socket or awa
 """
 
 from sigmic_guard.lifecycle.backoff import Backoff
+from sigmic_guard.lifecycle.orphan import Verdict, claimable_until, judge
 from sigmic_guard.lifecycle.policy import TaskPolicy
-from sigmic_guard.lifecycle.record import Change, Record, step
+from sigmic_guard.lifecycle.record import Change, Record, TakeOver, step
 from sigmic_guard.lifecycle.states import (
     CancelReason,
     Event,
@@ -24,7 +25,11 @@ __all__ = [
     "Outcome",
     "Record",
     "State",
+    "TakeOver",
     "TaskPolicy",
+    "Verdict",
+    "claimable_until",
+    "judge",
     "outcome_of",
     "step",
 ]

@@ -32,7 +32,11 @@ class TaskPolicy:
         ``"wait"`` for it, or ``"detach"`` it and let it run.
     :param on_shutdown: the supervisor shuts down: ``"cancel"`` (default) or ``"detach"``.
     :param on_crash: the process died: ``"cancel"`` (default), ``"reattach"`` for the next process
-        that asks for the same key, or ``"abandon"``.
+        that asks for the same key, or ``"abandon"``: it may run on. Without a key nobody can ask
+        for it, and ``"reattach"`` is the same as ``"cancel"``.
+    :param reattach_within: seconds after its owner's death for which a task with
+        ``on_crash="reattach"`` may run without anybody asking for it; default 300. Then it is
+        cancelled.
     :param confirm: what ends a cancellation: ``"accepted"`` (default), the API acknowledged the
         DELETE, or ``"terminal"``, a GET showed a terminal status.
     :param cancel_wait: seconds a block waits for that; default 5. Afterwards the supervisor goes
@@ -46,6 +50,7 @@ class TaskPolicy:
     on_crash: OnCrash = "cancel"
     confirm: Confirm = "accepted"
     cancel_wait: float = 5.0
+    reattach_within: float = 300.0
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
@@ -57,6 +62,7 @@ class TaskPolicy:
         if self.timeout is not None:
             check_seconds("timeout", self.timeout)
         check_seconds("cancel_wait", self.cancel_wait)
+        check_seconds("reattach_within", self.reattach_within)
 
     def but(self, **changes: Any) -> TaskPolicy:
         """Return this policy with some fields changed.

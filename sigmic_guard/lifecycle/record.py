@@ -45,6 +45,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     deadline_at: float | None = None
     key: str | None = None
     posted_at: float | None = None
+    #: When the create's answer was lost, or its owner was found dead before the id was known.
+    lost_at: float | None = None
+    #: Of a create that carries no marker: the digest of its message, by which it may be told.
+    message_digest: str | None = None
+    #: When the owner that it was taken over from gave its last sign of life.
+    orphaned_at: float | None = None
     #: Why it is to end: the first cause. Set means that a cancel was asked for, in every state.
     reason: CancelReason | None = None
     cancel_requested_at: float | None = None
@@ -59,6 +65,17 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def outcome(self) -> Outcome | None:
         """How the task ended, or ``None`` while it has not."""
         return outcome_of(self.state, self.reason)
+
+
+class TakeOver(NamedTuple):
+    """Who takes a dead owner's task over, and on which terms."""
+
+    owner_id: str
+    #: The dead owner's last sign of life, in seconds since the epoch.
+    orphaned_at: float
+    #: New terms; ``None`` leaves those of the record, its deadline included.
+    policy: TaskPolicy | None = None
+    deadline_at: float | None = None
 
 
 class Change(NamedTuple):
@@ -78,6 +95,7 @@ def step(
     reason: CancelReason | None = None,
     error: str | None = None,
     status: str | None = None,
+    heir: TakeOver | None = None,
 ) -> Record:
     """Return the record that follows ``event`` at ``now``; the same object if nothing changed.
 
@@ -85,8 +103,9 @@ def step(
     :param reason: goes with ``CANCEL``, and only with it.
     :param error: what went wrong, in one line without secrets.
     :param status: the remote status that was seen, whatever its spelling.
-    :raises IllegalTransition: the table has no such pair, or it is a follow-up after ``CLOSE``;
-        ``record`` still stands.
+    :param heir: goes with ``TAKE_OVER``, and only with it.
+    :raises IllegalTransition: the table has no such pair, or it is a follow-up or a
+        take-over after ``CLOSE``; ``record`` still stands.
     :raises ValueError: the event lacks its argument, or has one that is not its own.
     """
     # An empty id would leave a task running that nobody can name.
@@ -94,9 +113,11 @@ def step(
         raise ValueError(f"{event.value} {'takes no' if remote_id else 'needs'} remote_id")
     if (reason is not None) != (event is Event.CANCEL):
         raise ValueError(f"{event.value} {'needs' if reason is None else 'takes no'} reason")
+    if (heir is not None) != (event is Event.TAKE_OVER):
+        raise ValueError(f"{event.value} {'needs' if heir is None else 'takes no'} heir")
     before, state = record.state, next_state(record.state, event)
-    if event is Event.FOLLOW_UP and record.finished_at is not None:
-        raise IllegalTransition(before, event)  # CLOSE said that nobody will send one
+    if event in _BEFORE_CLOSE and record.finished_at is not None:
+        raise IllegalTransition(before, event)  # CLOSE said that nothing comes after
 
     if event is Event.CANCEL:
         if record.reason is not None or before in ENDED:
@@ -120,6 +141,8 @@ def step(
             last_error=error,
             remote_status=status or record.remote_status,
         )
+    if heir is not None:
+        return _inherit(record, state, now, heir)
     if state is before:
         return record  # a fact that comes late, or twice
 
@@ -133,6 +156,7 @@ def step(
         state=state,
         remote_id=remote_id or record.remote_id,
         posted_at=now if event is Event.POST else record.posted_at,
+        lost_at=now if event is Event.LOSE else record.lost_at,
         reason=reason or record.reason,
         cancel_requested_at=now if reason is not None else record.cancel_requested_at,
         last_error=error or record.last_error,
@@ -142,4 +166,19 @@ def step(
     )
 
 
+def _inherit(record: Record, state: State, now: float, heir: TakeOver) -> Record:
+    own_terms = heir.policy is None
+    return _replace(
+        record,
+        version=record.version + 1,
+        state=state,
+        owner_id=heir.owner_id,
+        policy=record.policy if heir.policy is None else heir.policy,
+        deadline_at=record.deadline_at if own_terms else heir.deadline_at,
+        orphaned_at=heir.orphaned_at,
+        lost_at=now if state is State.UNKNOWN and record.lost_at is None else record.lost_at,
+    )
+
+
 _NAMING = frozenset({Event.CREATED, Event.ADOPT})
+_BEFORE_CLOSE = frozenset({Event.FOLLOW_UP, Event.TAKE_OVER, Event.FORGET})

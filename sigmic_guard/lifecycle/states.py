@@ -24,6 +24,10 @@ Two rules keep the promise inside this file:
    the same step: no instant exists in which such a task is merely running.
 2. **The first cause stays.** ``CANCEL`` never changes a reason that is there.
 
+A third one holds for what a dead owner left behind. **Its last step may be missing**: it can have
+sent the POST and died before it wrote that down. So ``TAKE_OVER`` makes whatever has no name
+``UNKNOWN``, and only the list can tell; and what was ``UNCONFIRMED`` is asked for again.
+
 What the remote side tells (``COMPLETE``, ``FAIL``, ``CANCELLED``) is a fact, not a request, and
 facts can come late or twice. In states that have ended they change nothing. ``COMPLETED`` alone
 can be left again, by a follow-up message, until ``CLOSE`` says that nobody will send one.
@@ -76,6 +80,8 @@ class Event(StrEnum):
     FOLLOW_UP = "follow_up"  # a message asks it again
     DETACH = "detach"  # let it run without us
     CLOSE = "close"  # no follow-up can come any more
+    TAKE_OVER = "take_over"  # its owner is dead, and somebody else owns it from now on
+    FORGET = "forget"  # somebody took it off the books by hand
 
 
 class Outcome(StrEnum):
@@ -120,6 +126,11 @@ _S, _E = State, Event
 _ENDS: Final = {_E.COMPLETE: _S.COMPLETED, _E.FAIL: _S.FAILED, _E.CANCELLED: _S.CANCELLED}
 
 
+def _left(taken: State) -> dict[Event, State]:
+    """What a dead owner leaves unfinished can be taken over, or forgotten."""
+    return {_E.TAKE_OVER: taken, _E.FORGET: _S.DETACHED}
+
+
 def _ended(state: State, *more: Event) -> dict[Event, State]:
     """In an ended state, late facts and late cancels change nothing."""
     late = (_E.CANCEL, _E.ATTEMPT, _E.GIVE_UP, _E.COMPLETE, _E.FAIL, _E.CANCELLED, _E.DETACH, *more)
@@ -133,36 +144,50 @@ TRANSITIONS: Final[Mapping[State, Mapping[Event, State]]] = MappingProxyType(
             _E.WITHDRAW: _S.NEVER_CREATED,
             _E.ADOPT: _S.RUNNING,
             _E.CANCEL: _S.INTENT,
+            **_left(_S.UNKNOWN),
         },
         _S.CREATING: {
             _E.CREATED: _S.RUNNING,
             _E.REFUSE: _S.NEVER_CREATED,
             _E.LOSE: _S.UNKNOWN,
             _E.CANCEL: _S.CREATING,
+            **_left(_S.UNKNOWN),
         },
         _S.UNKNOWN: {
             _E.CREATED: _S.RUNNING,
             _E.ABSENT: _S.NEVER_CREATED,
             _E.CANCEL: _S.UNKNOWN,
+            **_left(_S.UNKNOWN),
         },
-        _S.RUNNING: {**_ENDS, _E.CANCEL: _S.CANCELLING, _E.DETACH: _S.DETACHED},
+        _S.RUNNING: {
+            **_ENDS,
+            _E.CANCEL: _S.CANCELLING,
+            _E.DETACH: _S.DETACHED,
+            **_left(_S.RUNNING),
+        },
         _S.CANCELLING: {
             **_ENDS,
             _E.CANCEL: _S.CANCELLING,
             _E.ATTEMPT: _S.CANCELLING,
             _E.GIVE_UP: _S.UNCONFIRMED,
+            **_left(_S.CANCELLING),
         },
         _S.UNCONFIRMED: {
             **_ENDS,
             _E.CANCEL: _S.UNCONFIRMED,
             _E.ATTEMPT: _S.UNCONFIRMED,
             _E.GIVE_UP: _S.UNCONFIRMED,
+            **_left(_S.CANCELLING),
         },
-        _S.COMPLETED: {**_ended(_S.COMPLETED), _E.FOLLOW_UP: _S.RUNNING},
+        _S.COMPLETED: {
+            **_ended(_S.COMPLETED),
+            _E.FOLLOW_UP: _S.RUNNING,
+            **_left(_S.COMPLETED),
+        },
         _S.FAILED: _ended(_S.FAILED),
         _S.CANCELLED: _ended(_S.CANCELLED),
         _S.DETACHED: _ended(_S.DETACHED),
-        # A task found after all belongs to a new intent of the reaper's, not to this one.
+        # A task that is found after all belongs to a new record, not to this one.
         _S.NEVER_CREATED: {_E.CANCEL: _S.NEVER_CREATED, _E.CLOSE: _S.NEVER_CREATED},
     }
 )

@@ -38,6 +38,7 @@ class Watch(TypedDict, total=False):
     on_crash: OnCrash
     confirm: Confirm
     cancel_wait: float
+    reattach_within: float
 
 
 class TaskOptions(Watch, total=False):

@@ -18,6 +18,7 @@ CHOICES = {
     "on_crash": ["cancel", "reattach", "abandon"],
     "confirm": ["accepted", "terminal"],
 }
+SECONDS = ("timeout", "cancel_wait", "reattach_within")
 NO_SECONDS: list[Any] = [
     float("nan"),
     float("inf"),
@@ -34,7 +35,7 @@ NO_SECONDS: list[Any] = [
     10**400,
 ]
 RIGHT = [(name, value) for name, values in CHOICES.items() for value in values] + [
-    (name, value) for name in ("timeout", "cancel_wait") for value in (0, 0.0, 1, 2.5, 1e300)
+    (name, value) for name in SECONDS for value in (0, 0.0, 1, 2.5, 1e300)
 ]
 WRONG: list[tuple[str, Any]] = [
     (name, value)
@@ -42,8 +43,8 @@ WRONG: list[tuple[str, Any]] = [
     for value in ("", "Cancel", "cancel ", "never", None, True, 1, ["cancel"], b"cancel")
 ]
 WRONG += [("on_shutdown", "wait"), ("on_crash", "detach"), ("confirm", "cancel")]
-WRONG += [(name, value) for name in ("timeout", "cancel_wait") for value in NO_SECONDS]
-WRONG += [("cancel_wait", None)]
+WRONG += [(name, value) for name in SECONDS for value in NO_SECONDS]
+WRONG += [("cancel_wait", None), ("reattach_within", None)]
 
 
 def test_the_defaults_are_the_designs() -> None:
@@ -55,6 +56,7 @@ def test_the_defaults_are_the_designs() -> None:
         "on_crash": "cancel",
         "confirm": "accepted",
         "cancel_wait": 5.0,
+        "reattach_within": 300.0,
     }
 
 
