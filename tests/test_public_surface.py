@@ -37,7 +37,15 @@ if TYPE_CHECKING:
 PUBLIC: Final = {name: getattr(sigmic_guard, name) for name in sigmic_guard.__all__}
 
 #: What says how a task is supervised, and what says what it is to be.
-POLICY: Final = {"timeout", "on_exit", "on_shutdown", "on_crash", "confirm", "cancel_wait"}
+POLICY: Final = {
+    "timeout",
+    "on_exit",
+    "on_shutdown",
+    "on_crash",
+    "confirm",
+    "cancel_wait",
+    "reattach_within",
+}
 WATCH: Final = POLICY | {"key", "deadline"}
 OPTIONS: Final = WATCH | {
     "files",
@@ -166,6 +174,7 @@ def test_task_policy_is_called_as_designed() -> None:
         "on_crash": "cancel",
         "confirm": "accepted",
         "cancel_wait": 5.0,
+        "reattach_within": 300.0,
     }
     assert len(found) == len(defaults_of(found)) == len(POLICY)
     assert {field.name for field in fields(TaskPolicy)} == POLICY

@@ -85,6 +85,7 @@ async def ways_to_begin(supervisor: Supervisor) -> None:
         on_crash="reattach",
         confirm="terminal",
         cancel_wait=1,
+        reattach_within=60,
     )
     assert_type(background, RemoteTask)
     adopted = await supervisor.adopt("c37c1d78", deadline=12.5, key="ledgers")
@@ -151,7 +152,7 @@ def configure() -> Supervisor:
     """Every argument; the real client and the fake one are both a `TaskApi`."""
     real: TaskApi = SigmicClient("sigmic_key", "https://sigmic.test")
     fake: TaskApi = FakeSigmic(duration=1.0)
-    policy = TaskPolicy(timeout=60, confirm="terminal")
+    policy = TaskPolicy(timeout=60, confirm="terminal", reattach_within=2.5)
     return Supervisor(
         api_key=None,
         base_url=None,
