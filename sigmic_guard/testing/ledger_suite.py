@@ -13,53 +13,24 @@ process would have it. The tests are async, for anyio's pytest plugin.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, TypeAlias
-
 import anyio
 import msgspec
 import pytest
 
-from sigmic_guard.errors import LedgerError
 from sigmic_guard.ledger import Ledger, Refusal, Write
 from sigmic_guard.lifecycle import CancelReason, Record, State
+from sigmic_guard.testing.ledger_handles import LedgerFactory, ids, opened, write
+from sigmic_guard.testing.ledger_lookups import LookupTests
+from sigmic_guard.testing.ledger_owners import OwnerTests
 from sigmic_guard.testing.records import FULL_RECORD, make_record
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
 __all__ = ["LedgerFactory", "LedgerSuite"]
-
-LedgerFactory: TypeAlias = Callable[[], Ledger]
 
 _but = msgspec.structs.replace
 
 
-@asynccontextmanager
-async def opened(factory: LedgerFactory, owner_id: str = "owner-1") -> AsyncIterator[Ledger]:
-    """Open a new handle, and close it at the end."""
-    ledger = factory()
-    await ledger.open(owner_id)
-    try:
-        yield ledger
-    finally:
-        await ledger.aclose()
-
-
-async def write(ledger: Ledger, record: Record, expected: int) -> Refusal | None:
-    """Do one write."""
-    [refusal] = await ledger.commit([Write(record, expected)])
-    return refusal
-
-
-async def ids(ledger: Ledger, namespace: str = "default") -> list[str]:
-    """Return the ids of the unfinished rows, sorted: a ledger may give them in any order."""
-    return sorted(row.intent_id for row in await ledger.unfinished(namespace))
-
-
 @pytest.mark.anyio
-class LedgerSuite:
+class LedgerSuite(LookupTests, OwnerTests):
     """The conformance suite of :class:`sigmic_guard.ledger.Ledger`."""
 
     @pytest.fixture
@@ -154,6 +125,66 @@ class LedgerSuite:
         async with opened(ledger_factory) as ledger:
             assert await write(ledger, done, 0) is None
             assert await ids(ledger) == []
+
+    # --- writes that are repeated -------------------------------------------------------------
+
+    async def test_a_repeated_write_changes_nothing(self, ledger_factory: LedgerFactory) -> None:
+        """A write that was done already is answered as if it had been done now.
+
+        Whoever was told of a failure after the commit may write again what it knows to be right.
+        """
+        async with opened(ledger_factory) as ledger, opened(ledger_factory, "owner-2") as other:
+            row = make_record(key="k")
+            for version, expected in (1, 0), (2, 1), (7, 2):
+                row = _but(row, version=version, attempts=version)
+                for handle in ledger, ledger, other:
+                    assert await write(handle, row, expected) is None
+                    assert list(await other.unfinished("default")) == [row]
+            assert await ledger.holder("default", "k") == row
+            pair = [Write(make_record("b", key="l"), 0)] * 2
+            assert list(await ledger.commit(pair)) == [None, None]
+
+    async def test_a_repeat_that_comes_too_late_is_a_conflict(
+        self, ledger_factory: LedgerFactory
+    ) -> None:
+        """A write that was done before somebody went on from there is not done again."""
+        async with opened(ledger_factory) as ledger, opened(ledger_factory, "owner-2") as other:
+            first, second = make_record(), make_record(version=2, state=State.CREATING)
+            taken = make_record(version=3, state=State.UNKNOWN, owner_id="owner-2")
+            await write(ledger, first, 0)
+            await write(ledger, second, 1)
+            assert await write(ledger, first, 0) is Refusal.CONFLICT
+            await write(other, taken, 2)
+            assert await write(ledger, second, 1) is Refusal.CONFLICT
+            assert await ledger.get("intent-1") == taken
+
+    async def test_only_the_same_is_a_repeat(self, ledger_factory: LedgerFactory) -> None:
+        """A write that differs from the stored row in any one field is a conflict."""
+        stored = make_record(version=2, owner_id="owner-0")
+        async with opened(ledger_factory) as ledger:
+            await write(ledger, stored, 0)
+            for field in msgspec.structs.fields(Record):
+                if field.name != "intent_id":
+                    differs = _but(stored, **{field.name: getattr(FULL_RECORD, field.name)})
+                    assert differs != stored
+                    assert await write(ledger, differs, 1) is Refusal.CONFLICT
+            assert await ledger.unfinished() == [stored]
+
+    async def test_a_repeated_end_ends_nothing_else(self, ledger_factory: LedgerFactory) -> None:
+        """A finish that is repeated is none, or a conflict where the row is forgotten by then.
+
+        It takes nothing from the row that has the key by then.
+        """
+        async with opened(ledger_factory) as ledger:
+            await write(ledger, make_record("a", key="k"), 0)
+            done = make_record("a", key="k", version=2, state=State.FAILED, finished_at=1.0)
+            assert await write(ledger, done, 1) is None
+            assert await write(ledger, done, 1) in (None, Refusal.CONFLICT)
+            heir = make_record("b", key="k")
+            await write(ledger, heir, 0)
+            assert await write(ledger, done, 1) in (None, Refusal.CONFLICT)
+            assert await ledger.holder("default", "k") == heir
+            assert await ids(ledger) == ["b"]
 
     # --- batches ------------------------------------------------------------------------------
 
@@ -292,52 +323,6 @@ class LedgerSuite:
             async with opened(ledger_factory) as ledger:
                 await write(ledger, make_record(), 0)
             assert await stays.unfinished("default") == [make_record()]
-
-    # --- owners -------------------------------------------------------------------------------
-
-    async def test_open_announces_the_owner(self, ledger_factory: LedgerFactory) -> None:
-        """An owner is alive for every handle, its own included, from open to aclose."""
-        async with opened(ledger_factory) as ledger:
-            assert await ledger.owner_alive("owner-1")
-            assert not await ledger.owner_alive("owner-2")
-            async with opened(ledger_factory, "owner-2") as other:
-                assert await ledger.owner_alive("owner-2")
-                assert await other.owner_alive("owner-1")
-            assert not await ledger.owner_alive("owner-2")
-            assert await ledger.owner_alive("owner-1")
-
-    async def test_nobody_is_not_alive(self, ledger_factory: LedgerFactory) -> None:
-        """An owner that was never announced is dead, whatever its rows say."""
-        async with opened(ledger_factory) as ledger:
-            await write(ledger, make_record(owner_id="owner-9"), 0)
-            for nobody in "owner-9", "", "../owner-1", "owner-1 ":
-                assert not await ledger.owner_alive(nobody)
-
-    @pytest.mark.parametrize("closed", [False, True])
-    async def test_only_an_open_handle_works(
-        self, ledger_factory: LedgerFactory, *, closed: bool
-    ) -> None:
-        """Before open and after aclose every method raises LedgerError, and writes nothing."""
-        ledger = ledger_factory()
-        async with opened(ledger_factory, "owner-2") as other:
-            if closed:
-                await ledger.open("owner-1")
-                await ledger.aclose()
-            with pytest.raises(LedgerError):
-                await ledger.commit([Write(make_record(), 0)])
-            with pytest.raises(LedgerError):
-                await ledger.get("intent-1")
-            with pytest.raises(LedgerError):
-                await ledger.unfinished("default")
-            with pytest.raises(LedgerError):
-                await ledger.owner_alive("owner-1")
-            assert await ids(other) == []
-
-    async def test_closing_again_does_nothing(self, ledger_factory: LedgerFactory) -> None:
-        """A handle can be closed twice, and without having been opened."""
-        async with opened(ledger_factory) as ledger:
-            await ledger.aclose()
-        await ledger_factory().aclose()
 
 
 async def _race(handles: dict[str, Ledger], orphan: Record) -> dict[str, Refusal | None]:
