@@ -16,6 +16,8 @@ from sigmic_guard.lifecycle import (
     Outcome,
     Record,
     State,
+    TakeOver,
+    TaskPolicy,
     step,
 )
 from sigmic_guard.testing.records import make_record
@@ -32,6 +34,8 @@ def play(*events: Event, **fields: Any) -> Record:
             arguments["remote_id"] = "r1"
         if event is Event.CANCEL:
             arguments["reason"] = CancelReason.USER
+        if event is Event.TAKE_OVER:
+            arguments["heir"] = TakeOver("owner-2", now - 0.5)
         record = step(record, event, float(now), **arguments)
     return record
 
@@ -53,6 +57,16 @@ def test_a_reason_goes_with_cancel(event: Event) -> None:
     reason = None if event is Event.CANCEL else CancelReason.USER
     with pytest.raises(ValueError, match="reason"):
         step(make_record(), event, 1.0, remote_id=remote_id, reason=reason)
+
+
+@pytest.mark.parametrize("event", Event)
+def test_an_heir_goes_with_take_over(event: Event) -> None:
+    """An heir is asked of TAKE_OVER, and refused by all others, before the table is asked."""
+    remote_id = "r1" if event in NAMING else None
+    reason = CancelReason.USER if event is Event.CANCEL else None
+    heir = None if event is Event.TAKE_OVER else TakeOver("owner-2", 1.0)
+    with pytest.raises(ValueError, match="heir"):
+        step(make_record(), event, 1.0, remote_id=remote_id, reason=reason, heir=heir)
 
 
 def test_a_task_that_nobody_cancels() -> None:
@@ -128,6 +142,72 @@ def test_no_follow_up_comes_after_the_close() -> None:
     with pytest.raises(IllegalTransition):
         step(record, Event.FOLLOW_UP, 9.0)
     assert step(record, Event.CLOSE, 9.0) is record
+
+
+@pytest.mark.parametrize("before", [[], [Event.POST], [Event.POST, Event.LOSE]])
+def test_what_a_dead_owner_left_without_a_name_is_looked_for(before: list[Event]) -> None:
+    """A take-over makes it UNKNOWN, since when is known, and a cancel is still remembered."""
+    record = play(*before, Event.CANCEL, Event.TAKE_OVER)
+    assert (record.state, record.owner_id, record.reason) == (
+        State.UNKNOWN,
+        "owner-2",
+        CancelReason.USER,
+    )
+    lost_earlier = Event.LOSE in before
+    assert record.lost_at == (2.0 if lost_earlier else len(before) + 2.0)
+    assert record.orphaned_at == len(before) + 1.5
+    assert step(record, Event.CREATED, 9.0, remote_id="r1").state is State.CANCELLING
+
+
+def test_a_take_over_asks_an_unconfirmed_task_again() -> None:
+    """What a dead owner gave up is CANCELLING again, with its cause and its attempts."""
+    events = [Event.POST, Event.CREATED, Event.CANCEL, Event.ATTEMPT, Event.GIVE_UP]
+    record = play(*events, Event.TAKE_OVER)
+    assert (record.state, record.reason, record.attempts) == (
+        State.CANCELLING,
+        CancelReason.USER,
+        1,
+    )
+    assert (record.remote_id, record.cancel_requested_at, record.version) == ("r1", 3.0, 7)
+
+
+def test_a_task_can_be_taken_over_again() -> None:
+    """The heir of an heir owns it, and the last death counts."""
+    record = play(Event.POST, Event.CREATED, Event.TAKE_OVER)
+    record = step(record, Event.TAKE_OVER, 9.0, heir=TakeOver("owner-3", 8.0))
+    assert (record.owner_id, record.orphaned_at, record.version) == ("owner-3", 8.0, 5)
+    assert record.state is State.RUNNING
+
+
+def test_a_take_over_keeps_the_terms_unless_it_brings_its_own() -> None:
+    """Without a policy the heir's deadline is none; with one it counts, also where it is None."""
+    record = make_record(state=State.RUNNING, remote_id="r1", deadline_at=50.0)
+    policy = TaskPolicy(on_crash="reattach")
+    kept = step(record, Event.TAKE_OVER, 9.0, heir=TakeOver("owner-2", 8.0, None, 70.0))
+    assert (kept.policy, kept.deadline_at) == (record.policy, 50.0)
+    for deadline in 70.0, None:
+        heir = TakeOver("owner-2", 8.0, policy, deadline)
+        after = step(record, Event.TAKE_OVER, 9.0, heir=heir)
+        assert (after.policy, after.deadline_at) == (policy, deadline)
+
+
+@pytest.mark.parametrize("event", [Event.TAKE_OVER, Event.FORGET])
+@pytest.mark.parametrize(
+    "end", [[Event.COMPLETE, Event.CLOSE], [Event.FAIL], [Event.CANCELLED], [Event.DETACH]]
+)
+def test_what_is_finished_is_nobodys_to_take(event: Event, end: list[Event]) -> None:
+    """Neither a take-over nor a forget comes after the end."""
+    record = play(Event.POST, Event.CREATED, *end)
+    heir = TakeOver("owner-2", 8.0) if event is Event.TAKE_OVER else None
+    with pytest.raises(IllegalTransition):
+        step(record, event, 9.0, heir=heir)
+
+
+def test_a_forgotten_task_is_detached_and_says_why_it_was_to_end() -> None:
+    """FORGET ends the record, not the task: its outcome is detached, its reason stays."""
+    record = play(Event.POST, Event.CREATED, Event.CANCEL, Event.GIVE_UP, Event.FORGET)
+    assert (record.state, record.outcome) == (State.DETACHED, Outcome.DETACHED)
+    assert (record.finished_at, record.reason) == (5.0, CancelReason.USER)
 
 
 def test_a_record_cannot_be_written() -> None:

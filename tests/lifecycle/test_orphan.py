@@ -1,0 +1,237 @@
+"""What becomes of a dead owner's task: every case, against the rules as DESIGN words them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from sigmic_guard.lifecycle import (
+    CancelReason,
+    Record,
+    State,
+    TaskPolicy,
+    Verdict,
+    claimable_until,
+    judge,
+)
+from sigmic_guard.lifecycle.states import ENDED
+from sigmic_guard.testing.records import make_record
+
+Judge = Callable[..., Verdict]
+but = msgspec.structs.replace
+
+URL, CREDENTIAL = "https://sigmic.test", "fake"
+DIED, WITHIN = 1000.0, 30.0
+DEADLINES = [None, 990.0, 1010.0, 1030.0, 1050.0]
+NOWS = [500.0, 1000.0, 1009.5, 1010.0, 1029.5, 1030.0, 1049.5, 1050.0, 5000.0]
+TO_END = {State.CANCELLING, State.UNCONFIRMED}
+
+
+def records() -> list[Record]:
+    """Every unfinished record that there can be, as far as its orphan's fate depends on it."""
+    found = []
+    for state, reason, on_crash, key, deadline_at in itertools.product(
+        State, [None, *CancelReason], ("cancel", "reattach", "abandon"), (None, "k"), DEADLINES
+    ):
+        if state in ENDED and state is not State.COMPLETED:
+            continue  # finished: nobody's orphan
+        if (state is State.RUNNING and reason is not None) or (state in TO_END and reason is None):
+            continue  # there is no such record: tests/lifecycle/test_properties.py
+        found.append(
+            make_record(
+                state=state,
+                reason=reason,
+                policy=TaskPolicy().but(on_crash=on_crash, reattach_within=WITHIN),
+                key=key,
+                deadline_at=deadline_at,
+                created_at=100.0,
+                base_url=URL,
+                credential_fingerprint=CREDENTIAL,
+            )
+        )
+    return found
+
+
+RECORDS = records()
+
+
+def rightly(verdict: Verdict, record: Record, url: str, credential: str, now: float) -> bool:
+    """Whether the rules allow the verdict, each for itself: they exclude each other, and all fit.
+
+    DESIGN 4: a decision to cancel is never taken back. DESIGN 7: ``reattach`` rows are left for
+    who asks for the key. Issue 3: a row made with another credential is left and reported;
+    ``reattach_within`` bounds how long an unclaimed one may run. Promise: no task outlives its
+    deadline but one that may be abandoned.
+    """
+    ours = record.base_url == url and record.credential_fingerprint == credential
+    to_end = record.reason is not None
+    over = record.state is State.COMPLETED
+    crash = record.policy.on_crash
+    late = now >= DIED + WITHIN or (record.deadline_at is not None and now >= record.deadline_at)
+    claimable = crash == "reattach" and record.key is not None and not late
+    return {
+        Verdict.OTHER_SYSTEM: record.base_url != url,
+        Verdict.OTHER_CREDENTIAL: (
+            record.base_url == url and record.credential_fingerprint != credential
+        ),
+        Verdict.RELEASE: ours and not to_end and not over and crash == "abandon",
+        Verdict.WAIT: ours and not to_end and not over and claimable,
+        Verdict.REAP: ours and (to_end or over or (crash != "abandon" and not claimable)),
+    }[verdict]
+
+
+def complaints(judges: Judge) -> list[str]:
+    """Sweep every case; return where the verdict is not the one that the rules allow."""
+    found = []
+    for record, url, credential, now in itertools.product(
+        RECORDS, (URL, "https://other.test"), (CREDENTIAL, "other"), NOWS
+    ):
+        verdict = judges(
+            record, base_url=url, credential_fingerprint=credential, orphaned_at=DIED, now=now
+        )
+        if not rightly(verdict, record, url, credential, now):
+            found.append(f"{verdict} for {record} of {url}, {credential} at {now}")
+    return found
+
+
+def test_every_case_is_judged_by_the_rules() -> None:
+    """All states, reasons, policies, keys, deadlines, systems, credentials and times."""
+    assert complaints(judge) == []
+
+
+def test_the_rules_leave_one_verdict_for_every_case() -> None:
+    """The rules as they stand here allow exactly one verdict, and need each of them."""
+    needed = set()
+    for record, url, credential, now in itertools.product(
+        RECORDS, (URL, "https://other.test"), (CREDENTIAL, "other"), NOWS
+    ):
+        [verdict] = [it for it in Verdict if rightly(it, record, url, credential, now)]
+        needed.add(verdict)
+    assert needed == set(Verdict)
+
+
+def test_a_key_can_be_claimed_until_the_bound_or_the_deadline() -> None:
+    """Whichever comes first, counted from the last sign of life and not from the creation."""
+    record = make_record(policy=TaskPolicy(reattach_within=WITHIN), created_at=100.0)
+    ends = [claimable_until(but(record, deadline_at=it), DIED) for it in DEADLINES]
+    assert ends == [1030.0, 990.0, 1010.0, 1030.0, 1030.0]
+
+
+def test_who_waited_is_reaped_and_nothing_else_comes_of_it() -> None:
+    """As time goes on the only verdict that changes is WAIT, and it changes to REAP."""
+    for record in RECORDS:
+        verdicts = [
+            judge(
+                record,
+                base_url=URL,
+                credential_fingerprint=CREDENTIAL,
+                orphaned_at=DIED,
+                now=now,
+            )
+            for now in NOWS
+        ]
+        changes = {pair for pair in itertools.pairwise(verdicts) if pair[0] is not pair[1]}
+        assert changes <= {(Verdict.WAIT, Verdict.REAP)}
+
+
+# --- negative controls --------------------------------------------------------------------------
+
+
+def reaps_other_credentials(record: Record, **case: Any) -> Verdict:
+    return judge(record, **case | {"credential_fingerprint": record.credential_fingerprint})
+
+
+def reaps_other_systems(record: Record, **case: Any) -> Verdict:
+    return judge(record, **case | {"base_url": record.base_url})
+
+
+def never_reaps_a_reattach_row(record: Record, **case: Any) -> Verdict:
+    return judge(but(record, deadline_at=None), **case | {"now": DIED})
+
+
+def waits_beyond_the_deadline(record: Record, **case: Any) -> Verdict:
+    return judge(but(record, deadline_at=None), **case)
+
+
+def waits_beyond_the_bound(record: Record, **case: Any) -> Verdict:
+    return judge(but(record, policy=record.policy.but(reattach_within=1e6)), **case)
+
+
+def waits_an_instant_too_long(record: Record, **case: Any) -> Verdict:
+    return judge(record, **case | {"now": case["now"] - 0.25})
+
+
+def does_not_wait(record: Record, **case: Any) -> Verdict:
+    return judge(record, **case | {"now": 1e9})
+
+
+def counts_from_the_creation(record: Record, **case: Any) -> Verdict:
+    return judge(record, **case | {"orphaned_at": record.created_at})
+
+
+def waits_without_a_key(record: Record, **case: Any) -> Verdict:
+    return judge(but(record, key="k"), **case)
+
+
+def ignores_the_key(record: Record, **case: Any) -> Verdict:
+    return judge(but(record, key=None), **case)
+
+
+def takes_the_cancel_back(record: Record, **case: Any) -> Verdict:
+    return judge(but(record, reason=None), **case)
+
+
+def obeys_only_deadlines(record: Record, **case: Any) -> Verdict:
+    kept = record.reason if record.reason is CancelReason.DEADLINE else None
+    return judge(but(record, reason=kept), **case)
+
+
+def lets_what_is_over_lie(record: Record, **case: Any) -> Verdict:
+    over = record.state is State.COMPLETED
+    return judge(but(record, state=State.RUNNING) if over else record, **case)
+
+
+def abandons_nothing(record: Record, **case: Any) -> Verdict:
+    verdict = judge(record, **case)
+    return Verdict.REAP if verdict is Verdict.RELEASE else verdict
+
+
+def abandons_what_can_be_claimed(record: Record, **case: Any) -> Verdict:
+    verdict = judge(record, **case)
+    return Verdict.RELEASE if verdict is Verdict.WAIT else verdict
+
+
+def reaps_only_what_has_a_name(record: Record, **case: Any) -> Verdict:
+    verdict = judge(record, **case)
+    nameless = record.state in {State.INTENT, State.CREATING, State.UNKNOWN}
+    return Verdict.RELEASE if nameless and verdict is Verdict.REAP else verdict
+
+
+@pytest.mark.parametrize(
+    "judges",
+    [
+        reaps_other_credentials,
+        reaps_other_systems,
+        never_reaps_a_reattach_row,
+        waits_beyond_the_deadline,
+        waits_beyond_the_bound,
+        waits_an_instant_too_long,
+        does_not_wait,
+        counts_from_the_creation,
+        waits_without_a_key,
+        ignores_the_key,
+        takes_the_cancel_back,
+        obeys_only_deadlines,
+        lets_what_is_over_lie,
+        abandons_nothing,
+        abandons_what_can_be_claimed,
+        reaps_only_what_has_a_name,
+    ],
+)
+def test_a_judge_that_breaks_a_rule_is_found(judges: Judge) -> None:
+    """Negative control: each wrong judge is found by the sweep."""
+    assert complaints(judges)
