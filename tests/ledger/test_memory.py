@@ -6,6 +6,7 @@ import pytest
 
 from sigmic_guard.errors import ConfigurationError
 from sigmic_guard.ledger import MemoryLedger, MemoryStore, Write, open_ledger
+from sigmic_guard.lifecycle import State
 from sigmic_guard.testing.ledger_suite import LedgerFactory, LedgerSuite
 from sigmic_guard.testing.records import make_record
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
@@ -40,6 +41,36 @@ async def test_what_finished_is_forgotten() -> None:
         await ledger.commit([Write(make_record(name, key="k", version=2, finished_at=1.0), 1)])
     assert not ledger.store.rows
     assert not ledger.store.keys
+
+
+async def test_what_was_absent_long_ago_is_forgotten() -> None:
+    """Lost creates cost memory for as long as somebody asks for their time."""
+    ledger = MemoryLedger()
+    await ledger.open("owner-1")
+    gone = make_record(state=State.NEVER_CREATED, version=4, lost_at=1.0, finished_at=100.0)
+    await ledger.commit([Write(gone, 0)])
+    await ledger.absent("default", 100.0)
+    assert set(ledger.store.absent) == {"intent-1"}
+    await ledger.absent("elsewhere", 100.5)
+    assert set(ledger.store.absent) == {"intent-1"}
+    await ledger.absent("default", 100.5)
+    assert not ledger.store.absent
+
+
+async def test_who_died_without_leaving_a_row_is_forgotten() -> None:
+    """Signs of life cost memory for as long as somebody can be asked after."""
+    store = MemoryStore()
+    for number in range(3):
+        ledger = MemoryLedger(store)
+        await ledger.open(f"owner-{number}")
+        await ledger.upkeep(number)
+        if number == 1:
+            await ledger.commit([Write(make_record(owner_id="owner-1"), 0)])
+        await ledger.aclose()
+    ledger = MemoryLedger(store)
+    await ledger.open("owner-3")
+    await ledger.upkeep(10.0)
+    assert store.last_seen == {"owner-1": 1, "owner-3": 10.0}
 
 
 def test_a_url_that_no_ledger_has_is_refused() -> None:
