@@ -1,0 +1,169 @@
+"""Who is alive: a lock on a file for each owner, which the kernel drops at its death.
+
+The lock is ``flock``'s. POSIX locks, those of ``lockf``, would be gone as soon as anything in the
+process closed the file. It belongs to the open file, which a forked child has as well, so a child
+closes what it inherited: nobody lives on in its children.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import threading
+from contextlib import suppress
+from enum import Enum
+from time import time
+from typing import TYPE_CHECKING, Final
+from uuid import uuid4
+
+from sigmic_guard.errors import LedgerError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from pathlib import Path
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_LOCK: Final = ".lock"
+_TEMPORARY: Final = ".tmp"
+#: Seconds after which a file that was never renamed is taken for forgotten.
+_FORGOTTEN: Final = 3600.0
+
+#: Held while a lock file is opened or closed, so that no fork comes between that and noting it.
+_gate = threading.Lock()
+_held: set[int] = set()
+
+
+def _after_fork_in_child() -> None:
+    for fd in _held:
+        with suppress(OSError):
+            os.close(fd)  # which drops no lock while the parent has it
+    _held.clear()
+    _gate.release()
+
+
+os.register_at_fork(
+    before=_gate.acquire, after_in_parent=_gate.release, after_in_child=_after_fork_in_child
+)
+
+
+class Sign(Enum):
+    """What an owner's file says."""
+
+    ALIVE = "alive"  # it is locked, or it cannot be told
+    DEAD = "dead"
+    MISSING = "missing"
+
+
+class OwnerLock:
+    """The lock by which one owner is alive.
+
+    :param folder: of the lock files; is made if it does not exist.
+    :raises LedgerError: it cannot be had.
+    """
+
+    def __init__(self, folder: Path, owner_id: str) -> None:
+        if not _NAME.fullmatch(owner_id):
+            raise LedgerError(f"{owner_id!r} cannot be the name of a file, nor an owner id")
+        self._path = folder / (owner_id + _LOCK)
+        if examine(folder, owner_id) is Sign.ALIVE:
+            raise LedgerError(f"the owner {owner_id} is alive already: {self._path} is locked")
+        self._fd = _make(self._path)
+
+    def mend(self) -> None:
+        """Make the file again if it has gone.
+
+        :raises LedgerError: it cannot be made; the owner is alive by the old one.
+        """
+        if not _is_at(self._fd, self._path):
+            old, self._fd = self._fd, _make(self._path)
+            _close(old)
+
+    def release(self, *, left: bool) -> None:
+        """Be dead.
+
+        :param left: it is on record that the owner left, so the file can go.
+        """
+        if left and _is_at(self._fd, self._path):
+            with suppress(OSError):
+                self._path.unlink()
+        _close(self._fd)
+
+
+def examine(folder: Path, owner_id: str) -> Sign:
+    """Look at an owner's file."""
+    if not _NAME.fullmatch(owner_id):
+        return Sign.MISSING
+    try:
+        return _examine(folder / (owner_id + _LOCK))
+    except FileNotFoundError:
+        return Sign.MISSING
+    except OSError:
+        return Sign.ALIVE
+
+
+def sweep(folder: Path, keep: Collection[str]) -> None:
+    """Remove the files of dead owners, but for those of ``keep``, and what was left half-made."""
+    try:
+        paths = list(folder.iterdir())
+    except OSError:
+        return
+    for path in paths:
+        with suppress(OSError):
+            if path.suffix == _LOCK:
+                idle = path.stem not in keep
+            else:
+                idle = path.suffix == _TEMPORARY and time() - path.stat().st_mtime > _FORGOTTEN
+            if idle and _examine(path) is Sign.DEAD:
+                path.unlink()
+
+
+def _make(path: Path) -> int:
+    """Lock it first and name it then, so that nobody finds it without its lock."""
+    temporary = path.with_name(uuid4().hex + _TEMPORARY)
+    try:
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        with _gate:
+            fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            _held.add(fd)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            temporary.rename(path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            _close(fd)
+            raise
+    except OSError as error:
+        raise LedgerError(
+            f"the lock file {path} cannot be made: {error.strerror}; "
+            "make its folder writable for this user, on a local disk"
+        ) from error
+    return fd
+
+
+def _close(fd: int) -> None:
+    with _gate:
+        _held.discard(fd)
+        os.close(fd)
+
+
+def _examine(path: Path) -> Sign:
+    while True:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            if _is_at(fd, path):
+                return Sign.DEAD
+        except BlockingIOError:
+            return Sign.ALIVE
+        finally:
+            os.close(fd)
+        # The owner made its file anew meanwhile; or the next open() finds it missing.
+
+
+def _is_at(fd: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), path.lstat())
+    except FileNotFoundError:
+        return False

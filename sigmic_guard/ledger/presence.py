@@ -1,0 +1,103 @@
+"""The owners' rows beside their lock files: what is left to know when a file is missing.
+
+A missing file proves nothing while its row does not say that the owner left: whatever cleans up
+folders may have taken it. Only another boot of the machine is proof then.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from sigmic_guard.ledger.owners import Sign, examine, sweep
+from sigmic_guard.ledger.statements import owners
+
+if TYPE_CHECKING:
+    from sigmic_guard.ledger.schema import Connection
+
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+
+_ARRIVE: Final = """
+    INSERT INTO owners (owner_id, boot_id, pid, opened_at) VALUES (?1, ?2, ?3, ?4)
+    ON CONFLICT (owner_id) DO UPDATE SET
+    boot_id=?2, pid=?3, opened_at=?4, seen_at=NULL, left_at=NULL
+"""
+# The row is the owner's own, even if somebody took it for dead: the owner is here to say no.
+_SEEN: Final = """
+    INSERT INTO owners (owner_id, boot_id, pid, opened_at, seen_at) VALUES (?1, ?2, ?3, ?4, ?4)
+    ON CONFLICT (owner_id) DO UPDATE SET seen_at=?4, left_at=NULL
+"""
+
+
+def boot_id() -> str | None:
+    """Return what is the same until the machine boots again, where it can be had."""
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return None
+
+
+def arrive(connection: Connection, owner_id: str, now: float) -> None:
+    """Say that the owner is here."""
+    connection.execute(_ARRIVE, (owner_id, boot_id(), os.getpid(), now))
+
+
+def seen(connection: Connection, owner_id: str, now: float) -> None:
+    """Say that the owner still is here."""
+    connection.execute(_SEEN, (owner_id, boot_id(), os.getpid(), now))
+
+
+def leave(connection: Connection, owner_id: str, now: float) -> None:
+    """Say that the owner has left."""
+    connection.execute("UPDATE owners SET left_at=? WHERE owner_id=?", (now, owner_id))
+
+
+def last_seen(connection: Connection, owner_id: str) -> float | None:
+    """Return the owner's last sign of life."""
+    sql = "SELECT seen_at FROM owners WHERE owner_id=?"
+    row = connection.execute(sql, (owner_id,)).fetchone()
+    return None if row is None else row[0]
+
+
+def is_alive(connection: Connection, folder: Path, owner_id: str) -> bool:
+    """Tell whether an owner is alive; in doubt, it is."""
+    sign = examine(folder, owner_id)
+    if sign is not Sign.MISSING:
+        return sign is Sign.ALIVE
+    sql = "SELECT boot_id, left_at FROM owners WHERE owner_id=?"
+    row = connection.execute(sql, (owner_id,)).fetchone()
+    return row is not None and row[1] is None and _is_this_boot(row[0])
+
+
+def bury(connection: Connection, folder: Path, now: float) -> None:
+    """Mark the owners that have died, and then remove their lock files."""
+    sql = "SELECT owner_id, opened_at FROM owners WHERE left_at IS NULL"
+    here = connection.execute(sql).fetchall()
+    dead = [row for row in here if not is_alive(connection, folder, row[0])]
+    if dead:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.executemany(
+            "UPDATE owners SET left_at=? WHERE owner_id=? AND opened_at=? AND left_at IS NULL",
+            [(now, owner_id, opened_at) for owner_id, opened_at in dead],
+        )
+        connection.execute("COMMIT")
+    sweep(folder, keep={row[0] for row in here} - {row[0] for row in dead})
+
+
+def forget(connection: Connection, before: float) -> None:
+    """Delete the owners that left before and have nothing unfinished."""
+    sql = "SELECT owner_id FROM owners WHERE left_at < ?"
+    gone = {row[0] for row in connection.execute(sql, (before,)).fetchall()}
+    if gone:
+        gone -= owners(connection, None)
+    if gone:
+        sql = "DELETE FROM owners WHERE owner_id=? AND left_at < ?"
+        connection.execute("BEGIN IMMEDIATE")
+        connection.executemany(sql, [(owner_id, before) for owner_id in gone])
+        connection.execute("COMMIT")
+
+
+def _is_this_boot(stored: str | None) -> bool:
+    this = boot_id()
+    return stored is None or this is None or stored == this

@@ -1,0 +1,192 @@
+"""The statements on a ledger's rows: the compare-and-set of a batch, the reads, the pruning.
+
+Works on whatever looks like a :class:`sqlite3.Connection` in autocommit mode; its errors go
+through, and may leave a transaction open.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from sigmic_guard.errors import LedgerError
+from sigmic_guard.ledger.protocol import Refusal
+from sigmic_guard.ledger.schema import (
+    COLUMNS,
+    FIXED,
+    INTENT_ID,
+    KEY,
+    NAMESPACE,
+    VERSION,
+    clean,
+    clean_text,
+    decode,
+    encode,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from sigmic_guard.ledger.protocol import Write
+    from sigmic_guard.ledger.schema import Connection, Row
+    from sigmic_guard.lifecycle import Record
+
+#: Rows that one transaction of the pruning deletes.
+PORTION: Final = 1000
+
+# The numbers are those of the columns; the one after them is the version that is expected.
+_INSERT: Final = (
+    f"INSERT INTO tasks ({', '.join(COLUMNS)}) "
+    f"VALUES ({', '.join('?' * len(COLUMNS))}) ON CONFLICT DO NOTHING"
+)
+_CHANGES: Final = ", ".join(
+    f"{name}=?{number}" for number, name in enumerate(COLUMNS, 1) if name not in FIXED
+)
+_UPDATE: Final = (
+    f"UPDATE OR IGNORE tasks SET {_CHANGES} "
+    f"WHERE intent_id=?{INTENT_ID + 1} AND version=?{len(COLUMNS) + 1}"
+)
+_SELECT: Final = f"SELECT {', '.join(COLUMNS)} FROM tasks"
+_UNFINISHED: Final = "finished_at IS NULL"
+
+
+# --- writing --------------------------------------------------------------------------------------
+
+
+def commit(connection: Connection, writes: Sequence[Write]) -> list[Refusal | None]:
+    """Do the writes in one transaction; see :meth:`~sigmic_guard.ledger.protocol.Ledger.commit`.
+
+    A write that finds exactly its own row has been done before, by a commit that was interrupted.
+    """
+    rows = [encode(record) for record, _ in writes]
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("SAVEPOINT batch")
+    try:
+        refusals = _write(connection, writes, rows)
+    except UnicodeEncodeError:
+        connection.execute("ROLLBACK TO batch")
+        refusals = _write(connection, writes, [clean(row) for row in rows])
+    connection.execute("COMMIT")
+    return refusals
+
+
+def _write(
+    connection: Connection, writes: Sequence[Write], rows: list[Row]
+) -> list[Refusal | None]:
+    if _all_at_once(connection, writes, rows):
+        return [None] * len(rows)
+    connection.execute("ROLLBACK TO batch")
+    return [
+        _one(connection, row, expected) for row, (_, expected) in zip(rows, writes, strict=True)
+    ]
+
+
+def _all_at_once(connection: Connection, writes: Sequence[Write], rows: list[Row]) -> bool:
+    """Tell whether each of the writes was done; their order does not matter then."""
+    if len({row[INTENT_ID] for row in rows}) < len(rows):
+        return False
+    pairs = list(zip(rows, writes, strict=True))
+    inserts = [row for row, write in pairs if not write.expected]
+    updates = [(*row, write.expected) for row, write in pairs if write.expected]
+    done = 0
+    if inserts:
+        done += connection.executemany(_INSERT, inserts).rowcount
+    if updates and done == len(inserts):
+        done += connection.executemany(_UPDATE, updates).rowcount
+    return done == len(rows)
+
+
+def _one(connection: Connection, row: Row, expected: int) -> Refusal | None:
+    if expected:
+        done = connection.execute(_UPDATE, (*row, expected)).rowcount
+    else:
+        done = connection.execute(_INSERT, row).rowcount
+    if done:
+        return None
+    stored = connection.execute(f"{_SELECT} WHERE intent_id=?", (row[INTENT_ID],)).fetchone()
+    if stored is not None and tuple(stored) == row:
+        return None
+    if (0 if stored is None else stored[VERSION]) != expected:
+        return Refusal.CONFLICT
+    if _holder(connection, row[NAMESPACE], row[KEY]) is not None:
+        return Refusal.DUPLICATE_KEY
+    raise LedgerError(f"the ledger cannot hold the row {row[INTENT_ID]!r}")
+
+
+def prune(connection: Connection, before: float) -> int:
+    """Delete a portion of the rows that finished before; return how many."""
+    connection.execute("BEGIN IMMEDIATE")
+    deleted = connection.execute(
+        "DELETE FROM tasks WHERE rowid IN (SELECT rowid FROM tasks "
+        "WHERE finished_at IS NOT NULL AND finished_at < ? ORDER BY finished_at LIMIT ?)",
+        (before, PORTION),
+    ).rowcount
+    connection.execute("COMMIT")
+    return deleted
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+def get(connection: Connection, intent_id: str) -> Record | None:
+    """Return one row."""
+    sql = f"{_SELECT} WHERE intent_id=?"
+    row = connection.execute(sql, (clean_text(intent_id),)).fetchone()
+    return None if row is None else decode(row)
+
+
+def find(connection: Connection, identifier: str) -> list[Record]:
+    """Return the rows whose intent id or remote id it is."""
+    sql = f"{_SELECT} WHERE intent_id=?1 OR remote_id=?1"
+    return [decode(row) for row in connection.execute(sql, (clean_text(identifier),)).fetchall()]
+
+
+def holder(connection: Connection, namespace: str, key: str) -> Record | None:
+    """Return the unfinished row that holds the key."""
+    row = _holder(connection, clean_text(namespace), clean_text(key))
+    return None if row is None else decode(row)
+
+
+def _holder(connection: Connection, namespace: str, key: str | None) -> Row | None:
+    sql = f"{_SELECT} WHERE namespace=? AND key=? AND {_UNFINISHED}"
+    row: Row | None = connection.execute(sql, (namespace, key)).fetchone()
+    return row
+
+
+def unfinished(connection: Connection, namespace: str | None, owner_id: str | None) -> list[Record]:
+    """Return the unfinished rows of the namespace and of the owner; ``None`` stands for all."""
+    sql, parameters = f"{_SELECT} WHERE {_UNFINISHED}", []
+    for column, value in ("namespace", namespace), ("owner_id", owner_id):
+        if value is not None:
+            sql += f" AND {column}=?"
+            parameters.append(clean_text(value))
+    return [decode(row) for row in connection.execute(sql, parameters).fetchall()]
+
+
+def absent(connection: Connection, namespace: str, since: float) -> list[Record]:
+    """Return the rows whose absence was proven since."""
+    sql = (
+        f"{_SELECT} WHERE state='never_created' AND lost_at IS NOT NULL "
+        "AND finished_at IS NOT NULL AND namespace=? AND finished_at>=?"
+    )
+    parameters = (clean_text(namespace), since)
+    return [decode(row) for row in connection.execute(sql, parameters).fetchall()]
+
+
+def owners(connection: Connection, namespace: str | None) -> set[str]:
+    """Return the owners of unfinished rows: one look into the index for each, not for each row."""
+    if namespace is not None:
+        return set(_owners_of(connection, clean_text(namespace)))
+    sql = f"SELECT min(namespace) FROM tasks WHERE {_UNFINISHED} AND namespace"
+    found: set[str] = set()
+    place = connection.execute(f"{sql}>=''").fetchone()[0]
+    while place is not None:
+        found.update(_owners_of(connection, place))
+        place = connection.execute(f"{sql}>?", (place,)).fetchone()[0]
+    return found
+
+
+def _owners_of(connection: Connection, namespace: str) -> Iterator[str]:
+    sql = f"SELECT min(owner_id) FROM tasks WHERE {_UNFINISHED} AND namespace=? AND owner_id>?"
+    owner_id = ""
+    while (owner_id := connection.execute(sql, (namespace, owner_id)).fetchone()[0]) is not None:
+        yield owner_id

@@ -1,0 +1,100 @@
+"""A thread of its own for calls that block, and may block for ever.
+
+Neither a cancellation nor the end of the process waits for a disk that hangs: whoever is cancelled
+leaves the call behind, and the thread is a daemon (anyio's own are none on asyncio).
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from queue import SimpleQueue
+from threading import Thread
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from anyio import Event, from_thread
+from anyio.lowlevel import current_token
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+
+class Call:
+    """One call: what to do, what came of it, and whom to wake."""
+
+    __slots__ = ("_abandoned", "_done", "_error", "_function", "_result", "_token")
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self._function = function
+        self._token = current_token()
+        self._done = Event()
+        self._result: Any = None
+        self._error: BaseException | None = None
+        self._abandoned = False
+
+    async def wait(self) -> Any:
+        """Return what the function returned; raise what it raised."""
+        try:
+            await self._done.wait()
+        finally:
+            self._abandoned = not self._done.is_set()
+        if self._error is None:
+            return self._result
+        try:
+            raise self._error
+        finally:
+            self._error = None  # its traceback refers to this frame, and so to itself
+
+    def run(self) -> None:
+        """Do it, in the thread."""
+        try:
+            self._result = self._function()
+        except BaseException as error:
+            self._error = error
+        if not self._abandoned:
+            with suppress(RuntimeError):  # the loop is closed
+                from_thread.run_sync(self._done.set, token=self._token)
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether nobody waits for it any more."""
+        return self._abandoned
+
+
+class CallThread:
+    """Does one call after the other, in their order, until it is stopped.
+
+    :param tool: what the calls work with. A forked child has the thread's frame but not the thread,
+        so there the tool is never destroyed: to close a connection of SQLite would be fatal.
+    """
+
+    def __init__(self, name: str, tool: object) -> None:
+        self._calls: SimpleQueue[Call | None] = SimpleQueue()
+        self._last: Call | None = None
+        Thread(target=self._work, args=(tool,), name=name, daemon=True).start()
+
+    async def run(self, function: Callable[[], T]) -> T:
+        """Return what the function returns; raise what it raises.
+
+        Cancelled, it leaves the call behind: one that had begun goes on to its end.
+        """
+        call = Call(function)
+        self._calls.put(call)
+        result: T = await call.wait()
+        return result
+
+    def stop(self, last: Callable[[], None]) -> Call:
+        """Let the thread end with ``last``, which is done whether anybody waits for it or not."""
+        self._last = call = Call(last)
+        self._calls.put(call)
+        self._calls.put(None)
+        return call
+
+    def _work(self, tool: object) -> None:
+        held: Final = tool
+        while (call := self._calls.get()) is not None:
+            if call is self._last or not call.abandoned:
+                call.run()
+            del call  # and what it returned, while there is nothing else to do
+        del held
