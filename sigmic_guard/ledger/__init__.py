@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from sigmic_guard.errors import ConfigurationError
 from sigmic_guard.ledger.memory import MemoryLedger, MemoryStore
 from sigmic_guard.ledger.protocol import Ledger, Refusal, Write
+from sigmic_guard.ledger.sqlite import SqliteLedger
+from sigmic_guard.ledger.urls import default_ledger_url, sqlite_path
 
-__all__ = ["Ledger", "MemoryLedger", "MemoryStore", "Refusal", "Write", "open_ledger"]
+__all__ = [
+    "Ledger",
+    "MemoryLedger",
+    "MemoryStore",
+    "Refusal",
+    "SqliteLedger",
+    "Write",
+    "default_ledger_url",
+    "open_ledger",
+]
 
 
 def open_ledger(url: str) -> Ledger:
     """Return the ledger that ``url`` names; it is opened by the supervisor that uses it.
 
+    ``memory:`` survives nothing. ``sqlite:///relative/path`` and ``sqlite:////absolute/path`` name
+    a file, made when it is opened.
+
     :raises ConfigurationError: no ledger has such a URL.
     """
-    if url in {"memory:", "memory"}:
-        return MemoryLedger()
-    raise ConfigurationError(f"no ledger knows the URL {url!r}; this version has 'memory:'")
+    path = sqlite_path(url)
+    return MemoryLedger() if path is None else SqliteLedger(path)
