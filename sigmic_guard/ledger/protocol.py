@@ -49,7 +49,9 @@ class Ledger(Protocol):
 
         Returns for each write ``None``, or why it was refused; a refused write does not hinder the
         others. After a :class:`LedgerError` none of them was done. A caller who is cancelled
-        cannot know: :meth:`get` tells.
+        cannot know: :meth:`get` tells, and the same write may be repeated. If the stored row
+        equals its record it changes nothing, and is answered ``None``; where a ledger has forgotten
+        a row that finished, it may be a ``CONFLICT``.
         """
 
     async def get(self, intent_id: str) -> Record | None:
