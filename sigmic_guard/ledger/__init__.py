@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sigmic_guard.ledger.memory import MemoryLedger, MemoryStore
+from sigmic_guard.ledger.orphans import Orphan, find_orphans, last_sign
 from sigmic_guard.ledger.protocol import Ledger, Refusal, Write
 from sigmic_guard.ledger.sqlite import SqliteLedger
 from sigmic_guard.ledger.urls import default_ledger_url, sqlite_path
@@ -11,10 +12,13 @@ __all__ = [
     "Ledger",
     "MemoryLedger",
     "MemoryStore",
+    "Orphan",
     "Refusal",
     "SqliteLedger",
     "Write",
     "default_ledger_url",
+    "find_orphans",
+    "last_sign",
     "open_ledger",
 ]
 

@@ -12,12 +12,14 @@ from sigmic_guard.errors import ConfigurationError
 OnExit = Literal["cancel", "wait", "detach"]
 OnShutdown = Literal["cancel", "detach"]
 OnCrash = Literal["cancel", "reattach", "abandon"]
+OnLost = Literal["report", "cancel"]
 Confirm = Literal["accepted", "terminal"]
 
 _CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "on_exit": get_args(OnExit),
     "on_shutdown": get_args(OnShutdown),
     "on_crash": get_args(OnCrash),
+    "on_lost": get_args(OnLost),
     "confirm": get_args(Confirm),
 }
 
@@ -37,6 +39,9 @@ class TaskPolicy:
     :param reattach_within: seconds after its owner's death for which a task with
         ``on_crash="reattach"`` may run without anybody asking for it; default 300. Then it is
         cancelled.
+    :param on_lost: the answer of a create was lost that carried no marker (it had files, or the
+        supervisor has ``marker=False``): the running tasks that have its message and were created
+        at that time are only logged (``"report"``, the default), or cancelled (``"cancel"``).
     :param confirm: what ends a cancellation: ``"accepted"`` (default), the API acknowledged the
         DELETE, or ``"terminal"``, a GET showed a terminal status.
     :param cancel_wait: seconds a block waits for that; default 5. Afterwards the supervisor goes
@@ -51,6 +56,7 @@ class TaskPolicy:
     confirm: Confirm = "accepted"
     cancel_wait: float = 5.0
     reattach_within: float = 300.0
+    on_lost: OnLost = "report"
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():

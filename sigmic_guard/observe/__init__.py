@@ -4,7 +4,7 @@ from sigmic_guard.observe.context import enter_task, leave_task
 from sigmic_guard.observe.fanout import Observers
 from sigmic_guard.observe.logs import Logs
 from sigmic_guard.observe.metrics import Metrics
-from sigmic_guard.observe.observer import CancelResult, Observer
+from sigmic_guard.observe.observer import CancelResult, Observer, ReapResult
 
 __all__ = [
     "CancelResult",
@@ -12,6 +12,7 @@ __all__ = [
     "Metrics",
     "Observer",
     "Observers",
+    "ReapResult",
     "enter_task",
     "leave_task",
 ]

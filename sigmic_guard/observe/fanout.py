@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Final
 from sigmic_guard.observe.wording import whereabouts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
-    from sigmic_guard.lifecycle import Change, Record
-    from sigmic_guard.observe.observer import CancelResult, Observer
+    from sigmic_guard.lifecycle import Change, Record, Verdict
+    from sigmic_guard.observe.observer import CancelResult, Observer, ReapResult
 
 _log: Final = logging.getLogger("sigmic_guard")
 
@@ -62,6 +62,38 @@ class Observers:
         for observer in self._observers:
             try:
                 observer.cancellation_ended(record, result, seconds)
+            except Exception as failure:
+                self._failed(observer, failure)
+
+    def orphans_counted(self, owner_id: str, count: int, oldest_age: float) -> None:
+        """Tell all."""
+        for observer in self._observers:
+            try:
+                observer.orphans_counted(owner_id, count, oldest_age)
+            except Exception as failure:
+                self._failed(observer, failure)
+
+    def orphan_reaped(self, record: Record, result: ReapResult, seconds: float) -> None:
+        """Tell all."""
+        for observer in self._observers:
+            try:
+                observer.orphan_reaped(record, result, seconds)
+            except Exception as failure:
+                self._failed(observer, failure)
+
+    def orphan_left(self, record: Record, why: Verdict) -> None:
+        """Tell all."""
+        for observer in self._observers:
+            try:
+                observer.orphan_left(record, why)
+            except Exception as failure:
+                self._failed(observer, failure)
+
+    def candidates_found(self, record: Record, task_ids: Sequence[str]) -> None:
+        """Tell all."""
+        for observer in self._observers:
+            try:
+                observer.candidates_found(record, task_ids)
             except Exception as failure:
                 self._failed(observer, failure)
 

@@ -13,19 +13,28 @@ from __future__ import annotations
 from logging import DEBUG, ERROR, INFO, WARNING
 from typing import TYPE_CHECKING, Any, Final
 
-from sigmic_guard.lifecycle import State
+from sigmic_guard.lifecycle import Event, State
 from sigmic_guard.lifecycle.states import NAMELESS
 from sigmic_guard.observe.channel import Channel
 from sigmic_guard.observe.wording import bounded_status, clean, described, whereabouts
 
 if TYPE_CHECKING:
-    from sigmic_guard.lifecycle import Change, Record
-    from sigmic_guard.observe.observer import CancelResult
+    from collections.abc import Sequence
+
+    from sigmic_guard.lifecycle import Change, Record, Verdict
+    from sigmic_guard.observe.observer import CancelResult, ReapResult
 
 #: Nothing exists yet, as far as anybody knows.
 _SILENT: Final = frozenset({State.INTENT, State.CREATING})
 _IN_DOUBT: Final = frozenset({State.UNKNOWN, State.NEVER_CREATED, State.UNCONFIRMED})
 _STILL_RUNS: Final = "the remote task may still run and cost money; look for it and end it"
+
+_OTHERS: Final = "its owner is dead, and this process has no right to it; see sigmic-guard ps"
+_LOOK: Final = (
+    "one of these may be the task whose create got no answer; cancel it if it is not wanted"
+)
+#: So many ids are listed in one line.
+_MOST_LISTED: Final = 20
 
 
 class Logs:
@@ -38,8 +47,11 @@ class Logs:
 
     def task_changed(self, change: Change) -> None:
         """Tell of a start, a cancellation, an end, and of whatever is in doubt."""
-        before, after, _ = change
+        before, after, event = change
         state = after.state
+        if event is Event.TAKE_OVER:
+            self._tell(INFO, "task.taken_over", after)
+            return
         if before is not None and before.state is state:
             if before.finished_at == after.finished_at:
                 return
@@ -79,6 +91,21 @@ class Logs:
     def cancellation_ended(self, record: Record, result: CancelResult, seconds: float) -> None:
         """Tell what came of it."""
         self._tell(DEBUG, "cancel.ended", record, seconds, result=result.value)
+
+    def orphans_counted(self, owner_id: str, count: int, oldest_age: float) -> None:
+        """Say nothing: :class:`~sigmic_guard.observe.Metrics` counts it."""
+
+    def orphan_reaped(self, record: Record, result: ReapResult, seconds: float) -> None:
+        """Tell what came of it."""
+        self._tell(INFO, "orphan.reaped", record, seconds, result=result.value)
+
+    def orphan_left(self, record: Record, why: Verdict) -> None:
+        """Tell of a task that somebody else has to end."""
+        self._tell(WARNING, "orphan.left", record, why=why.value, hint=_OTHERS)
+
+    def candidates_found(self, record: Record, task_ids: Sequence[str]) -> None:
+        """Tell which tasks somebody should look at."""
+        self._tell(WARNING, "task.candidates", record, hint=_LOOK, candidates=_listed(task_ids))
 
     def request_answered(self, method: str, route: str, status: str, seconds: float) -> None:
         """Say nothing: :class:`~sigmic_guard.observe.Metrics` counts it."""
@@ -129,6 +156,11 @@ class Logs:
         }
         told = {name: value for name, value in fields.items() if value is not None}
         self._channel.write(level, event, told)
+
+
+def _listed(task_ids: Sequence[str]) -> str:
+    more = len(task_ids) - _MOST_LISTED
+    return " ".join(map(clean, task_ids[:_MOST_LISTED])) + (f" and {more} more" if more > 0 else "")
 
 
 def _rounded(seconds: float) -> float:

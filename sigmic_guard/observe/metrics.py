@@ -18,16 +18,16 @@ from weakref import WeakKeyDictionary
 
 from sigmic_guard.lifecycle import CancelReason, Outcome, State, outcome_of
 from sigmic_guard.lifecycle.states import ENDED
-from sigmic_guard.observe.observer import CancelResult
+from sigmic_guard.observe.observer import CancelResult, ReapResult
 from sigmic_guard.observe.series import Series
 from sigmic_guard.observe.wording import OTHER, bounded_status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from prometheus_client import CollectorRegistry, Counter, Histogram
 
-    from sigmic_guard.lifecycle import Change, Record
+    from sigmic_guard.lifecycle import Change, Record, Verdict
 
 #: What a ``reason`` label says where there is none.
 NO_REASON: Final = "none"
@@ -75,6 +75,9 @@ class Metrics:
         self._cancellations = {
             result: series.cancellations.labels(result.value) for result in CancelResult
         }
+        self._reaped = {result: series.reaped.labels(result.value) for result in ReapResult}
+        #: By owner: how many orphans it knows of, and for how long the oldest has been one.
+        self._orphans: dict[str, tuple[int, float]] = {}
         self._attempts: dict[str, Counter] = {}
         self._routes: dict[tuple[str, str, str], Histogram] = {}
 
@@ -141,6 +144,29 @@ class Metrics:
         if result is CancelResult.CONFIRMED:
             self._series.confirm.observe(max(0.0, seconds))
 
+    def orphans_counted(self, owner_id: str, count: int, oldest_age: float) -> None:
+        """Add up what the supervisors of this registry know of."""
+        with _making:
+            if count:
+                self._orphans[owner_id] = count, oldest_age
+            else:
+                self._orphans.pop(owner_id, None)
+            counts = self._orphans.values()
+            self._series.orphans.set(sum(count for count, _ in counts))
+            self._series.oldest_orphan.set(max((age for _, age in counts), default=0.0))
+
+    def orphan_reaped(self, record: Record, result: ReapResult, seconds: float) -> None:
+        """Count what came of it, and what it cost."""
+        del record
+        self._reaped[result].inc()
+        self._series.orphan_seconds.inc(max(0.0, seconds))
+
+    def orphan_left(self, record: Record, why: Verdict) -> None:
+        """Nothing is counted; :class:`~sigmic_guard.observe.Logs` tells it."""
+
+    def candidates_found(self, record: Record, task_ids: Sequence[str]) -> None:
+        """Nothing is counted; :class:`~sigmic_guard.observe.Logs` tells it."""
+
     def request_answered(self, method: str, route: str, status: str, seconds: float) -> None:
         """Time one HTTP request."""
         child = self._routes.get((method, route, status))
@@ -160,9 +186,9 @@ class Metrics:
         return self._routes.setdefault(key, self._series.requests.labels(*key))
 
     def ledger_committed(self, rows: int, seconds: float) -> None:
-        """Time one transaction."""
-        del rows
+        """Time one transaction, and take its size."""
         self._series.commit.observe(seconds)
+        self._series.batch.observe(rows)
 
     def ledger_failed(self, rows: int, error: BaseException) -> None:
         """Nothing is counted; :class:`~sigmic_guard.observe.Logs` tells it."""

@@ -10,7 +10,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from sigmic_guard.lifecycle import Change, Record
+    from collections.abc import Sequence
+
+    from sigmic_guard.lifecycle import Change, Record, Verdict
 
 
 class CancelResult(StrEnum):
@@ -21,6 +23,17 @@ class CancelResult(StrEnum):
     ALREADY_FINISHED = "already_finished"  # the task had ended by itself before
     NOT_FOUND = "not_found"  # 404: gone for this credential
     UNCONFIRMED = "unconfirmed"  # no proof: the budget ran out, or we may not ask
+
+
+class ReapResult(StrEnum):
+    """What came of an orphan."""
+
+    CANCELLED = "cancelled"  # it still ran, and was cancelled
+    ALREADY_FINISHED = "already_finished"  # it had ended by itself
+    NOT_FOUND = "not_found"  # 404: gone for this credential
+    NEVER_CREATED = "never_created"  # its create had had no effect
+    RELEASED = "released"  # on_crash="abandon": it may run on
+    REATTACHED = "reattached"  # somebody asked for its key, and has it now
 
 
 class Observer(Protocol):
@@ -37,6 +50,21 @@ class Observer(Protocol):
 
     def cancellation_ended(self, record: Record, result: CancelResult, seconds: float) -> None:
         """Observe what came of a cancellation: once per task, or again after UNCONFIRMED."""
+
+    def orphans_counted(self, owner_id: str, count: int, oldest_age: float) -> None:
+        """Observe how many dead owners' tasks an owner knows of whose end is not proven.
+
+        ``oldest_age``: seconds that the oldest has been without an owner.
+        """
+
+    def orphan_reaped(self, record: Record, result: ReapResult, seconds: float) -> None:
+        """Observe the end of an orphan; ``seconds`` that it ran without an owner."""
+
+    def orphan_left(self, record: Record, why: Verdict) -> None:
+        """Observe an orphan that must be left alone: once each."""
+
+    def candidates_found(self, record: Record, task_ids: Sequence[str]) -> None:
+        """Observe the tasks that a create may have made whose answer was lost: once each."""
 
     def request_answered(self, method: str, route: str, status: str, seconds: float) -> None:
         """Observe one HTTP request; ``route`` is a template, never a path with an id."""

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from prometheus_client.metrics import MetricWrapperBase
 
 _COMMIT: Final = (1e-5, 1e-4, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
+_BATCH: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
 _REQUEST: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _DRAIN: Final = (0.1, 0.25, 0.5, 1, 2, 4, 6, 8, 9, 10, 15, 30, 60, 120)
 _TASK: Final = (1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 14400)
@@ -88,6 +89,36 @@ class Series:
             "Seconds that committed ledger transactions took.",
             registry=None,
             buckets=_COMMIT,
+        )
+
+        self.batch = Histogram(
+            "sigmic_guard_ledger_batch_size",
+            "Rows that were written in one ledger transaction.",
+            registry=None,
+            buckets=_BATCH,
+        )
+        self.orphans = Gauge(
+            "sigmic_guard_orphans",
+            "Tasks of dead owners whose end is not proven, as far as this process knows.",
+            registry=None,
+            multiprocess_mode="livemax",
+        )
+        self.oldest_orphan = Gauge(
+            "sigmic_guard_orphan_oldest_age_seconds",
+            "Seconds that the oldest of them has been without an owner; 0 where there is none.",
+            registry=None,
+            multiprocess_mode="livemax",
+        )
+        self.reaped = Counter(
+            "sigmic_guard_orphans_reaped_total",
+            "Tasks of dead owners that were seen to, by what came of them.",
+            ["how"],
+            registry=None,
+        )
+        self.orphan_seconds = Counter(
+            "sigmic_guard_orphan_task_seconds_total",
+            "Seconds that tasks ran on after the death of their owner.",
+            registry=None,
         )
 
     def register(self, registry: CollectorRegistry) -> None:

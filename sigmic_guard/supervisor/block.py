@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sigmic_guard.errors import SigmicGuardError
-    from sigmic_guard.supervisor.core import Core, Order
+    from sigmic_guard.supervisor.core import Core
     from sigmic_guard.supervisor.entry import Entry
+    from sigmic_guard.supervisor.intake import Order
     from sigmic_guard.supervisor.task import RemoteTask
 
 
@@ -50,11 +51,11 @@ class TaskBlock:
         entered_at = current_time()
         if self._order.request.files:
             await check_files(self._order.request.files)
-        task = self._task = self._core.begin(self._order, entered_at=entered_at, held=True)
+        task = self._task = self._core.intake.begin(self._order, entered_at=entered_at, held=True)
         task.scope = self._scope
         self._scope.__enter__()
         try:
-            await self._core.until_created(task)
+            await self._core.intake.until_created(task)
         except BaseException as error:
             await self._leave(error)
             raise

@@ -153,7 +153,7 @@ class Canceller:
         self._observer.delete_answered(task.record, "200")
         asked_at = record.cancel_requested_at or record.created_at
         self._observer.cancellation_acknowledged(task.record, self._roster.now() - asked_at)
-        if documented and record.policy.confirm == "accepted":
+        if documented and record.policy.confirm == "accepted" and task.orphan is None:
             self._ended(task, CancelResult.ACKNOWLEDGED)
         else:
             task.acknowledged = 1

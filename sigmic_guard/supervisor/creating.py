@@ -24,6 +24,7 @@ from sigmic_guard.supervisor.workers import Pool
 
 if TYPE_CHECKING:
     from sigmic_guard.sigmic.api import TaskApi
+    from sigmic_guard.supervisor.claims import Claims
     from sigmic_guard.supervisor.entry import Entry
     from sigmic_guard.supervisor.outbox import Outbox
     from sigmic_guard.supervisor.roster import Roster
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 #: Creates under way at once; 16 to 64 in flight beat more.
 MAX_CREATES: Final = 64
+#: How often a key may turn out to be free, and be taken by somebody else meanwhile.
+MAX_CLAIMS: Final = 5
 
 
 def refused_outright(error: SigmicGuardError) -> bool:
@@ -51,6 +54,7 @@ class Creator:
         roster: Roster,
         outbox: Outbox,
         api: TaskApi,
+        claims: Claims,
         *,
         timeout: float,
         max_tasks: int | None,
@@ -62,6 +66,7 @@ class Creator:
         self._places = max_tasks
         self._waiting: OrderedDict[Entry, None] = OrderedDict()
         self._seated: set[Entry] = set()
+        self._claims = claims
         self._pool: Pool[Entry] = Pool(workers, "create", self._create, MAX_CREATES)
         roster.finished.append(self.leave)
         #: Let no create begin any more.
@@ -95,11 +100,36 @@ class Creator:
                 self._seated.add(task)
                 self._pool.put(task)
 
+    def again(self, task: Entry) -> None:
+        """Create a task that has its place, and turned out not to exist."""
+        self._pool.put(task)
+
+    async def _write_intent(self, task: Entry) -> bool:
+        """Make the intent durable; ``False`` if the key led to a task that exists.
+
+        :raises DuplicateKey: a live owner's task holds the key.
+        :raises LedgerError: the intent could not be written.
+        """
+        for attempt in range(MAX_CLAIMS):
+            try:
+                await self._outbox.commit(task.record)
+            except DuplicateKey:
+                if attempt == MAX_CLAIMS - 1:
+                    raise  # others were quicker each time
+                if await self._claims.resolve(task):
+                    return False
+                if task.record.state is not State.INTENT:
+                    break
+            else:
+                break
+        return True
+
     async def _create(self, task: Entry) -> None:
         if task.record.state is not State.INTENT:
             return  # withdrawn while it waited
         try:
-            await self._outbox.commit(task.record)
+            if not await self._write_intent(task):
+                return  # it goes on with a dead owner's task
         except (LedgerError, DuplicateKey) as error:
             if task.record.state is State.INTENT:
                 task.failure = error

@@ -87,6 +87,7 @@ class Drain:
         core = self._core
         core.canceller.budget_end = self._end
         core.creator.hold()
+        core.reaper.hold()
         if self._tasks is None:
             self._tasks = list(core.roster.tasks.values())
             core.observer.shutdown_begun(len(self._tasks), self.grace)
@@ -120,6 +121,8 @@ class Drain:
         if state is State.COMPLETED:
             core.roster.apply(task, Happening.CLOSE)  # no follow-up is taken any more
             task.interrupt(CancelReason.SHUTDOWN)
+        elif task.orphan is not None:
+            core.reaper.decide(task)  # without another look
         elif task.record.policy.on_shutdown == "cancel" or state is State.INTENT:
             if state is State.UNCONFIRMED:
                 self._asked_again.append((task, task.record.version))
@@ -191,13 +194,15 @@ class Drain:
         core = self._core
         core.closed = True
         core.courier.close()
+        core.reaper.close()
         slices = Slices()
         for task in list(core.roster.tasks.values()):
             task.wake()
             await slices.breathe()
         with move_on_after(CLOSING):
             await core.outbox.flush()
-        core.workers.dismiss("ledger")
+        for worker in ("ledger", "reap", "reconcile"):
+            core.workers.dismiss(worker)
         with move_on_after(CLOSING / 2):
             await core.ledger.aclose()
 

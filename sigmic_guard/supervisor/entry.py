@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from anyio import CancelScope
 
-    from sigmic_guard.lifecycle import Record
+    from sigmic_guard.lifecycle import Record, Verdict
     from sigmic_guard.observe import CancelResult
     from sigmic_guard.sigmic.models import CreateRequest
     from sigmic_guard.supervisor.core import Core
@@ -42,13 +42,16 @@ class Entry:
         "deadline",
         "deadline_alarm",
         "ended_at",
+        "examined",
         "failure",
         "glance_alarm",
         "handle",
         "held",
         "interruption",
         "looking",
+        "looks",
         "marked",
+        "orphan",
         "readers",
         "record",
         "request",
@@ -56,6 +59,7 @@ class Entry:
         "scope",
         "seen_at",
         "sending",
+        "sought",
         "turn",
     )
 
@@ -74,6 +78,14 @@ class Entry:
         self.request: CreateRequest | None = None
         #: Whether the create carries the intent id, so that the list can tell the task.
         self.marked = False
+        #: Whether the reconciler looks for it.
+        self.sought = False
+        #: What is to become of it, if it was a dead owner's and nobody asked for it.
+        self.orphan: Verdict | None = None
+        #: Whether a GET told how that one is.
+        self.examined = False
+        #: How often that one was looked at in vain.
+        self.looks = 0
         #: The create's exception, or the API's error.
         self.failure: Any = None
         #: When it came to its end, in seconds since the epoch.
@@ -135,7 +147,9 @@ class Entry:
     def pursued(self) -> bool:
         """Whether somebody here works on bringing the task to an end, or on finding it."""
         state = self.record.state
-        return state not in SETTLED and (state is not State.UNKNOWN or self.marked)
+        if state is State.UNKNOWN:  # what a dead owner left can be looked for by anybody, later
+            return self.marked and self.orphan is None
+        return state not in SETTLED
 
     def wake(self) -> None:
         """Let those who wait look again."""

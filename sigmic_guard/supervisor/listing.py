@@ -1,14 +1,16 @@
-"""Reading the list from its top, page by page, for as long as there is something new in it."""
+"""Reading the list from its top: page by page, and as a whole although it shifts meanwhile."""
 
 from __future__ import annotations
 
 from datetime import datetime
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from sigmic_guard.errors import ProtocolError
+from sigmic_guard.supervisor.timer import Slices
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from sigmic_guard.sigmic.api import TaskApi
     from sigmic_guard.sigmic.models import TaskInfo
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 PAGE: Final = 100
 #: Seconds that one page may take.
 PATIENCE: Final = 10.0
+#: How often the top of the list is read again for what moved up during a reading.
+REREADINGS: Final = 5
 
 
 class Listing:
@@ -49,10 +53,55 @@ class Listing:
 
 def active_at(info: TaskInfo) -> float | None:
     """Return the time of a task's last activity, in seconds since the epoch, if it is told."""
-    if not info.last_activity_at:
+    return seconds_of(info.last_activity_at)
+
+
+def seconds_of(time: str | None) -> float | None:
+    """Return one of the API's times in seconds since the epoch, if it is one."""
+    if not time:
         return None
     try:
-        at = datetime.fromisoformat(info.last_activity_at)
+        at = datetime.fromisoformat(time)
     except ValueError:
         return None
     return at.timestamp() if at.tzinfo is not None else None
+
+
+async def read_all(
+    api: TaskApi, take: Callable[[TaskInfo], None], passed: Callable[[float, float], bool]
+) -> bool:
+    """Show ``take`` every task of the list down to what is ``passed``; ``True`` if none was missed.
+
+    :param passed: is given a task's latest activity, and that of the newest one seen.
+    :raises SigmicGuardError: the API refused, or gave no answer.
+    """
+    top, pages = await _read(api, take, passed)
+    for _ in range(REREADINGS):
+        # What was active meanwhile has moved up, past the reader: read the top again, down to
+        # where the last reading began. One page is one instant, and nobody moves within it.
+        if pages <= 1 or top == -inf:  # or no times are told, and there is nothing to go by
+            return True
+        top, pages = await _read(api, take, _before(top))
+    return pages <= 1
+
+
+def _before(top: float) -> Callable[[float, float], bool]:
+    return lambda at, _: at < top
+
+
+async def _read(
+    api: TaskApi, take: Callable[[TaskInfo], None], passed: Callable[[float, float], bool]
+) -> tuple[float, int]:
+    """Read down to what is passed; return the latest activity, and the number of pages."""
+    newest, pages, done, slices = -inf, 0, False, Slices()
+    listing = Listing(api)
+    while not done and (page := await listing.next_page()):
+        pages += 1
+        for info in page:
+            take(info)
+            at = active_at(info)
+            if at is not None:
+                newest = max(newest, at)
+                done |= passed(at, newest)
+            await slices.breathe()
+    return newest, pages

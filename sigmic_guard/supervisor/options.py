@@ -13,12 +13,12 @@ from anyio import current_time
 
 from sigmic_guard.errors import ConfigurationError
 from sigmic_guard.sigmic import CreateRequest, check_create
-from sigmic_guard.supervisor.core import Order
-from sigmic_guard.supervisor.reconciler import MARKER
+from sigmic_guard.supervisor.intake import Order
+from sigmic_guard.supervisor.marking import MARKER
 
 if TYPE_CHECKING:
     from sigmic_guard.lifecycle import TaskPolicy
-    from sigmic_guard.lifecycle.policy import Confirm, OnCrash, OnExit, OnShutdown
+    from sigmic_guard.lifecycle.policy import Confirm, OnCrash, OnExit, OnLost, OnShutdown
 
 
 class Watch(TypedDict, total=False):
@@ -39,6 +39,7 @@ class Watch(TypedDict, total=False):
     confirm: Confirm
     cancel_wait: float
     reattach_within: float
+    on_lost: OnLost
 
 
 class TaskOptions(Watch, total=False):

@@ -29,7 +29,7 @@ RETRY: Final = 1.0
 class _Batch:
     """What goes into one transaction, and how it went."""
 
-    __slots__ = ("awaited", "done", "error", "refusals", "writes")
+    __slots__ = ("awaited", "done", "error", "in_doubt", "refusals", "writes")
 
     def __init__(self) -> None:
         self.writes: dict[str, Write] = {}
@@ -37,6 +37,8 @@ class _Batch:
         self.awaited: set[str] = set()
         self.done = Event()
         self.error: LedgerError | None = None
+        #: It was interrupted: nobody knows whether it was done.
+        self.in_doubt = False
         self.refusals: dict[str, Refusal] = {}
 
 
@@ -55,6 +57,10 @@ class Outbox:
     def withhold(self, record: Record) -> None:
         """Take a record on that is not to be written before :meth:`insert`."""
         self._rowless.add(record.intent_id)
+
+    def release(self, record: Record) -> None:
+        """Let go of a record that was withheld and will not be written."""
+        self._rowless.discard(record.intent_id)
 
     def insert(self, record: Record) -> None:
         """Queue the first row of a record that was withheld."""
@@ -80,7 +86,8 @@ class Outbox:
         """Insert a record, and wait until it is durable.
 
         :raises DuplicateKey: an unfinished row holds the key. The row is not written.
-        :raises LedgerError: the row is not written, and will not be.
+        :raises LedgerError: the row is not written, and will not be; or nobody knows, and what
+            becomes of the record will be written all the same.
         """
         batch = self._next
         self.insert(record)
@@ -109,7 +116,8 @@ class Outbox:
     async def run(self) -> None:
         """Commit for ever."""
         if self._under_way is not None:
-            self._under_way.error = LedgerError("a transaction was interrupted, and tried again")
+            self._under_way.error = LedgerError("a transaction was interrupted, and is repeated")
+            self._under_way.in_doubt = True
             await self._close(self._under_way)
         while True:
             await self._wanted.wait()
@@ -129,27 +137,47 @@ class Outbox:
                 if any(refusals):
                     for intent_id, refusal in zip(batch.writes, refusals, strict=True):
                         if refusal is not None:
-                            self._refused(batch, intent_id, refusal)
+                            await self._refused(batch, intent_id, refusal)
             await self._close(batch)
             if batch.error is not None:
                 await sleep(RETRY)
 
-    def _refused(self, batch: _Batch, intent_id: str, refusal: Refusal) -> None:
+    async def _refused(self, batch: _Batch, intent_id: str, refusal: Refusal) -> None:
+        record = batch.writes[intent_id].record
+        if refusal is Refusal.CONFLICT and await self._is_ours(record):
+            return
         batch.refusals[intent_id] = refusal
         if intent_id not in batch.awaited:
             error = LedgerError(f"the row of a task was changed by somebody else ({refusal})")
             self._observer.ledger_failed(1, error)
 
+    async def _is_ours(self, record: Record) -> bool:
+        """Tell whether nobody but us wrote the row: then it was in a transaction in doubt."""
+        try:
+            stored = await self._ledger.get(record.intent_id)
+        except LedgerError:
+            return False
+        if stored is None:
+            return record.finished_at is not None  # written, and forgotten since
+        if stored.owner_id != record.owner_id:
+            return False
+        if stored.version < record.version:
+            newest = self._next.writes.get(record.intent_id, Write(record, 0))
+            self._next.writes[record.intent_id] = Write(newest.record, stored.version)
+            self._wanted.set()
+        return True
+
     async def _close(self, batch: _Batch) -> None:
         """Tell those who wait, and queue again what must not be lost."""
         later, slices = self._next.writes, Slices()
-        for intent_id in batch.awaited if batch.error is not None else batch.refusals:
+        awaited = set() if batch.in_doubt else batch.awaited
+        for intent_id in awaited if batch.error is not None else batch.refusals:
             newest = later.pop(intent_id, batch.writes[intent_id])
-            if intent_id in batch.awaited and newest.record.finished_at is None:
+            if intent_id in awaited and newest.record.finished_at is None:
                 self._rowless.add(intent_id)
         if batch.error is not None:
             for intent_id, write in batch.writes.items():
-                if intent_id not in batch.awaited:
+                if intent_id not in awaited:
                     newest = later.get(intent_id, write)
                     later[intent_id] = Write(newest.record, write.expected)
                 await slices.breathe()  # hit here, it is done again, and comes to the same

@@ -51,6 +51,44 @@ class Roster:
         self._outbox.withhold(record)
         self._observer.task_changed(Change(None, record, None))
 
+    def inherit(self, task: Entry) -> None:
+        """Take a dead owner's task on, whose row is ours already."""
+        record = task.record
+        self.tasks[record.intent_id] = task
+        self._observer.task_changed(Change(None, record, Event.TAKE_OVER))
+        self._settle_in(task)
+
+    def assume(self, task: Entry, record: Record) -> None:
+        """Let a task that was not created be a dead owner's, whose row is ours already."""
+        self._replace(task, record, Event.TAKE_OVER)
+        self._settle_in(task)
+
+    def renew(self, task: Entry, record: Record) -> None:
+        """Let a task whose create had no effect begin again, with an intent of its own."""
+        self._outbox.add(task.record, step(task.record, Event.ABSENT, self.now()))
+        self._outbox.withhold(record)
+        self._replace(task, record, None)
+        task.wake()
+
+    def _replace(self, task: Entry, record: Record, event: Event | None) -> None:
+        before = task.record
+        self._outbox.release(before)
+        del self.tasks[before.intent_id]
+        self.tasks[record.intent_id] = task
+        task.record = record
+        self._observer.task_changed(Change(before, record, event))
+
+    def _settle_in(self, task: Entry) -> None:
+        record = task.record
+        if record.remote_id is not None:
+            self.named.setdefault(record.remote_id, task)
+        reaction = self.reactions.get(record.state)
+        if reaction is not None:
+            reaction(task)
+        if record.state is State.COMPLETED:
+            self.apply(task, Event.CLOSE)
+        task.wake()
+
     def apply(
         self,
         task: Entry,

@@ -181,7 +181,7 @@ class Supervisor:
         order = make_order(message, options, self._policy, marker=self._settings.marker)
         if order.request.files:
             await check_files(order.request.files)
-        return handle_of(await core.start(order))
+        return handle_of(await core.intake.start(order))
 
     async def adopt(self, task_id: str, **options: Unpack[Watch]) -> RemoteTask:
         """Take on a task that something else created, as if :meth:`start` had.
@@ -195,8 +195,7 @@ class Supervisor:
         """
         core = self._open()
         order = make_watch(options, self._policy, CreateRequest(message=""))
-        entry = await core.adopt(task_id, order.policy, order.deadline, order.key)
-        return handle_of(entry)
+        return handle_of(await core.intake.adopt(task_id, order))
 
     @property
     def tasks(self) -> Mapping[str, RemoteTask]:

@@ -1,0 +1,42 @@
+"""Who is dead, and what they left unfinished: :func:`find_orphans`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from sigmic_guard.lifecycle import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sigmic_guard.ledger.protocol import Ledger
+
+
+class Orphan(NamedTuple):
+    """An unfinished row of a dead owner."""
+
+    record: Record
+    #: The owner's last sign of life, in seconds since the epoch.
+    orphaned_at: float
+
+
+async def find_orphans(ledger: Ledger, namespace: str | None = None) -> Sequence[Orphan]:
+    """Return all unfinished rows whose owner is dead.
+
+    :param namespace: default: of all namespaces.
+    :raises LedgerError: the ledger cannot be read.
+    """
+    orphans: list[Orphan] = []
+    for owner_id in await ledger.owners(namespace):
+        # An owner id is used once. Who is dead stays so, and the rows are read after it is known.
+        if not await ledger.owner_alive(owner_id):
+            seen = await ledger.last_seen(owner_id)
+            rows = await ledger.unfinished(namespace, owner_id=owner_id)
+            orphans += [Orphan(row, last_sign(row, seen)) for row in rows]
+    return orphans
+
+
+def last_sign(record: Record, seen: float | None) -> float:
+    """Return when a row's owner was certainly alive, by the row itself and by the ledger."""
+    told = (seen, record.created_at, record.posted_at, record.cancel_requested_at)
+    return max(at for at in told if at is not None)

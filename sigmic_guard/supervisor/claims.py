@@ -1,0 +1,129 @@
+"""What a key leads to: at most one live task per namespace and key.
+
+A create whose key is taken comes here. A live owner's task is left alone. A dead owner's is claimed
+where its policy says ``on_crash="reattach"``: the new task becomes the one that is running, instead
+of creating, and paying for, another. Where it is to be cancelled the create waits until it is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from anyio import move_on_after, sleep
+
+from sigmic_guard.errors import DuplicateKey
+from sigmic_guard.ledger import Orphan, last_sign
+from sigmic_guard.lifecycle import Event, State, TakeOver, Verdict, step
+from sigmic_guard.lifecycle.states import SETTLED
+from sigmic_guard.observe import ReapResult
+
+if TYPE_CHECKING:
+    from sigmic_guard.ledger import Ledger
+    from sigmic_guard.lifecycle import Record
+    from sigmic_guard.supervisor.entry import Entry
+    from sigmic_guard.supervisor.outbox import Outbox
+    from sigmic_guard.supervisor.reaper import Reaper
+    from sigmic_guard.supervisor.roster import Roster
+
+#: Seconds, beyond the time that a lost create takes to be found, to wait for a dead owner's task.
+PATIENCE: Final = 15.0
+#: Seconds before the ledger is asked again who holds a key.
+PAUSE: Final = 0.02
+
+
+class Claims:
+    """Resolves keys that a row of the ledger holds."""
+
+    def __init__(
+        self,
+        roster: Roster,
+        outbox: Outbox,
+        ledger: Ledger,
+        reaper: Reaper,
+        *,
+        owner_id: str,
+        namespace: str,
+        create_timeout: float,
+    ) -> None:
+        self._roster = roster
+        self._outbox = outbox
+        self._ledger = ledger
+        self._reaper = reaper
+        self._owner_id = owner_id
+        self._namespace = namespace
+        self._patience = create_timeout + PATIENCE
+
+    async def resolve(self, task: Entry) -> bool:
+        """Find out who holds the task's key; ``True`` if the task is now the one that does.
+
+        ``False`` if the key is free, or the task was withdrawn meanwhile.
+
+        :raises DuplicateKey: a live owner's task holds the key, or one that cannot be ended.
+        :raises LedgerError: the ledger could not be read or written.
+        """
+        key = task.record.key
+        assert key is not None
+        with move_on_after(self._patience):
+            while task.record.state is State.INTENT:
+                row = await self._ledger.holder(self._namespace, key)
+                if row is None:
+                    return False
+                if row.owner_id == self._owner_id:
+                    await self._wait_for(row)
+                elif await self._ledger.owner_alive(row.owner_id):
+                    raise DuplicateKey(f"a live task of another process holds {key!r}", key=key)
+                elif await self._claim(task, row):
+                    return True
+                await sleep(PAUSE)
+            return False
+        raise DuplicateKey(f"a dead process's task still holds {key!r}; it is being ended", key=key)
+
+    async def _wait_for(self, row: Record) -> None:
+        """Wait for the end of a task that was taken over here, or for its being written down."""
+        task, key = self._roster.tasks.get(row.intent_id), row.key or ""
+        if task is None:
+            await self._outbox.flush()
+            return
+        if task.orphan is None:
+            raise DuplicateKey(f"a live task holds the key {key!r}", key=key)
+        await task.until(
+            lambda task: (
+                task.record.finished_at is not None
+                or task.state in SETTLED
+                or not (task.sought or task.state is not State.UNKNOWN)
+                or task.unsupervised
+            )
+        )
+        if task.record.finished_at is None:
+            raise DuplicateKey(
+                f"a dead process's task holds {key!r}, and its end cannot be proven", key=key
+            )
+        await self._outbox.flush()
+
+    async def _claim(self, task: Entry, row: Record) -> bool:
+        """Take a dead owner's row for ``task``; ``False`` if it is not to be had, for now."""
+        seen = await self._ledger.last_seen(row.owner_id)
+        orphan = Orphan(row, last_sign(row, seen))
+        verdict = await self._reaper.judge(orphan)
+        if verdict in {Verdict.REAP, Verdict.RELEASE}:
+            await self._reaper.take([(orphan, verdict)])
+            return False
+        if verdict is not Verdict.WAIT:
+            raise DuplicateKey(
+                f"a dead process's task holds {row.key!r}, and is out of reach: {verdict}",
+                key=row.key or "",
+            )
+        mine = task.record
+        heir = TakeOver(self._owner_id, orphan.orphaned_at, mine.policy, mine.deadline_at)
+        after = step(row, Event.TAKE_OVER, self._roster.now(), heir=heir)
+        # If we are hit meanwhile, or nobody wants it any more, it is an orphan like any other.
+        [done] = await self._reaper.write([(after, row.version)], [(after, Verdict.REAP)])
+        if not done:
+            return False
+        if task.record.state is not State.INTENT:
+            self._reaper.enter(after, Verdict.REAP)
+            return False
+        task.marked = after.message_digest is None
+        self._roster.assume(task, after)
+        self._reaper.tell(task, ReapResult.REATTACHED)
+        return True

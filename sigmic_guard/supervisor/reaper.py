@@ -1,0 +1,358 @@
+"""Ending the tasks of dead owners.
+
+Level-triggered: at start-up, and then now and again, it looks for unfinished rows whose owner is
+dead, whatever has happened before, and takes each by compare-and-set, so that two reapers never
+work on the same row. From then on a row is a task of this supervisor like any other, and takes the
+ordinary way: a GET tells whether it still runs, the canceller ends it, the reconciler finds what
+has no name.
+
+What cannot be reached, be it the ledger or the API, leads to nothing but another try.
+"""
+
+from __future__ import annotations
+
+from random import random
+from typing import TYPE_CHECKING, Final
+
+from anyio import Event, move_on_after
+
+from sigmic_guard.errors import (
+    AuthenticationError,
+    LedgerError,
+    PermissionDenied,
+    SigmicGuardError,
+    SupervisorShutdown,
+    TaskNotFound,
+)
+from sigmic_guard.ledger import Write, find_orphans
+from sigmic_guard.lifecycle import Backoff, CancelReason, State, TakeOver, Verdict, judge, step
+from sigmic_guard.lifecycle import Event as Happening
+from sigmic_guard.observe import CancelResult, ReapResult
+from sigmic_guard.supervisor.listing import seconds_of
+from sigmic_guard.supervisor.workers import Pool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sigmic_guard.ledger import Ledger, Orphan
+    from sigmic_guard.lifecycle import Record
+    from sigmic_guard.observe import Observer
+    from sigmic_guard.sigmic.api import TaskApi
+    from sigmic_guard.supervisor.canceller import Canceller
+    from sigmic_guard.supervisor.entry import Entry
+    from sigmic_guard.supervisor.reconciler import Reconciler
+    from sigmic_guard.supervisor.roster import Roster
+    from sigmic_guard.supervisor.timer import Timer
+    from sigmic_guard.supervisor.workers import Workers
+
+#: Seconds between two rounds, give or take a half.
+EVERY: Final = 30.0
+#: Rows that are taken in one transaction.
+PORTION: Final = 500
+#: GETs under way at once, and seconds that one may take.
+MAX_LOOKS: Final = 32
+PATIENCE: Final = 10.0
+#: Seconds for which a task may still appear after its absence was proven.
+AFTERLIFE: Final = 600.0
+
+_HOPELESS: Final = (AuthenticationError, PermissionDenied, TaskNotFound)
+
+
+class Round:
+    """One look at all rows, and what was found."""
+
+    def __init__(self) -> None:
+        self.done = Event()
+        self.error: SigmicGuardError | None = None
+        #: What is left to somebody else, or for later.
+        self.left: list[tuple[Orphan, Verdict]] = []
+
+
+class Reaper:
+    """Takes dead owners' tasks over. :meth:`run` is the worker."""
+
+    def __init__(
+        self,
+        workers: Workers,
+        roster: Roster,
+        timer: Timer,
+        api: TaskApi,
+        ledger: Ledger,
+        observer: Observer,
+        canceller: Canceller,
+        reconciler: Reconciler,
+        *,
+        owner_id: str,
+        namespace: str,
+        take_on: Callable[[Record, Verdict], Entry],
+    ) -> None:
+        self._roster = roster
+        self._timer = timer
+        self._api = api
+        self._ledger = ledger
+        self._observer = observer
+        self._canceller = canceller
+        self._reconciler = reconciler
+        self._owner_id = owner_id
+        self._namespace = namespace
+        self._take_on = take_on
+        self._backoff = Backoff(first=0.2, most=10.0)
+        self._pool: Pool[Entry] = Pool(workers, "examine", self._examine, MAX_LOOKS)
+        #: Live tasks that were taken over to be ended.
+        self.tasks: set[Entry] = set()
+        #: Rows of which a hit left unknown whether they are ours, by intent id.
+        self._in_doubt: dict[str, tuple[Record, Verdict]] = {}
+        self._holding = False
+        self._closed: SupervisorShutdown | None = None
+        self._round: Round | None = None
+        self._next = Round()
+        self._wanted = Event()
+        self._left = 0
+        self._oldest_age = 0.0
+        self._reported: set[str] = set()
+        #: When a task ended by itself, in seconds since the epoch, where the API told.
+        self._ended_at: dict[Entry, float] = {}
+        roster.finished.append(self._finished)
+
+    # --- from outside ---------------------------------------------------------------------------
+
+    def hold(self) -> None:
+        """Take nothing over any more."""
+        self._holding = True
+
+    def close(self) -> None:
+        """Tell those who wait that no round comes any more."""
+        self._closed = SupervisorShutdown("the supervisor shut down, and reaps no more")
+        for round_ in (self._round, self._next):
+            if round_ is not None:
+                round_.error = self._closed
+                round_.done.set()
+        self._observer.orphans_counted(self._owner_id, 0, 0.0)
+
+    async def request(self) -> Round:
+        """Wait for a round that begins after now.
+
+        :raises LedgerError: the ledger could not be read or written; the next round tries again.
+        :raises SupervisorShutdown: no round comes any more.
+        """
+        if self._closed is not None:
+            raise self._closed
+        round_ = self._next
+        self._wanted.set()
+        await round_.done.wait()
+        if round_.error is not None:
+            raise round_.error
+        return round_
+
+    # --- rounds ---------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Look now, and then again and again."""
+        while True:
+            if self._round is None:
+                self._round, self._next, self._wanted = self._next, Round(), Event()
+            round_ = self._round
+            try:
+                await self._look_around(round_)
+            except LedgerError as error:
+                round_.error = error
+                self._observer.ledger_failed(0, error)
+            self._round = None
+            round_.done.set()
+            with move_on_after(EVERY * (0.5 + random())):
+                await self._wanted.wait()
+
+    async def _look_around(self, round_: Round) -> None:
+        await self._ledger.upkeep(self._roster.now())
+        await self._clear_doubts()
+        to_take: list[tuple[Orphan, Verdict]] = []
+        for orphan in await find_orphans(self._ledger, self._namespace):
+            verdict = await self.judge(orphan)
+            taken = verdict in {Verdict.REAP, Verdict.RELEASE}
+            (to_take if taken else round_.left).append((orphan, verdict))
+        self._report(round_.left)
+        await self.take(to_take)
+        absent = await self._ledger.absent(self._namespace, self._roster.now() - AFTERLIFE)
+        self._reconciler.beware_of(filter(self._is_within_reach, absent))
+
+    async def judge(self, orphan: Orphan) -> Verdict:
+        """Tell what is to become of a dead owner's row.
+
+        :raises LedgerError: the ledger could not be read.
+        """
+        record = orphan.record
+        verdict = judge(
+            record,
+            base_url=self._api.base_url,
+            credential_fingerprint=self._api.credential_fingerprint,
+            orphaned_at=orphan.orphaned_at,
+            now=self._roster.now(),
+        )
+        if verdict is Verdict.REAP and record.reason is None and await self._is_wanted(record):
+            return Verdict.RELEASE
+        return verdict
+
+    async def _is_wanted(self, record: Record) -> bool:
+        """Tell whether a live owner has adopted the same remote task."""
+        if record.remote_id is None:
+            return False
+        for other in await self._ledger.find(record.remote_id):
+            if (
+                other.intent_id != record.intent_id
+                and other.finished_at is None
+                and self._is_within_reach(other)
+                and other.reason is None
+                and await self._ledger.owner_alive(other.owner_id)
+            ):
+                return True
+        return False
+
+    def _is_within_reach(self, record: Record) -> bool:
+        return (
+            record.base_url == self._api.base_url
+            and record.credential_fingerprint == self._api.credential_fingerprint
+        )
+
+    def _report(self, left: Sequence[tuple[Orphan, Verdict]]) -> None:
+        now = self._roster.now()
+        for orphan, verdict in left:
+            if verdict is not Verdict.WAIT and orphan.record.intent_id not in self._reported:
+                self._observer.orphan_left(orphan.record, verdict)
+        self._reported = {orphan.record.intent_id for orphan, _ in left}
+        self._left = len(left)
+        since = [orphan.orphaned_at for orphan, _ in left]
+        since += [task.record.orphaned_at or now for task in self.tasks]
+        self._oldest_age = max(0.0, now - min(since, default=now))
+        self._count()
+
+    def _count(self) -> None:
+        count = self._left + len(self.tasks)
+        self._observer.orphans_counted(self._owner_id, count, self._oldest_age if count else 0.0)
+
+    # --- taking over ----------------------------------------------------------------------------
+
+    async def take(self, orphans: Sequence[tuple[Orphan, Verdict]]) -> None:
+        """Take rows over that are still as they were read, and see to them.
+
+        :raises LedgerError: the ledger could not be written.
+        """
+        for start in range(0, len(orphans), PORTION):
+            taken: list[tuple[Record, Verdict]] = []
+            for (record, orphaned_at), verdict in orphans[start : start + PORTION]:
+                heir = TakeOver(self._owner_id, orphaned_at)
+                after = step(record, Happening.TAKE_OVER, self._roster.now(), heir=heir)
+                taken.append((after, verdict))
+            written = await self.write([(after, after.version - 1) for after, _ in taken], taken)
+            for (after, verdict), done in zip(taken, written, strict=True):
+                if done:
+                    self.enter(after, verdict)
+
+    async def write(
+        self, rows: Sequence[tuple[Record, int]], taken: Sequence[tuple[Record, Verdict]]
+    ) -> list[bool]:
+        """Write take-overs; of whatever a hit leaves in doubt the next round finds out."""
+        if self._holding:
+            return [False] * len(rows)
+        self._in_doubt |= {record.intent_id: (record, verdict) for record, verdict in taken}
+        known = True
+        try:
+            refusals = await self._ledger.commit([Write(*row) for row in rows])
+        except LedgerError:
+            raise
+        except BaseException:
+            known = False
+            raise
+        finally:
+            if known:
+                for record, _ in taken:
+                    self._in_doubt.pop(record.intent_id, None)
+        return [refusal is None for refusal in refusals]
+
+    async def _clear_doubts(self) -> None:
+        for intent_id, (record, verdict) in list(self._in_doubt.items()):
+            stored = await self._ledger.get(intent_id)
+            if self._in_doubt.pop(intent_id, None) is not None and stored == record:
+                self.enter(record, verdict)
+
+    def enter(self, record: Record, verdict: Verdict) -> None:
+        """See to a row that is ours by now."""
+        if self._holding:
+            return  # its owner will be dead in a moment, and somebody else comes for it
+        task = self._take_on(record, verdict)
+        self.tasks.add(task)
+        self._count()
+        self._roster.inherit(task)
+
+    # --- seeing to it ---------------------------------------------------------------------------
+
+    def adopt(self, task: Entry) -> None:
+        """See to the end of a task that was found otherwise."""
+        self.tasks.add(task)
+
+    def examine(self, task: Entry) -> None:
+        """Find out by GET whether the task still runs, as soon as a worker is free."""
+        self._pool.put(task)
+
+    async def _examine(self, task: Entry) -> None:
+        if task.examined or task.record.finished_at is not None:
+            return
+        turn = task.turn
+        try:
+            info = await self._api.get(task.id, timeout=PATIENCE)
+        except _HOPELESS:
+            self.decide(task)  # the DELETE will tell
+        except SigmicGuardError as error:
+            delay = self._backoff.delay(
+                task.looks, random(), retry_after=getattr(error, "retry_after", None)
+            )
+            task.looks += 1
+            self._timer.after(delay, self.examine, task)
+        except BaseException:
+            self._pool.put(task)  # the worker was hit, the task is as it was
+            raise
+        else:
+            if info.terminal and (ended_at := seconds_of(info.completed_at)) is not None:
+                self._ended_at[task] = ended_at
+            task.examined = True
+            if not self._roster.observe(task, info, turn):
+                self.decide(task)
+
+    def decide(self, task: Entry) -> None:
+        """Let the task go, or have it ended."""
+        task.examined = True
+        if task.record.state is State.CANCELLING:
+            self._canceller.take(task)
+        elif task.record.state is State.RUNNING:
+            if task.orphan is Verdict.RELEASE:
+                self._roster.apply(task, Happening.DETACH)
+            else:
+                self._roster.cancel(task, CancelReason.ORPHAN)
+
+    def _finished(self, task: Entry) -> None:
+        ended_at = self._ended_at.pop(task, None)
+        if task in self.tasks:
+            self.tasks.discard(task)
+            self.tell(task, _result_of(task), ended_at)
+            self._count()
+
+    def tell(self, task: Entry, result: ReapResult, ended_at: float | None = None) -> None:
+        """Tell what came of a dead owner's task."""
+        record, seconds = task.record, 0.0
+        if record.state is not State.NEVER_CREATED and record.orphaned_at is not None:
+            now = self._roster.now()
+            seconds = max(0.0, min(ended_at or now, now) - record.orphaned_at)
+        self._observer.orphan_reaped(record, result, seconds)
+
+
+def _result_of(task: Entry) -> ReapResult:
+    match task.record.state:
+        case State.NEVER_CREATED:
+            return ReapResult.NEVER_CREATED
+        case State.DETACHED:
+            return ReapResult.RELEASED
+        case State.CANCELLED if task.cancel_result is CancelResult.NOT_FOUND:
+            return ReapResult.NOT_FOUND
+        case State.CANCELLED if task.record.reason is not CancelReason.REMOTE:
+            return ReapResult.CANCELLED
+        case _:
+            return ReapResult.ALREADY_FINISHED
