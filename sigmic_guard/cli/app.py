@@ -15,6 +15,7 @@ import typer
 from sigmic_guard import SigmicGuardError, TaskOptions, __version__
 from sigmic_guard.cli import running, tasks
 from sigmic_guard.cli.codes import CONNECTION, INTERRUPTED, NOT_DONE, code_of
+from sigmic_guard.cli.exec import execute
 from sigmic_guard.cli.terminal import Terminal
 from sigmic_guard.errors import ConfigurationError
 from sigmic_guard.sigmic.credentials import ENVIRONMENT_VARIABLE, Credential
@@ -138,6 +139,25 @@ def list_(
     """List tasks, most recent activity first."""
     most = None if everything else limit
     _perform(partial(tasks.list_tasks, limit=most, base_url=base_url), json=json)
+
+
+@app.command("exec", context_settings={"allow_interspersed_args": False})
+def exec_(
+    command: Annotated[
+        list[str], typer.Argument(metavar="CMD…", help="A program and its arguments.")
+    ],
+    *,
+    grace: Annotated[
+        float, typer.Option(min=0, help="Seconds that ending its tasks may take.")
+    ] = 8.0,
+) -> None:
+    """Run a program; when it is gone, however it went, end the tasks that it left.
+
+    The ledger is that of SIGMIC_GUARD_LEDGER, or the default file; the program gets its URL there.
+    Exits with the program's status, 128 + N if signal N ended it, 125 if it was not run for want
+    of a ledger or an API key, 126 if it cannot be run, 127 if there is no such program.
+    """
+    raise typer.Exit(execute(command, check_credential=_check_credential, grace=grace))
 
 
 @app.command(

@@ -10,6 +10,13 @@
     124  the time-out passed; the task was cancelled
     130  Ctrl-C (SIGINT); the task was cancelled
     143  SIGTERM; the task was cancelled
+
+``exec`` ends with the status of the program that it ran, 128 + N if signal N ended it. Otherwise::
+
+    2    the command cannot be right as it stands
+    125  no usable ledger or credential: the program was not run
+    126  the program cannot be run
+    127  there is no such program
 """
 
 from __future__ import annotations
@@ -34,6 +41,10 @@ CONNECTION: Final = 3
 TIMED_OUT: Final = 124
 INTERRUPTED: Final = 130
 TERMINATED: Final = 143
+
+NOT_STARTED: Final = 125
+CANNOT_RUN: Final = 126
+NOT_FOUND: Final = 127
 
 
 def code_of(error: SigmicGuardError) -> int:
