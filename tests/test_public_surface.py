@@ -45,6 +45,7 @@ POLICY: Final = {
     "confirm",
     "cancel_wait",
     "reattach_within",
+    "on_lost",
 }
 WATCH: Final = POLICY | {"key", "deadline"}
 OPTIONS: Final = WATCH | {
@@ -175,6 +176,7 @@ def test_task_policy_is_called_as_designed() -> None:
         "confirm": "accepted",
         "cancel_wait": 5.0,
         "reattach_within": 300.0,
+        "on_lost": "report",
     }
     assert len(found) == len(defaults_of(found)) == len(POLICY)
     assert {field.name for field in fields(TaskPolicy)} == POLICY

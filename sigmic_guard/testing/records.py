@@ -21,6 +21,7 @@ FULL_RECORD: Final = Record(
         confirm="terminal",
         cancel_wait=1e-3,
         reattach_within=0.7,
+        on_lost="cancel",
     ),
     created_at=1_769_442_654.870_000_1,
     state=State.UNCONFIRMED,

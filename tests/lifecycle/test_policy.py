@@ -16,6 +16,7 @@ CHOICES = {
     "on_exit": ["cancel", "wait", "detach"],
     "on_shutdown": ["cancel", "detach"],
     "on_crash": ["cancel", "reattach", "abandon"],
+    "on_lost": ["report", "cancel"],
     "confirm": ["accepted", "terminal"],
 }
 SECONDS = ("timeout", "cancel_wait", "reattach_within")
@@ -57,6 +58,7 @@ def test_the_defaults_are_the_designs() -> None:
         "confirm": "accepted",
         "cancel_wait": 5.0,
         "reattach_within": 300.0,
+        "on_lost": "report",
     }
 
 

@@ -86,6 +86,7 @@ async def ways_to_begin(supervisor: Supervisor) -> None:
         confirm="terminal",
         cancel_wait=1,
         reattach_within=60,
+        on_lost="cancel",
     )
     assert_type(background, RemoteTask)
     adopted = await supervisor.adopt("c37c1d78", deadline=12.5, key="ledgers")
