@@ -24,10 +24,12 @@ from sigmic_guard.errors import (
     ValidationError,
 )
 from sigmic_guard.lifecycle import CancelReason, Outcome, State, TaskPolicy
-from sigmic_guard.observe import CancelResult
+from sigmic_guard.observe import CancelResult, ReapResult
 from sigmic_guard.sigmic import SigmicClient, TaskApi, TaskInfo
 from sigmic_guard.supervisor import (
     Cancellation,
+    OrphanRow,
+    ReapReport,
     RemoteTask,
     ShutdownReport,
     Snapshot,
@@ -51,10 +53,13 @@ __all__ = [
     "ConnectionFailed",
     "DuplicateKey",
     "LedgerError",
+    "OrphanRow",
     "Outcome",
     "PermissionDenied",
     "ProtocolError",
     "RateLimited",
+    "ReapReport",
+    "ReapResult",
     "RemoteTask",
     "ServerError",
     "ShutdownReport",

@@ -5,6 +5,8 @@ from sigmic_guard.supervisor.events import TaskEvent, TaskEvents
 from sigmic_guard.supervisor.options import TaskOptions, Watch
 from sigmic_guard.supervisor.results import (
     Cancellation,
+    OrphanRow,
+    ReapReport,
     ShutdownReport,
     Snapshot,
     TaskResult,
@@ -15,6 +17,8 @@ from sigmic_guard.supervisor.task import RemoteTask
 
 __all__ = [
     "Cancellation",
+    "OrphanRow",
+    "ReapReport",
     "RemoteTask",
     "ShutdownReport",
     "Snapshot",

@@ -14,7 +14,6 @@ from anyio import move_on_after, sleep
 from sigmic_guard.errors import DuplicateKey
 from sigmic_guard.ledger import Orphan, last_sign
 from sigmic_guard.lifecycle import Event, State, TakeOver, Verdict, step
-from sigmic_guard.lifecycle.states import SETTLED
 from sigmic_guard.observe import ReapResult
 
 if TYPE_CHECKING:
@@ -86,14 +85,7 @@ class Claims:
             return
         if task.orphan is None:
             raise DuplicateKey(f"a live task holds the key {key!r}", key=key)
-        await task.until(
-            lambda task: (
-                task.record.finished_at is not None
-                or task.state in SETTLED
-                or not (task.sought or task.state is not State.UNKNOWN)
-                or task.unsupervised
-            )
-        )
+        await task.until(lambda task: not task.worked_on or task.unsupervised)
         if task.record.finished_at is None:
             raise DuplicateKey(
                 f"a dead process's task holds {key!r}, and its end cannot be proven", key=key

@@ -151,6 +151,12 @@ class Entry:
             return self.marked and self.orphan is None
         return state not in SETTLED
 
+    @property
+    def worked_on(self) -> bool:
+        """Whether anything more may become of it here by itself."""
+        state = self.record.state
+        return self.sought if state is State.UNKNOWN else state not in SETTLED
+
     def wake(self) -> None:
         """Let those who wait look again."""
         if self._waiters is not None:

@@ -27,8 +27,9 @@ from sigmic_guard.errors import (
 from sigmic_guard.ledger import Write, find_orphans
 from sigmic_guard.lifecycle import Backoff, CancelReason, State, TakeOver, Verdict, judge, step
 from sigmic_guard.lifecycle import Event as Happening
-from sigmic_guard.observe import CancelResult, ReapResult
 from sigmic_guard.supervisor.listing import seconds_of
+from sigmic_guard.supervisor.results import ReapReport
+from sigmic_guard.supervisor.telling import result_of_orphan, tell_left, tell_orphan
 from sigmic_guard.supervisor.workers import Pool
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
     from sigmic_guard.ledger import Ledger, Orphan
     from sigmic_guard.lifecycle import Record
-    from sigmic_guard.observe import Observer
+    from sigmic_guard.observe import Observer, ReapResult
     from sigmic_guard.sigmic.api import TaskApi
     from sigmic_guard.supervisor.canceller import Canceller
     from sigmic_guard.supervisor.entry import Entry
@@ -64,6 +65,8 @@ class Round:
     def __init__(self) -> None:
         self.done = Event()
         self.error: SigmicGuardError | None = None
+        #: What was taken over.
+        self.taken: list[Entry] = []
         #: What is left to somebody else, or for later.
         self.left: list[tuple[Orphan, Verdict]] = []
 
@@ -143,6 +146,23 @@ class Reaper:
         if round_.error is not None:
             raise round_.error
         return round_
+
+    async def reap(self) -> ReapReport:
+        """Wait for a round, and until nobody here works on what was found.
+
+        :raises LedgerError: the ledger could not be read or written; the next round tries again.
+        :raises SupervisorShutdown: no round comes any more.
+        """
+        tasks = set(self.tasks)
+        round_ = await self.request()
+        tasks |= self.tasks | set(round_.taken)
+        for task in tasks:
+            await task.until(lambda task: not task.worked_on or task.unsupervised)
+        now = self._roster.now()
+        rows = [tell_orphan(task) for task in tasks]
+        left = [row for row in rows if row.result is None]
+        left += [tell_left(orphan, verdict, now) for orphan, verdict in round_.left]
+        return ReapReport(reaped=[row for row in rows if row.result is not None], left=left)
 
     # --- rounds ---------------------------------------------------------------------------------
 
@@ -280,6 +300,8 @@ class Reaper:
             return  # its owner will be dead in a moment, and somebody else comes for it
         task = self._take_on(record, verdict)
         self.tasks.add(task)
+        if self._round is not None:
+            self._round.taken.append(task)
         self._count()
         self._roster.inherit(task)
 
@@ -332,7 +354,7 @@ class Reaper:
         ended_at = self._ended_at.pop(task, None)
         if task in self.tasks:
             self.tasks.discard(task)
-            self.tell(task, _result_of(task), ended_at)
+            self.tell(task, result_of_orphan(task), ended_at)
             self._count()
 
     def tell(self, task: Entry, result: ReapResult, ended_at: float | None = None) -> None:
@@ -342,17 +364,3 @@ class Reaper:
             now = self._roster.now()
             seconds = max(0.0, min(ended_at or now, now) - record.orphaned_at)
         self._observer.orphan_reaped(record, result, seconds)
-
-
-def _result_of(task: Entry) -> ReapResult:
-    match task.record.state:
-        case State.NEVER_CREATED:
-            return ReapResult.NEVER_CREATED
-        case State.DETACHED:
-            return ReapResult.RELEASED
-        case State.CANCELLED if task.cancel_result is CancelResult.NOT_FOUND:
-            return ReapResult.NOT_FOUND
-        case State.CANCELLED if task.record.reason is not CancelReason.REMOTE:
-            return ReapResult.CANCELLED
-        case _:
-            return ReapResult.ALREADY_FINISHED

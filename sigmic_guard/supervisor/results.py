@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sigmic_guard.lifecycle import CancelReason, Outcome, Record, State
-    from sigmic_guard.observe import CancelResult
+    from sigmic_guard.observe import CancelResult, ReapResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +114,42 @@ class Snapshot(Sequence[TaskRow]):
             deadline=None if deadline is None else deadline - self.taken_at,
             attempts=record.attempts,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrphanRow:
+    """A task whose owner is dead, and what came of it.
+
+    :ivar id: the remote id; ``None`` if it is not known.
+    :ivar result: how it was seen to; ``None`` if it was not.
+    :ivar why: why it was not: ``wait`` (somebody may still ask for its key),
+        ``other_credential`` or ``other_system`` (it is out of our reach), else its state.
+    :ivar age: seconds that it has been without an owner.
+    """
+
+    id: str | None
+    intent_id: str
+    state: State
+    result: ReapResult | None
+    why: str | None
+    age: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReapReport:
+    """What :meth:`Supervisor.reap` found, and did.
+
+    :ivar reaped: the tasks that have ended, or may run on by ``on_crash="abandon"``.
+    :ivar left: those that may still run.
+    """
+
+    reaped: Sequence[OrphanRow]
+    left: Sequence[OrphanRow]
+
+    @property
+    def clean(self) -> bool:
+        """Whether no dead owner's task is left."""
+        return not self.left
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from sigmic_guard.ledger import Ledger
     from sigmic_guard.sigmic import TaskApi
     from sigmic_guard.supervisor.options import TaskOptions, Watch
-    from sigmic_guard.supervisor.results import ShutdownReport, TaskResult
+    from sigmic_guard.supervisor.results import ReapReport, ShutdownReport, TaskResult
     from sigmic_guard.supervisor.task import RemoteTask
 
 #: Connections for what is not a DELETE: creates, looks, lists, errands.
@@ -206,6 +206,21 @@ class Supervisor:
         """Return all live tasks as they are now, in immutable rows."""
         core = self._open(closing=True)
         return Snapshot(list(map(_record, core.roster.tasks.values())), core.now())
+
+    async def reap(self) -> ReapReport:
+        """Look now for tasks whose owner is dead, end them, and tell what came of it.
+
+        The supervisor does this by itself, when it is entered and then about every 30 seconds; here
+        one waits for it. It may take long where the API does not answer: bound it with
+        ``anyio.move_on_after``; the work goes on.
+
+        :raises LedgerError: the ledger could not be read or written; it is tried again by itself.
+        :raises SupervisorShutdown: the supervisor is not open.
+        """
+        core = self._open()
+        report = await core.reaper.reap()
+        await core.outbox.flush()
+        return report
 
     # --- the end --------------------------------------------------------------------------------
 

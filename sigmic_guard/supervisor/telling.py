@@ -14,10 +14,12 @@ from sigmic_guard.errors import (
 )
 from sigmic_guard.lifecycle import CancelReason, Outcome, State
 from sigmic_guard.lifecycle.states import ENDED
-from sigmic_guard.observe import CancelResult
-from sigmic_guard.supervisor.results import Cancellation, TaskResult
+from sigmic_guard.observe import CancelResult, ReapResult
+from sigmic_guard.supervisor.results import Cancellation, OrphanRow, TaskResult
 
 if TYPE_CHECKING:
+    from sigmic_guard.ledger import Orphan
+    from sigmic_guard.lifecycle import Verdict
     from sigmic_guard.supervisor.entry import Entry
 
 
@@ -37,6 +39,48 @@ def tell(task: Entry) -> TaskResult:
         duration=ended_at - record.created_at,
         cancellation=tell_cancellation(task) if asked else None,
     )
+
+
+def tell_orphan(task: Entry) -> OrphanRow:
+    """Say what came of a dead owner's task so far."""
+    record, now = task.record, task.core.now()
+    seen_to = record.finished_at is not None
+    return OrphanRow(
+        id=record.remote_id,
+        intent_id=record.intent_id,
+        state=record.state,
+        result=result_of_orphan(task) if seen_to else None,
+        why=None if seen_to else record.state.value,
+        age=now - (record.orphaned_at or now),
+    )
+
+
+def tell_left(orphan: Orphan, verdict: Verdict, now: float) -> OrphanRow:
+    """Say why a dead owner's task was left alone."""
+    record = orphan.record
+    return OrphanRow(
+        id=record.remote_id,
+        intent_id=record.intent_id,
+        state=record.state,
+        result=None,
+        why=verdict.value,
+        age=max(0.0, now - orphan.orphaned_at),
+    )
+
+
+def result_of_orphan(task: Entry) -> ReapResult:
+    """Name how a dead owner's task that has finished came to its end."""
+    match task.record.state:
+        case State.NEVER_CREATED:
+            return ReapResult.NEVER_CREATED
+        case State.DETACHED:
+            return ReapResult.RELEASED
+        case State.CANCELLED if task.cancel_result is CancelResult.NOT_FOUND:
+            return ReapResult.NOT_FOUND
+        case State.CANCELLED if task.record.reason is not CancelReason.REMOTE:
+            return ReapResult.CANCELLED
+        case _:
+            return ReapResult.ALREADY_FINISHED
 
 
 def tell_cancellation(task: Entry) -> Cancellation:
