@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from typing import TYPE_CHECKING, Any
 
 import hypothesis
@@ -21,6 +22,9 @@ from tests.leaks import no_leaks
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+
+# No test writes into the state directory of whoever runs it, nor reaps what stands there.
+os.environ["SIGMIC_GUARD_LEDGER"] = "memory:"
 
 # A slow machine is no counterexample.
 hypothesis.settings.register_profile("here", deadline=None)

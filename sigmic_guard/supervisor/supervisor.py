@@ -11,7 +11,7 @@ from anyio import CancelScope, create_task_group, get_cancelled_exc_class, move_
 from anyio.lowlevel import checkpoint
 
 from sigmic_guard.errors import ConfigurationError, SupervisorShutdown, TaskCancelled, TaskError
-from sigmic_guard.ledger import open_ledger
+from sigmic_guard.ledger import default_ledger_url, open_ledger
 from sigmic_guard.lifecycle import CancelReason, Outcome, TaskPolicy
 from sigmic_guard.lifecycle.policy import check_seconds
 from sigmic_guard.observe import Logs, Metrics, Observers
@@ -54,7 +54,8 @@ class Supervisor:
     :param client: something else that implements :class:`~sigmic_guard.sigmic.TaskApi`, instead of
         the two before. It is yours to close.
     :param ledger: a URL or a :class:`~sigmic_guard.ledger.Ledger`; default: ``SIGMIC_GUARD_LEDGER``
-        and then ``"memory:"``.
+        and then a SQLite file in the user's state directory. ``"memory:"`` opts out of crash
+        survival.
     :param policy: what holds for every task that does not say otherwise.
     :param grace: seconds that a shutdown may take; default 8, less than the 10 that Docker gives.
     :param max_tasks: remote tasks alive at once; further ones wait for a place. Default: no limit.
@@ -115,7 +116,7 @@ class Supervisor:
                 connections=max_cancels + OTHER_CONNECTIONS,
             )
             if ledger is None:
-                ledger = os.environ.get("SIGMIC_GUARD_LEDGER") or "memory:"
+                ledger = os.environ.get("SIGMIC_GUARD_LEDGER") or default_ledger_url()
             self._ledger = open_ledger(ledger) if isinstance(ledger, str) else ledger
             self._handlers = SignalHandlers(self._signalled) if signals else None
         finally:
