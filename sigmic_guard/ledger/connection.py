@@ -22,6 +22,8 @@ from sigmic_guard.ledger.schema import check_version, configure, is_ledger, migr
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sigmic_guard.ledger.schema import Connection
+
 #: Seconds to wait for a lock that another process holds.
 BUSY_TIMEOUT: Final = 5.0
 #: Seconds between two tries where SQLite does not wait by itself.
@@ -105,10 +107,7 @@ class LedgerFile:
         )
         _count(self._inode, 1)
         try:
-            configure(connection)
-            if not is_ledger(connection, self.path) or _journal_mode(connection) != "wal":
-                _use_wal(connection, self.path)
-            migrate(connection, self.path)
+            prepare(connection, self.path)
         except BaseException:
             self.disconnect(connection)
             raise
@@ -162,6 +161,20 @@ class Access:
             self._file.disconnect(connection)
 
 
+def prepare(connection: Connection, path: str) -> None:
+    """Bring a new connection, and its file, to where they have to be.
+
+    :raises LedgerError: the file is no ledger, or cannot be one.
+    """
+    configure(connection)
+    mode = "delete"
+    if is_ledger(connection, path):
+        mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
+    if mode != "wal":
+        _use_wal(connection, path)
+    migrate(connection, path)
+
+
 def _make(path: str) -> None:
     folder = Path(path).parent
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -189,7 +202,7 @@ def _inode(path: str) -> _Inode:
     return status.st_dev, status.st_ino
 
 
-def _use_wal(connection: sqlite3.Connection, path: str) -> None:
+def _use_wal(connection: Connection, path: str) -> None:
     give_up_at = monotonic() + BUSY_TIMEOUT
     while True:
         try:
@@ -205,11 +218,6 @@ def _use_wal(connection: sqlite3.Connection, path: str) -> None:
         raise LedgerError(
             f"SQLite cannot have its write-ahead log at {path}; put the ledger on a local disk"
         )
-
-
-def _journal_mode(connection: sqlite3.Connection) -> str:
-    mode: str = connection.execute("PRAGMA journal_mode").fetchone()[0]
-    return mode
 
 
 def _code(error: Exception) -> int | None:
