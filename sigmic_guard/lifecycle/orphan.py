@@ -8,8 +8,6 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from sigmic_guard.lifecycle.states import State
-
 if TYPE_CHECKING:
     from sigmic_guard.lifecycle.record import Record
 
@@ -38,8 +36,8 @@ def judge(
     if record.credential_fingerprint != credential_fingerprint:
         return Verdict.OTHER_CREDENTIAL
     policy = record.policy
-    if record.reason is not None or record.state is State.COMPLETED:
-        return Verdict.REAP  # its end was decided, or has come, before its owner died
+    if record.reason is not None:
+        return Verdict.REAP  # its end was decided before its owner died
     if policy.on_crash == "abandon":
         return Verdict.RELEASE
     if (

@@ -141,14 +141,14 @@ def step(
             last_error=error,
             remote_status=status or record.remote_status,
         )
+    if state is State.RUNNING and record.reason is not None:
+        state = State.CANCELLING  # rule 1 of the theory: the remembered cancel takes effect
     if heir is not None:
         return _inherit(record, state, now, heir)
     if state is before:
         return record  # a fact that comes late, or twice
 
-    if state is State.RUNNING and record.reason is not None:
-        state = State.CANCELLING  # rule 1 of the theory: the remembered cancel takes effect
-    elif state is State.CANCELLED and record.reason is None:
+    if state is State.CANCELLED and record.reason is None:
         reason = CancelReason.REMOTE
     return _replace(
         record,

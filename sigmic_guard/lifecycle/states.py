@@ -25,8 +25,9 @@ Two rules keep the promise inside this file:
 2. **The first cause stays.** ``CANCEL`` never changes a reason that is there.
 
 A third one holds for what a dead owner left behind. **Its last step may be missing**: it can have
-sent the POST and died before it wrote that down. So ``TAKE_OVER`` makes whatever has no name
-``UNKNOWN``, and only the list can tell; and what was ``UNCONFIRMED`` is asked for again.
+sent the POST, or a follow-up, and died before it wrote that down. So ``TAKE_OVER`` makes whatever
+has no name ``UNKNOWN``, and only the list can tell; what was ``COMPLETED`` may run again, and a GET
+tells; and what was ``UNCONFIRMED`` is asked for again.
 
 What the remote side tells (``COMPLETE``, ``FAIL``, ``CANCELLED``) is a fact, not a request, and
 facts can come late or twice. In states that have ended they change nothing. ``COMPLETED`` alone
@@ -182,7 +183,7 @@ TRANSITIONS: Final[Mapping[State, Mapping[Event, State]]] = MappingProxyType(
         _S.COMPLETED: {
             **_ended(_S.COMPLETED),
             _E.FOLLOW_UP: _S.RUNNING,
-            **_left(_S.COMPLETED),
+            **_left(_S.RUNNING),
         },
         _S.FAILED: _ended(_S.FAILED),
         _S.CANCELLED: _ended(_S.CANCELLED),

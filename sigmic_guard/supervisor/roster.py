@@ -85,8 +85,6 @@ class Roster:
         reaction = self.reactions.get(record.state)
         if reaction is not None:
             reaction(task)
-        if record.state is State.COMPLETED:
-            self.apply(task, Event.CLOSE)
         task.wake()
 
     def apply(

@@ -78,6 +78,14 @@ TAKE_OVERS: dict[str, Wrong] = {
     "asks_nobody_again": lambda before, _: (
         {"state": before.state} if before.state is State.UNCONFIRMED else {}
     ),
+    "believes_completed": lambda before, _: (
+        {"state": before.state} if before.state is State.COMPLETED else {}
+    ),
+    "takes_the_cancel_back": lambda before, after: (
+        {"state": State.RUNNING}
+        if before.state is State.COMPLETED and after.state is State.CANCELLING
+        else {}
+    ),
     "lets_it_run_on": lambda _, after: (
         {"state": State.RUNNING} if after.state is State.CANCELLING else {}
     ),

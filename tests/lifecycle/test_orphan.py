@@ -62,14 +62,14 @@ RECORDS = records()
 def rightly(verdict: Verdict, record: Record, url: str, credential: str, now: float) -> bool:
     """Whether the rules allow the verdict, each for itself: they exclude each other, and all fit.
 
-    DESIGN 4: a decision to cancel is never taken back. DESIGN 7: ``reattach`` rows are left for
+    DESIGN 4: a decision to cancel is never taken back; what had completed may have been asked
+    again, so it is judged like what runs. DESIGN 7: ``reattach`` rows are left for
     who asks for the key. Issue 3: a row made with another credential is left and reported;
     ``reattach_within`` bounds how long an unclaimed one may run. Promise: no task outlives its
     deadline but one that may be abandoned.
     """
     ours = record.base_url == url and record.credential_fingerprint == credential
     to_end = record.reason is not None
-    over = record.state is State.COMPLETED
     crash = record.policy.on_crash
     late = now >= DIED + WITHIN or (record.deadline_at is not None and now >= record.deadline_at)
     claimable = crash == "reattach" and record.key is not None and not late
@@ -78,9 +78,9 @@ def rightly(verdict: Verdict, record: Record, url: str, credential: str, now: fl
         Verdict.OTHER_CREDENTIAL: (
             record.base_url == url and record.credential_fingerprint != credential
         ),
-        Verdict.RELEASE: ours and not to_end and not over and crash == "abandon",
-        Verdict.WAIT: ours and not to_end and not over and claimable,
-        Verdict.REAP: ours and (to_end or over or (crash != "abandon" and not claimable)),
+        Verdict.RELEASE: ours and not to_end and crash == "abandon",
+        Verdict.WAIT: ours and not to_end and claimable,
+        Verdict.REAP: ours and (to_end or (crash != "abandon" and not claimable)),
     }[verdict]
 
 
@@ -190,9 +190,9 @@ def obeys_only_deadlines(record: Record, **case: Any) -> Verdict:
     return judge(but(record, reason=kept), **case)
 
 
-def lets_what_is_over_lie(record: Record, **case: Any) -> Verdict:
+def believes_completed(record: Record, **case: Any) -> Verdict:
     over = record.state is State.COMPLETED
-    return judge(but(record, state=State.RUNNING) if over else record, **case)
+    return judge(but(record, reason=CancelReason.ORPHAN) if over else record, **case)
 
 
 def abandons_nothing(record: Record, **case: Any) -> Verdict:
@@ -226,7 +226,7 @@ def reaps_only_what_has_a_name(record: Record, **case: Any) -> Verdict:
         ignores_the_key,
         takes_the_cancel_back,
         obeys_only_deadlines,
-        lets_what_is_over_lie,
+        believes_completed,
         abandons_nothing,
         abandons_what_can_be_claimed,
         reaps_only_what_has_a_name,

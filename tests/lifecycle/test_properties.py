@@ -141,7 +141,7 @@ def check_change(before: Record, after: Record, event: Event, now: float) -> Non
         assert event in {Event.CANCEL, Event.CANCELLED}
     if before.state in ENDED and after.state is not before.state:
         assert before.state is State.COMPLETED
-        assert event in {Event.FOLLOW_UP, Event.FORGET}
+        assert event in {Event.FOLLOW_UP, Event.TAKE_OVER, Event.FORGET}
     if before.state in TO_BE_ENDED:
         assert after.state is not State.RUNNING
     if before.finished_at is not None:
@@ -173,6 +173,8 @@ def check_take_over(before: Record, after: Record, heir: TakeOver, now: float) -
         assert after.lost_at == (now if before.lost_at is None else before.lost_at)
     elif before.state is State.UNCONFIRMED:
         assert after.state is State.CANCELLING
+    elif before.state is State.COMPLETED:  # a follow-up may have gone out unwritten
+        assert after.state is (State.RUNNING if before.reason is None else State.CANCELLING)
     else:
         assert after.state is before.state
 

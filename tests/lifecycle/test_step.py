@@ -171,6 +171,21 @@ def test_a_take_over_asks_an_unconfirmed_task_again() -> None:
     assert (record.remote_id, record.cancel_requested_at, record.version) == ("r1", 3.0, 7)
 
 
+def test_a_take_over_believes_no_completion() -> None:
+    """A follow-up may have gone out unwritten: a completed task may run, its id and times kept."""
+    record = play(Event.POST, Event.CREATED, Event.COMPLETE, Event.TAKE_OVER)
+    assert (record.state, record.remote_id, record.outcome) == (State.RUNNING, "r1", None)
+    assert (record.posted_at, record.orphaned_at, record.finished_at) == (1.0, 3.5, None)
+    assert step(record, Event.COMPLETE, 9.0).state is State.COMPLETED
+
+
+def test_a_take_over_of_a_completed_task_keeps_the_cancel_that_lost_the_race() -> None:
+    """Asked again or not, it is to end: CANCELLING for its first cause, never RUNNING."""
+    record = play(Event.POST, Event.CREATED, Event.CANCEL, Event.COMPLETE, Event.TAKE_OVER)
+    assert (record.state, record.reason) == (State.CANCELLING, CancelReason.USER)
+    assert (record.cancel_requested_at, record.version) == (3.0, 6)
+
+
 def test_a_task_can_be_taken_over_again() -> None:
     """The heir of an heir owns it, and the last death counts."""
     record = play(Event.POST, Event.CREATED, Event.TAKE_OVER)

@@ -37,7 +37,7 @@ EXPECTED = {
     "running": f"{ENDS} cancel>cancelling detach>detached take_over {FORGET}",
     "cancelling": f"{ENDS} cancel attempt give_up>unconfirmed take_over {FORGET}",
     "unconfirmed": f"{ENDS} cancel attempt give_up take_over>cancelling {FORGET}",
-    "completed": f"{LATE} follow_up>running take_over {FORGET}",
+    "completed": f"{LATE} follow_up>running take_over>running {FORGET}",
     "failed": LATE,
     "cancelled": LATE,
     "detached": LATE,
