@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections import Counter
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic, sleep
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from sigmic_guard.errors import LedgerError
+from sigmic_guard.ledger.forks import gate, in_child
 from sigmic_guard.ledger.schema import check_version, configure, is_ledger, migrate, user_version
 
 if TYPE_CHECKING:
@@ -32,17 +34,15 @@ _PAUSE: Final = 0.02
 _Inode = tuple[int, int]
 
 #: The files that this process has open through SQLite, with the number of connections.
-_open_files: dict[_Inode, int] = {}
-#: Those that were open at a fork before this process.
-_inherited: set[_Inode] = set()
+_open_files: Final[Counter[_Inode]] = Counter()
+#: Those that were open when this process was forked, or an ancestor of it.
+_inherited: Final[set[_Inode]] = set()
 
 
-def _after_fork_in_child() -> None:
+@in_child
+def _inherit() -> None:
     _inherited.update(_open_files)
     _open_files.clear()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class LedgerFile:
@@ -98,14 +98,18 @@ class LedgerFile:
     def connect(self) -> sqlite3.Connection:
         """Return a new connection to the file, in WAL mode and of the present version."""
         self.check()
-        connection = sqlite3.connect(
-            f"file:{quote(os.fsencode(self.path))}?mode=rw",  # never makes a file
-            uri=True,
-            timeout=BUSY_TIMEOUT,
-            isolation_level=None,
-            check_same_thread=False,
-        )
         _count(self._inode, 1)
+        try:
+            connection = sqlite3.connect(
+                f"file:{quote(os.fsencode(self.path))}?mode=rw",  # never makes a file
+                uri=True,
+                timeout=BUSY_TIMEOUT,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+        except BaseException:
+            _count(self._inode, -1)
+            raise
         try:
             prepare(connection, self.path)
         except BaseException:
@@ -192,9 +196,10 @@ def _make(path: str) -> None:
 
 def _count(inode: _Inode | None, by: int) -> None:
     assert inode is not None
-    _open_files[inode] = _open_files.get(inode, 0) + by
-    if not _open_files[inode]:
-        del _open_files[inode]
+    with gate:
+        _open_files[inode] += by
+        if not _open_files[inode]:
+            del _open_files[inode]
 
 
 def _inode(path: str) -> _Inode:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import threading
 from contextlib import suppress
 from enum import Enum
 from time import time
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 from sigmic_guard.errors import LedgerError
+from sigmic_guard.ledger.forks import gate, in_child
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -29,22 +29,16 @@ _TEMPORARY: Final = ".tmp"
 #: Seconds after which a file that was never renamed is taken for forgotten.
 _FORGOTTEN: Final = 3600.0
 
-#: Held while a lock file is opened or closed, so that no fork comes between that and noting it.
-_gate = threading.Lock()
-_held: set[int] = set()
+#: The lock files that are open, and locked.
+_held: Final[set[int]] = set()
 
 
-def _after_fork_in_child() -> None:
+@in_child
+def _close_all() -> None:
     for fd in _held:
         with suppress(OSError):
-            os.close(fd)  # which drops no lock while the parent has it
+            os.close(fd)  # which drops no lock while the parent has it open
     _held.clear()
-    _gate.release()
-
-
-os.register_at_fork(
-    before=_gate.acquire, after_in_parent=_gate.release, after_in_child=_after_fork_in_child
-)
 
 
 class Sign(Enum):
@@ -123,7 +117,7 @@ def _make(path: Path) -> int:
     temporary = path.with_name(uuid4().hex + _TEMPORARY)
     try:
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        with _gate:
+        with gate:
             fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             _held.add(fd)
         try:
@@ -143,7 +137,7 @@ def _make(path: Path) -> int:
 
 
 def _close(fd: int) -> None:
-    with _gate:
+    with gate:
         _held.discard(fd)
         os.close(fd)
 
