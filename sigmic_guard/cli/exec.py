@@ -6,31 +6,44 @@ is gone there is nothing left to import, and the DELETEs begin at once.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
+import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
-from anyio import create_task_group, fail_after, open_signal_receiver, run
+from anyio import create_task_group, fail_after, move_on_after, run, sleep
 
 from sigmic_guard.cli import child
 from sigmic_guard.cli.codes import CANNOT_RUN, NOT_FOUND, NOT_STARTED, USAGE
+from sigmic_guard.cli.reap import reap, survey
 from sigmic_guard.cli.terminal import Terminal
-from sigmic_guard.errors import ConfigurationError, LedgerError
+from sigmic_guard.errors import ConfigurationError, LedgerError, SigmicGuardError
 from sigmic_guard.ledger import default_ledger_url, open_ledger
 from sigmic_guard.ledger.urls import sqlite_path
+from sigmic_guard.lifecycle import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from anyio import CancelScope
 
+    from sigmic_guard.ledger import Orphan
+
 LEDGER_VARIABLE: Final = "SIGMIC_GUARD_LEDGER"
 
 #: Seconds that opening the ledger may take. Signals wait for that long.
 OPENING: Final = 20.0
+#: Seconds beyond the grace to write down, and to say, what is left.
+CLOSING: Final = 4.0
+#: Seconds between two looks for signals, while tasks are ended.
+GLANCE: Final = 0.05
+
+_SAID: Final = ("task.unconfirmed", "shutdown.finished", "orphan.left")
+_ASKING: Final = frozenset({signal.SIGTERM, signal.SIGINT})
 
 
 def execute(
@@ -47,6 +60,7 @@ def execute(
     child.hold_signals()  # before there are threads
     terminal = Terminal()
     terminal.log_here()
+    logging.getLogger("sigmic_guard").addFilter(_is_news)
     try:
         try:
             check_credential()
@@ -59,6 +73,7 @@ def execute(
             return _refuse(terminal, error, USAGE)
         except LedgerError as error:
             return _refuse(terminal, error, NOT_STARTED)
+        since = time.time()
         try:
             status = child.run(command, {**os.environ, LEDGER_VARIABLE: url}, terminal.problem)
         except OSError as error:
@@ -67,7 +82,7 @@ def execute(
         except ValueError as error:  # an empty name
             terminal.problem(f"cannot run {command[0]!r}: {error}")
             return NOT_FOUND
-        run(partial(_reap, terminal, url, grace=grace))
+        run(partial(_reap, terminal, url, grace=grace, since=since))
         return status
     finally:
         terminal.flush()
@@ -107,30 +122,52 @@ async def _open_once(url: str) -> None:
         raise LedgerError(f"the ledger {url} did not open within {OPENING:g} s") from None
 
 
-async def _reap(terminal: Terminal, url: str, *, grace: float) -> None:
-    """End the tasks that the program left. A second SIGTERM or SIGINT means it: it stops that."""
-    async with create_task_group() as group:
-        group.start_soon(_be_hurried, terminal, group.cancel_scope)
-        await reap_the_dead(terminal, url, grace=grace)
-        group.cancel_scope.cancel()
+def _is_news(record: logging.LogRecord) -> bool:
+    """Tell whether a record says more than we do in the end, task by task."""
+    return not any(event in record.getMessage() for event in _SAID)
+
+
+async def _reap(terminal: Terminal, url: str, *, grace: float, since: float) -> None:
+    """End what dead owners left in the ledger, and name what may still run.
+
+    The first SIGTERM or SIGINT that comes meanwhile is for the program, which is gone. A second one
+    means us, and stops it.
+
+    :param since: when the program started, in seconds since the epoch.
+    """
+    left: Sequence[tuple[Orphan, Verdict]] = ()
+    try:
+        with move_on_after(grace + CLOSING):
+            async with create_task_group() as group:
+                group.start_soon(_be_hurried, terminal, group.cancel_scope)
+                await reap(url, wait=grace)
+                group.cancel_scope.cancel()
+        with fail_after(CLOSING):
+            left = await survey(url)
+    except* SigmicGuardError as errors:
+        for error in errors.exceptions:
+            terminal.problem(f"the program's tasks may still run: {error}")
+    except* TimeoutError:
+        terminal.problem("the program's tasks may still run: the ledger does not answer")
+    for (record, _), verdict in left:
+        name = record.remote_id or f"with {record.intent_id} in its env"
+        if verdict in {Verdict.REAP, Verdict.RELEASE}:
+            terminal.problem(
+                f"the task {name} is {record.state}, and may still run: "
+                "`sigmic-guard reap` tries again"
+            )
+        elif verdict is Verdict.OTHER_CREDENTIAL and record.created_at >= since:
+            terminal.problem(f"the task {name} was made with another credential, and may still run")
 
 
 async def _be_hurried(terminal: Terminal, scope: CancelScope) -> None:
-    with open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        before = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
-        try:
-            asked = False
-            async for _ in signals:
-                if asked:
-                    scope.cancel()
-                asked = True
+    # The signals stay blocked: a handler would have to go again, and then they could end us.
+    asked = 0
+    while asked < 2:
+        await sleep(GLANCE)
+        if signal.sigpending() & _ASKING:
+            signal.sigwait(_ASKING)
+            asked += 1
+            if asked == 1:
                 terminal.status("ending the tasks that are left; once more leaves them running")
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-async def reap_the_dead(terminal: Terminal, url: str, *, grace: float) -> None:
-    """End what dead owners left in the ledger, as far as our credential goes.
-
-    Tasks that could not be proven to have ended within ``grace`` seconds are named on stderr.
-    """
+    scope.cancel()

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.cli.exec.container import CONTAINER, child_of, needs_container
 from tests.cli.exec.watch import program
 
 if TYPE_CHECKING:
@@ -20,22 +19,9 @@ if TYPE_CHECKING:
 SUBREAPER = (*program("subreaper.py"),)
 
 
-def _container() -> tuple[str, ...] | None:
-    """Return what makes a command the first process of its world, if we may."""
-    for rights in ((), ("--user", "--map-root-user")):
-        make = ("unshare", *rights, "--pid", "--fork", "--kill-child", "--mount-proc")
-        if shutil.which("unshare") and not subprocess.call(
-            [*make, "true"], stderr=subprocess.DEVNULL
-        ):
-            return make
-    return None
-
-
-CONTAINER = _container()
-needs_container = pytest.mark.skipif(CONTAINER is None, reason="this machine lets nobody unshare")
 FIRSTS = [
     pytest.param(SUBREAPER, id="subreaper"),
-    pytest.param(CONTAINER or (), id="pid 1", marks=needs_container),
+    pytest.param(CONTAINER, id="pid 1", marks=needs_container),
 ]
 
 
@@ -43,8 +29,7 @@ def watch_of(process: subprocess.Popen[bytes], before: tuple[str, ...]) -> int:
     """Return the watch's pid as we see it."""
     if before == SUBREAPER:
         return process.pid
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    return int(children.read_text(encoding="utf-8"))
+    return child_of(process.pid)
 
 
 @pytest.mark.parametrize("before", FIRSTS)
@@ -60,7 +45,6 @@ def test_adopted_zombies_are_waited_for(watch: Watch, before: tuple[str, ...]) -
 @needs_container
 def test_signals_reach_the_program_from_the_first_process(watch: Watch) -> None:
     """As PID 1, which the kernel spares every signal without a handler, it passes them on."""
-    assert CONTAINER is not None
     with watch.start(*program("tells.py"), before=CONTAINER) as process:
         process.stdout.readline()
         pid = watch_of(process, CONTAINER)
@@ -89,7 +73,6 @@ os.write(1, b"ended\\n")
 @pytest.mark.parametrize("stubborn", [False, True])
 def test_what_the_program_leaves_is_ended(watch: Watch, *, stubborn: bool) -> None:
     """As PID 1 it ends what outlives the program, kindly and then not, and returns its status."""
-    assert CONTAINER is not None
     words = ["stubborn"] if stubborn else []
     with watch.start(sys.executable, "-c", LINGERS, *words, before=CONTAINER) as process:
         said = process.stdout.read()  # to the end: nobody has it open any more

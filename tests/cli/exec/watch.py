@@ -54,7 +54,7 @@ class Watch:
                 yield process
             finally:
                 if process.poll() is None:
-                    _end(process.pid)
+                    end(process.pid)
 
     def run(self, *command: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
         """Run a command under watch to its end."""
@@ -68,7 +68,7 @@ class Watch:
         )
 
 
-def _end(pid: int) -> None:
+def end(pid: int) -> None:
     """End a process and what it started, which may block whatever is not SIGKILL."""
     children: list[int] = []
     with suppress(FileNotFoundError):  # it has ended meanwhile
@@ -77,4 +77,4 @@ def _end(pid: int) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
     for child in children:
-        _end(child)
+        end(child)
