@@ -145,8 +145,7 @@ async def _reap(terminal: Terminal, url: str, *, grace: float, since: float) -> 
         with fail_after(CLOSING):
             left = await survey(url)
     except* SigmicGuardError as errors:
-        for error in errors.exceptions:
-            terminal.problem(f"the program's tasks may still run: {error}")
+        terminal.problem(f"the program's tasks may still run: {_first(errors)}")
     except* TimeoutError:
         terminal.problem("the program's tasks may still run: the ledger does not answer")
     for (record, _), verdict in left:
@@ -158,6 +157,12 @@ async def _reap(terminal: Terminal, url: str, *, grace: float, since: float) -> 
             )
         elif verdict is Verdict.OTHER_CREDENTIAL and record.created_at >= since:
             terminal.problem(f"the task {name} was made with another credential, and may still run")
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 async def _be_hurried(terminal: Terminal, scope: CancelScope) -> None:

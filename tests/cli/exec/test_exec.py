@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cli.exec.watch import KEY, Watch
+from tests.cli.exec.watch import KEY, Watch, program
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,10 +71,11 @@ def test_streams_pass_untouched(watch: Watch) -> None:
 
 def test_the_pipes_end_with_the_program(watch: Watch) -> None:
     """Who writes to the program's stdin sees a broken pipe as soon as the program closes it."""
-    with watch.start(
-        "sh", "-c", "exec <&-; echo closed; kill -STOP $$", stdin=subprocess.PIPE
-    ) as process:
-        assert process.stdout.readline() == b"closed\n"
+    closes = ("sh", "-c", 'exec <&-; exec "$@"', "sh")
+    with watch.start(*closes, *program("tells.py"), stdin=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.send_signal(signal.SIGUSR1)
+        process.stdout.readline()  # so by now we do nothing but wait
         with pytest.raises(BrokenPipeError):
             os.write(process.stdin.fileno(), b"x")
 
