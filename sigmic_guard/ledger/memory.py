@@ -101,14 +101,20 @@ class MemoryLedger:
         return None if intent_id is None else self.store.rows.get(intent_id)
 
     async def unfinished(
-        self, namespace: str | None = None, *, owner_id: str | None = None
+        self,
+        namespace: str | None = None,
+        *,
+        owner_id: str | None = None,
+        remote_id: str | None = None,
     ) -> Sequence[Record]:
         """Return the rows that have no ``finished_at``."""
         self._check_open()
         return [
             row
             for row in self.store.rows.values()
-            if namespace in {None, row.namespace} and owner_id in {None, row.owner_id}
+            if namespace in {None, row.namespace}
+            and owner_id in {None, row.owner_id}
+            and remote_id in {None, row.remote_id}
         ]
 
     async def owners(self, namespace: str | None = None) -> Collection[str]:

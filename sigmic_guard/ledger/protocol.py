@@ -58,18 +58,23 @@ class Ledger(Protocol):
         """Return one row."""
 
     async def find(self, identifier: str) -> Sequence[Record]:
-        """Return the rows, of any namespace, whose intent id or remote id it is."""
+        """Return the rows, of any namespace, whose intent id or remote id it is; may take long."""
 
     async def holder(self, namespace: str, key: str) -> Record | None:
         """Return the unfinished row that holds the key."""
 
     async def unfinished(
-        self, namespace: str | None = None, *, owner_id: str | None = None
+        self,
+        namespace: str | None = None,
+        *,
+        owner_id: str | None = None,
+        remote_id: str | None = None,
     ) -> Sequence[Record]:
         """Return the rows that have no ``finished_at``.
 
         :param namespace: default: of all.
         :param owner_id: default: whoever owns them.
+        :param remote_id: default: of whatever remote task.
         """
 
     async def owners(self, namespace: str | None = None) -> Collection[str]:

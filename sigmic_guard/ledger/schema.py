@@ -86,7 +86,11 @@ MIGRATIONS: Final[list[tuple[str, ...]]] = [
         CREATE INDEX tasks_absent ON tasks (namespace, finished_at)
         WHERE state = 'never_created' AND lost_at IS NOT NULL AND finished_at IS NOT NULL
         """,
-        "CREATE INDEX tasks_remote_id ON tasks (remote_id) WHERE remote_id IS NOT NULL",
+        # Remote ids are random: an index of all of them is dear, and old ones are rarely asked for.
+        """
+        CREATE INDEX tasks_remote_id ON tasks (remote_id)
+        WHERE finished_at IS NULL AND remote_id IS NOT NULL
+        """,
         """
         CREATE TABLE owners (
             owner_id TEXT NOT NULL PRIMARY KEY,

@@ -154,10 +154,14 @@ class SqliteLedger:
         return await self._read(statements.holder, namespace, key)
 
     async def unfinished(
-        self, namespace: str | None = None, *, owner_id: str | None = None
+        self,
+        namespace: str | None = None,
+        *,
+        owner_id: str | None = None,
+        remote_id: str | None = None,
     ) -> Sequence[Record]:
         """Return the rows that have no ``finished_at``."""
-        return await self._read(statements.unfinished, namespace, owner_id)
+        return await self._read(statements.unfinished, namespace, owner_id, remote_id)
 
     async def owners(self, namespace: str | None = None) -> Collection[str]:
         """Return the ids of those who own unfinished rows."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
+from anyio import Semaphore
+
 from sigmic_guard.errors import (
     ApiError,
     ConfigurationError,
@@ -30,8 +32,10 @@ if TYPE_CHECKING:
     from sigmic_guard.supervisor.roster import Roster
     from sigmic_guard.supervisor.workers import Workers
 
-#: Creates under way at once; 16 to 64 in flight beat more.
+#: POSTs under way at once; 16 to 64 in flight beat more.
 MAX_CREATES: Final = 64
+#: Tasks whose intent is being written, or whose POST is under way or about to be.
+MAX_INTENTS: Final = 256
 #: How often a key may turn out to be free, and be taken by somebody else meanwhile.
 MAX_CLAIMS: Final = 5
 
@@ -67,7 +71,8 @@ class Creator:
         self._waiting: OrderedDict[Entry, None] = OrderedDict()
         self._seated: set[Entry] = set()
         self._claims = claims
-        self._pool: Pool[Entry] = Pool(workers, "create", self._create, MAX_CREATES)
+        self._pool: Pool[Entry] = Pool(workers, "create", self._create, MAX_INTENTS)
+        self._posting = Semaphore(MAX_CREATES, fast_acquire=True)
         roster.finished.append(self.leave)
         #: Let no create begin any more.
         self.hold = self._pool.hold
@@ -130,6 +135,7 @@ class Creator:
         try:
             if not await self._write_intent(task):
                 return  # it goes on with a dead owner's task
+            await self._posting.acquire()
         except (LedgerError, DuplicateKey) as error:
             if task.record.state is State.INTENT:
                 task.failure = error
@@ -140,8 +146,13 @@ class Creator:
                 task.failure = ConnectionFailed("the create was interrupted", sent=False)
                 self._roster.apply(task, Event.WITHDRAW, error=str(task.failure))
             raise
-        if task.record.state is not State.INTENT:
-            return  # withdrawn while it was written
+        try:
+            if task.record.state is State.INTENT:  # else it was withdrawn meanwhile
+                await self._post(task)
+        finally:
+            self._posting.release()
+
+    async def _post(self, task: Entry) -> None:
         request, task.request = task.request, None
         assert request is not None
         self._roster.apply(task, Event.POST)

@@ -216,10 +216,9 @@ class Reaper:
         """Tell whether a live owner has adopted the same remote task."""
         if record.remote_id is None:
             return False
-        for other in await self._ledger.find(record.remote_id):
+        for other in await self._ledger.unfinished(remote_id=record.remote_id):
             if (
                 other.intent_id != record.intent_id
-                and other.finished_at is None
                 and self._is_within_reach(other)
                 and other.reason is None
                 and await self._ledger.owner_alive(other.owner_id)

@@ -11,21 +11,24 @@ proof: such *candidates* are reported, and touched only where the policy says so
 
 from __future__ import annotations
 
+from itertools import chain
+from math import inf
 from random import random
 from typing import TYPE_CHECKING, Final
 
-from anyio import Event, sleep
+from anyio import Event, current_time, move_on_after, sleep_until
 
 from sigmic_guard.errors import LedgerError, SigmicGuardError
-from sigmic_guard.lifecycle import Backoff
+from sigmic_guard.lifecycle import Backoff, Verdict
 from sigmic_guard.lifecycle import Event as Happening
 from sigmic_guard.sigmic import is_id
-from sigmic_guard.supervisor.listing import read_all, seconds_of
-from sigmic_guard.supervisor.marking import digest, marked_with
+from sigmic_guard.supervisor.candidates import Candidates
+from sigmic_guard.supervisor.listing import read_all
+from sigmic_guard.supervisor.marking import marked_with
 from sigmic_guard.supervisor.timer import Slices
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from sigmic_guard.ledger import Ledger
     from sigmic_guard.lifecycle import Record
@@ -41,20 +44,28 @@ PROOF: Final = 2
 #: Seconds by which the server's clock and ours may differ: a scan ends at tasks that were last
 #: active so long before the create.
 SKEW: Final = 3600.0
-#: Seconds by which the two clocks may differ where a candidate's time of creation is compared.
-NEAR: Final = 60.0
+#: How long to pause between two scans: while a caller may wait for what they find, and later.
+SOON: Final = Backoff(first=0.1, most=2.0)
+SELDOM: Final = Backoff(first=0.1, most=10.0)
+#: Seconds after which no caller waits any more; at least so many, and twice the create's time-out.
+AWAITED: Final = 60.0
+#: A scan is followed by a pause so many times as long, so that it stays cheap at any size.
+SHARE: Final = 3
 
 
 class _Sought:
     """An ``UNKNOWN`` task that is looked for."""
 
-    __slots__ = ("candidates", "scans", "task")
+    __slots__ = ("scans", "sent_by", "task")
 
-    def __init__(self, task: Entry) -> None:
+    def __init__(self, task: Entry, now: float) -> None:
+        record = task.record
         self.task = task
+        #: When its POST had been sent at the latest, by our own clock: a dead owner may have sent
+        #: it, unwritten, until the moment it died, and its clock need not have been ours.
+        self.sent_by = now if record.orphaned_at is not None else record.posted_at or now
         #: Complete scans that did not show it, past its time-out.
         self.scans = 0
-        self.candidates: dict[str, None] = {}
 
 
 class Reconciler:
@@ -78,137 +89,61 @@ class Reconciler:
         self._ledger = ledger
         self._observer = observer
         self._create_timeout = create_timeout
-        self._backoff = Backoff(first=0.1, most=2.0)
         #: By intent id.
         self._sought: dict[str, _Sought] = {}
         #: By intent id: records whose absence was proven, and who may appear all the same.
         self._strays: dict[str, Record] = {}
+        #: More of these. There may be many, so they are sorted in by the worker.
+        self._warnings: list[Iterator[Record]] = []
+        self._candidates = self._compare_nothing()
         self._wanted = Event()
+        #: Scans in a row that were not what somebody new waits for.
+        self._rounds = 0
+        self._awaited_until = -inf
         #: What to do with a task that does not exist, and with a stray.
         self._absent = absent
         self._found_stray = found_stray
 
     def take(self, task: Entry) -> None:
         """Look for a task whose create got no answer."""
+        now = self._roster.now()
         task.sought = True
-        self._sought[task.record.intent_id] = _Sought(task)
+        self._sought[task.record.intent_id] = _Sought(task, now)
+        self._awaited_until = now + max(AWAITED, 2 * self._create_timeout)
+        self.hurry()
+
+    def hurry(self) -> None:
+        """Look soon: somebody waits."""
+        self._rounds = 0
         self._wanted.set()
 
     def beware_of(self, records: Iterable[Record]) -> None:
         """Read the list once for tasks that were proven absent and may have appeared since."""
-        for record in records:
-            self._strays[record.intent_id] = record
+        rest = iter(records)
+        for first in rest:
+            self._warnings.append(chain((first,), rest))
             self._wanted.set()
+            break
+
+    # --- when to scan ---------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Scan the list for as long as a task is unknown."""
-        fruitless = 0
+        least = 0.0
         while True:
+            await self._heed_warnings()
             if not self._sought and not self._strays:
-                fruitless = 0
                 await self._wanted.wait()
-            self._wanted = Event()
-            fruitless += 1
-            await sleep(self._backoff.delay(fruitless, random()))
+                self._wanted, self._rounds = Event(), 0
+                continue_at_once = not self._sought
+                if continue_at_once:
+                    continue
+            await self._rest(least)
+            began, told_to_wait = current_time(), 0.0
             try:
                 await self._scan()
             except LedgerError as error:
                 self._observer.ledger_failed(0, error)
-            except SigmicGuardError:
-                continue  # an incomplete scan proves nothing
-
-    async def _scan(self) -> None:
-        began = self._roster.now()
-        sought, strays = dict(self._sought), dict(self._strays)
-        if not sought and not strays:
-            return
-        records = [*strays.values(), *(one.task.record for one in sought.values())]
-        oldest = min(record.posted_at or record.created_at for record in records)
-        age = began - oldest
-
-        def too_old(at: float, newest: float) -> bool:
-            # By the server's own clock as well: ours may be far ahead of it.
-            return at < min(oldest, newest - age) - SKEW
-
-        if not await read_all(self._api, self._recognise, too_old):
-            return  # too much moves: this proves nothing
-        for intent_id in strays:
-            self._strays.pop(intent_id, None)
-        slices = Slices()
-        for intent_id, one in sought.items():
-            if self._sought.get(intent_id) is one:
-                await self._not_seen(one, began)
-            await slices.breathe()
-
-    def _recognise(self, info: TaskInfo) -> None:
-        if not is_id(info.id):
-            return
-        intent_id = marked_with(info)
-        if intent_id is None:
-            self._compare(info)
-        elif (one := self._sought.get(intent_id)) is not None:
-            self._found(one, info.id, info.status)
-            if info.terminal:
-                self._watcher.look(one.task)
-        elif intent_id in self._strays and not info.terminal and info.id not in self._roster.named:
-            self._found_stray(self._strays.pop(intent_id), info.id)
-
-    def _found(self, one: _Sought, task_id: str, status: str | None = None) -> None:
-        self._sought.pop(one.task.record.intent_id, None)
-        one.task.sought = False
-        one.task.failure = None
-        self._roster.apply(one.task, Happening.CREATED, remote_id=task_id, status=status)
-
-    async def _not_seen(self, one: _Sought, scan_began: float) -> None:
-        record = one.task.record
-        sent_at = record.posted_at or record.lost_at or scan_began
-        if scan_began < sent_at + self._create_timeout:
-            return
-        if one.candidates and await self._propose(one):
-            return
-        one.scans += 1
-        if one.scans >= PROOF and self._sought.pop(record.intent_id, None) is one:
-            one.task.sought = False
-            self._absent(one.task)
-
-    # --- candidates: creates without a mark -----------------------------------------------------
-
-    def _compare(self, info: TaskInfo) -> None:
-        """Note a task that may be one of those sought."""
-        if info.terminal or info.message is None or info.id in self._roster.named:
-            return
-        its_digest: str | None = None
-        for one in self._sought.values():
-            if one.task.record.message_digest is None:
-                continue
-            its_digest = its_digest or digest(info.message)
-            if its_digest == one.task.record.message_digest and self._near(one, info):
-                one.candidates[info.id] = None
-
-    def _near(self, one: _Sought, info: TaskInfo) -> bool:
-        record, created_at = one.task.record, seconds_of(info.created_at)
-        if created_at is None:
-            return True  # nothing speaks against it
-        latest = (record.posted_at or record.lost_at or record.created_at) + self._create_timeout
-        return (record.posted_at or record.created_at) - NEAR <= created_at <= latest + NEAR
-
-    async def _propose(self, one: _Sought) -> bool:
-        """Report the candidates that belong to nobody; ``False`` if there is none."""
-        record = one.task.record
-        free = [
-            task_id
-            for task_id in one.candidates
-            if task_id not in self._roster.named and not await self._ledger.find(task_id)
-        ]
-        one.candidates.clear()
-        if not free or self._sought.pop(record.intent_id, None) is not one:
-            return False
-        self._observer.candidates_found(record, free)
-        if record.policy.on_lost == "cancel":
-            self._found(one, free[0])
-            for task_id in free[1:]:
-                self._found_stray(record, task_id)
-        else:
-            one.task.sought = False
-            one.task.wake()  # nobody here will learn more
-        return True
+            except SigmicGuardError as error:  # an incomplete scan proves nothing
+                told_to_wait = getattr(error, "retry_after", None) or 0.0
+            least = max(SHARE * (current_time() - began), told_to_wait)

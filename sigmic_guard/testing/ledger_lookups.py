@@ -136,6 +136,19 @@ class LookupTests:
             assert await ids(ledger, "y", owner_id="p") == ["yp"]
             assert await ids(ledger, "") == await ids(ledger, None, owner_id="") == []
             assert await ids(ledger, "x", owner_id="r") == []
+
+    async def test_unfinished_rows_are_chosen_by_the_remote_task(
+        self, ledger_factory: LedgerFactory
+    ) -> None:
+        """Unfinished gives the rows of one remote task: those who adopted it have their own."""
+        async with opened(ledger_factory) as ledger:
+            for name, remote_id in {"a": "one", "b": "two", "c": "one", "d": None}.items():
+                await write(ledger, make_record(name, remote_id=remote_id), 0)
+            done = make_record("done", remote_id="one", finished_at=1.0)
+            await write(ledger, done, 0)
+            rows = await ledger.unfinished(remote_id="one")
+            assert sorted(row.intent_id for row in rows) == ["a", "c"]
+            assert list(await ledger.unfinished("elsewhere", remote_id="one")) == []
             assert await ids(ledger, "z", owner_id="p") == []
 
     async def test_the_owners_are_those_of_unfinished_rows(

@@ -211,18 +211,18 @@ async def test_commits_come_between_the_portions(
 
 
 def test_every_read_has_an_index() -> None:
-    """No question about some rows looks at all of them, whatever the ledger has seen in a week."""
+    """No question but `find` looks at all rows, whatever the ledger has seen in a week."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
         migrate(database, ":memory:")
         asked: list[str] = []
         database.set_trace_callback(asked.append)
         statements.get(database, "x")
-        statements.find(database, "x")
         statements.holder(database, "x", "y")
         statements.absent(database, "x", 1.0)
         for namespace in None, "x":
             for owner_id in None, "y":
-                statements.unfinished(database, namespace, owner_id)
+                for remote_id in None, "z":
+                    statements.unfinished(database, namespace, owner_id, remote_id)
             statements.owners(database, namespace)
         statements.prune(database, 0.0)
         database.set_trace_callback(None)

@@ -65,18 +65,26 @@ class MixesNamespaces(MemoryLedger):
     """Gives the rows of all namespaces."""
 
     async def unfinished(
-        self, namespace: str | None = None, *, owner_id: str | None = None
+        self,
+        namespace: str | None = None,
+        *,
+        owner_id: str | None = None,
+        remote_id: str | None = None,
     ) -> Sequence[Record]:
-        return await super().unfinished(None, owner_id=owner_id)
+        return await super().unfinished(None, owner_id=owner_id, remote_id=remote_id)
 
 
 class OnlyItsOwn(MemoryLedger):
     """Hides what other owners left."""
 
     async def unfinished(
-        self, namespace: str | None = None, *, owner_id: str | None = None
+        self,
+        namespace: str | None = None,
+        *,
+        owner_id: str | None = None,
+        remote_id: str | None = None,
     ) -> Sequence[Record]:
-        return await super().unfinished(namespace, owner_id=self._owner_id)
+        return await super().unfinished(namespace, owner_id=self._owner_id, remote_id=remote_id)
 
 
 class ForgetsAField(MemoryLedger):
@@ -234,9 +242,26 @@ class UnfinishedOfAnybody(MemoryLedger):
     """Does not look at the owner."""
 
     async def unfinished(
-        self, namespace: str | None = None, *, owner_id: str | None = None
+        self,
+        namespace: str | None = None,
+        *,
+        owner_id: str | None = None,
+        remote_id: str | None = None,
     ) -> Sequence[Record]:
-        return await super().unfinished(namespace)
+        return await super().unfinished(namespace, remote_id=remote_id)
+
+
+class UnfinishedOfAnyTask(MemoryLedger):
+    """Does not look at the remote id."""
+
+    async def unfinished(
+        self,
+        namespace: str | None = None,
+        *,
+        owner_id: str | None = None,
+        remote_id: str | None = None,
+    ) -> Sequence[Record]:
+        return await super().unfinished(namespace, owner_id=owner_id)
 
 
 class ForgetsOwners(MemoryLedger):

@@ -42,6 +42,7 @@ FOUND_BY: list[tuple[Callable[[MemoryStore], Ledger], str]] = [
     (broken.HolderOfAnyNamespace, "test_keys_are_data"),
     (broken.HolderStaysAsItWas, "test_the_holder_of_a_key_is_its_unfinished_row"),
     (broken.HolderMayHaveFinished, "test_a_finished_row_holds_no_key"),
+    (broken.UnfinishedOfAnyTask, "test_unfinished_rows_are_chosen_by_the_remote_task"),
     (broken.UnfinishedOfAnybody, "test_unfinished_rows_are_chosen_by_namespace_and_owner"),
     (broken.ForgetsOwners, "test_the_owners_are_those_of_unfinished_rows"),
     (broken.OwnersByRow, "test_the_owners_are_those_of_unfinished_rows"),
