@@ -29,7 +29,9 @@ _SILENT: Final = frozenset({State.INTENT, State.CREATING})
 _IN_DOUBT: Final = frozenset({State.UNKNOWN, State.NEVER_CREATED, State.UNCONFIRMED})
 _STILL_RUNS: Final = "the remote task may still run and cost money; look for it and end it"
 
-_OTHERS: Final = "its owner is dead, and this process has no right to it; see sigmic-guard ps"
+_OTHERS: Final = (
+    "its owner is dead; only who has the credential and the base URL of its making can end it"
+)
 _LOOK: Final = (
     "one of these may be the task whose create got no answer; cancel it if it is not wanted"
 )

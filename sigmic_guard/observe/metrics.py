@@ -54,7 +54,8 @@ _LIVE: Final = (
 class Metrics:
     """An observer that counts in a Prometheus registry; get it with :meth:`on`.
 
-    Gauges move by steps and are never set, so that any number of supervisors can share one.
+    Gauges move by steps, so that any number of supervisors can share one. Those of the orphans,
+    which each supervisor counts anew now and again, are set to what all of them told last.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -78,6 +79,7 @@ class Metrics:
         self._reaped = {result: series.reaped.labels(result.value) for result in ReapResult}
         #: By owner: how many orphans it knows of, and for how long the oldest has been one.
         self._orphans: dict[str, tuple[int, float]] = {}
+        self._counting = Lock()  # supervisors may be in several threads
         self._attempts: dict[str, Counter] = {}
         self._routes: dict[tuple[str, str, str], Histogram] = {}
 
@@ -146,7 +148,7 @@ class Metrics:
 
     def orphans_counted(self, owner_id: str, count: int, oldest_age: float) -> None:
         """Add up what the supervisors of this registry know of."""
-        with _making:
+        with self._counting:
             if count:
                 self._orphans[owner_id] = count, oldest_age
             else:
@@ -218,5 +220,5 @@ def _endings() -> Iterator[tuple[Outcome, CancelReason | None]]:
         if (state, reason) != (State.CANCELLED, None)  # the funnel makes it `remote`
     }
     for outcome, reason in pairs:
-        if outcome is not None and (outcome is not Outcome.DETACHED or reason is None):
+        if outcome is not None:  # a task that was to be cancelled can be forgotten: detached
             yield outcome, reason

@@ -23,7 +23,8 @@ class Series:
     def __init__(self) -> None:
         self.started = Counter(
             "sigmic_guard_tasks_started_total",
-            "Tasks that were begun or adopted; always the sum of the finished and the live ones.",
+            "Tasks that were begun, adopted or taken over; always the sum of the finished and the "
+            "live ones.",
             registry=None,
         )
         self.live = Gauge(
@@ -90,7 +91,6 @@ class Series:
             registry=None,
             buckets=_COMMIT,
         )
-
         self.batch = Histogram(
             "sigmic_guard_ledger_batch_size",
             "Rows that were written in one ledger transaction.",
@@ -99,13 +99,15 @@ class Series:
         )
         self.orphans = Gauge(
             "sigmic_guard_orphans",
-            "Tasks of dead owners whose end is not proven, as far as this process knows.",
+            "Tasks of dead owners that this process knows of and whose end is not proven: those it "
+            "reaps, those that wait for their key, and those it has no right to.",
             registry=None,
             multiprocess_mode="livemax",
         )
         self.oldest_orphan = Gauge(
             "sigmic_guard_orphan_oldest_age_seconds",
-            "Seconds that the oldest of them has been without an owner; 0 where there is none.",
+            "Seconds that the oldest orphan has been without an owner, as it was when last looked "
+            "at; 0 where there is none.",
             registry=None,
             multiprocess_mode="livemax",
         )
@@ -117,7 +119,7 @@ class Series:
         )
         self.orphan_seconds = Counter(
             "sigmic_guard_orphan_task_seconds_total",
-            "Seconds that tasks ran on after the death of their owner.",
+            "Seconds that tasks ran on without an owner, counted when they are seen to.",
             registry=None,
         )
 
