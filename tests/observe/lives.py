@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
 
-from sigmic_guard.lifecycle import CancelReason, Change, Event, Record, TaskPolicy, step
+from sigmic_guard.lifecycle import (
+    CancelReason,
+    Change,
+    Event,
+    Record,
+    State,
+    TakeOver,
+    TaskPolicy,
+    step,
+)
 from sigmic_guard.lifecycle.states import TRANSITIONS
 
 if TYPE_CHECKING:
@@ -23,7 +32,23 @@ COMPLETED = (*CREATED, Event.COMPLETE, Event.CLOSE)
 FAILED = (*CREATED, Event.FAIL)
 DETACHED = (*CREATED, Event.DETACH)
 REFUSED = (Event.POST, Event.REFUSE)
+TAKEN_OVER = (*CREATED, Event.TAKE_OVER)
 GIVEN_UP = (*CREATED, Event.CANCEL, Event.ATTEMPT, Event.GIVE_UP)
+
+#: How a dead owner can leave a task.
+LEFT: tuple[tuple[Event, ...], ...] = (
+    (),
+    (Event.POST,),
+    (Event.POST, Event.LOSE),
+    (Event.POST, Event.CANCEL),
+    CREATED,
+    (*CREATED, Event.CANCEL),
+    (*CREATED, Event.COMPLETE),
+    (*CREATED, Event.CANCEL, Event.COMPLETE),
+    GIVEN_UP,
+)
+
+_BEFORE_CLOSE = {Event.FOLLOW_UP, Event.TAKE_OVER, Event.FORGET}
 
 
 def born(**fields: Any) -> Record:
@@ -51,7 +76,22 @@ def moved(record: Record, event: Event, now: float, reason: CancelReason) -> Rec
         remote_id=ID if naming else None,
         reason=reason if event is Event.CANCEL else None,
         error="DELETE answered 503" if event is Event.ATTEMPT else None,
+        heir=TakeOver("me", now - 0.5) if event is Event.TAKE_OVER else None,
     )
+
+
+def left_behind(*events: Event, **fields: Any) -> Record:
+    """Return the record of a dead owner as ``events`` left it."""
+    record = born(**{"intent_id": "fedcba9876543210", "owner_id": "dead"} | fields)
+    for second, event in enumerate(events, 1):
+        record = moved(record, event, record.created_at + second, CancelReason.USER)
+    return record
+
+
+def taken_over(*events: Event, **fields: Any) -> Record:
+    """Return that record as it is when it has become ours."""
+    record = left_behind(*events, **fields)
+    return moved(record, Event.TAKE_OVER, record.created_at + 60, CancelReason.USER)
 
 
 def changes(
@@ -84,13 +124,29 @@ def live(
 
 @st.composite
 def walks(draw: st.DrawFn) -> list[Change]:
-    """Draw a life: any events, in any order that the table allows."""
+    """Draw a life: any events, in any order that the table allows.
+
+    It begins with an intent of ours, with a dead owner's task, or with an intent that turns out to
+    be a dead owner's task, and may turn out not to exist and be begun anew.
+    """
     record = born(created_at=draw(st.sampled_from([100.0, 1e9])))
-    life = [Change(None, record, None)]
+    beginning = draw(st.sampled_from(["ours", "theirs", "claimed"]))
+    left = draw(st.sampled_from(LEFT))
+    if beginning == "theirs":
+        record = taken_over(*left)
+        life = [Change(None, record, Event.TAKE_OVER)]
+    else:
+        life = [Change(None, record, None)]
+    if beginning == "claimed":
+        life.append(Change(record, taken_over(*left), Event.TAKE_OVER))
+        record = life[-1].after
+        if record.state is State.UNKNOWN and draw(st.booleans()):
+            life.append(Change(record, born(intent_id="another"), None))
+            record = life[-1].after
     for _ in range(draw(st.integers(0, 12))):
         event = draw(st.sampled_from(list(TRANSITIONS[record.state])))
-        if event is Event.FOLLOW_UP and record.finished_at is not None:
-            continue  # in the table, but CLOSE said that nobody will send one
+        if event in _BEFORE_CLOSE and record.finished_at is not None:
+            continue  # in the table, but CLOSE said that nothing comes after
         after = moved(record, event, 200.0, draw(st.sampled_from(CancelReason)))
         if after is not record:
             life.append(Change(record, after, event))

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sigmic_guard.observe import CancelResult, Logs, Metrics, Observer, Observers
+from sigmic_guard.lifecycle import Verdict
+from sigmic_guard.observe import CancelResult, Logs, Metrics, Observer, Observers, ReapResult
 from tests.observe import lives
 from tests.observe.sums import add_up
 
@@ -18,6 +19,10 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "delete_answered": (lives.born(), "503"),
     "cancellation_acknowledged": (lives.born(), 1.5),
     "cancellation_ended": (lives.born(), CancelResult.CONFIRMED, 2.5),
+    "orphans_counted": ("me", 11, 7.5),
+    "orphan_reaped": (lives.born(), ReapResult.CANCELLED, 8.5),
+    "orphan_left": (lives.born(), Verdict.OTHER_CREDENTIAL),
+    "candidates_found": (lives.born(), [lives.ID]),
     "request_answered": ("GET", "/api/v1/tasks", "200", 3.5),
     "ledger_committed": (7, 4.5),
     "ledger_failed": (8, OSError("no space left")),

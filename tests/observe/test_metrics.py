@@ -262,4 +262,4 @@ def test_every_series_of_known_values_exists_before_its_first_event(
 def test_the_policy_of_a_task_is_no_label(registry: CollectorRegistry) -> None:
     lives.live(Metrics.on(registry), *lives.COMPLETED, policy=TaskPolicy(timeout=77.5), key="mine")
     labels = {name for metric in registry.collect() for s in metric.samples for name in s.labels}
-    assert labels == {"le", "outcome", "reason", "result", "state"}
+    assert labels == {"how", "le", "outcome", "reason", "result", "state"}

@@ -12,8 +12,8 @@ import structlog
 from prometheus_client import generate_latest
 
 from sigmic_guard.errors import ApiError, LedgerError
-from sigmic_guard.lifecycle import CancelReason, Change, Event, TaskPolicy
-from sigmic_guard.observe import CancelResult, Logs, Metrics, Observers
+from sigmic_guard.lifecycle import CancelReason, Change, Event, TaskPolicy, Verdict
+from sigmic_guard.observe import CancelResult, Logs, Metrics, Observers, ReapResult
 from sigmic_guard.observe.wording import clean
 from tests.observe import lives
 
@@ -46,6 +46,7 @@ def tell_secrets(observer: Any) -> None:
         lives.GIVEN_UP,
         lives.REFUSED,
         (Event.POST, Event.LOSE),
+        lives.TAKEN_OVER,
     ):
         for change in lives.changes(*events, **fields):
             observer.task_changed(change)
@@ -56,6 +57,10 @@ def tell_secrets(observer: Any) -> None:
     observer.delete_answered(record, "403")
     observer.cancellation_acknowledged(record, 1.0)
     observer.cancellation_ended(record, CancelResult.UNCONFIRMED, 1.0)
+    observer.orphans_counted(SECRET, 1, 1.0)
+    observer.orphan_reaped(record, ReapResult.CANCELLED, 1.0)
+    observer.orphan_left(record, Verdict.OTHER_CREDENTIAL)
+    observer.candidates_found(record, [f"{lives.ID}-{KEY}", KEY, f"Bearer {SECRET}"])
     observer.request_answered(SECRET, f"/api/v1/tasks/{SECRET}", SECRET, 1.0)
     observer.request_answered("GET", f"/api/v1/tasks/{SECRET.lower()}", "200", 1.0)
     observer.request_answered("GET", f"/api/v1/tasks?token={SECRET}", "200", 1.0)
@@ -110,7 +115,7 @@ def test_no_secret_reaches_the_log() -> None:
     tell_secrets(Logs())
     lines = [json.loads(line) for line in out.getvalue().splitlines()]
     names = {line["event"] for line in lines}
-    assert len(names) == 13, names  # everything there is to tell was told
+    assert len(names) == 17, names  # everything there is to tell was told
     assert not leaks(out.getvalue())
     assert "***" in out.getvalue()
 
