@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 PAGE: Final = 100
 #: Seconds that one page may take.
 PATIENCE: Final = 10.0
-#: How often the top of the list is read again for what moved up during a reading.
+#: How often the top of the list is read again, for what moved up during a reading, although that
+#: does not get less.
 REREADINGS: Final = 5
 
 
@@ -35,7 +36,8 @@ class Listing:
     async def next_page(self) -> Sequence[TaskInfo]:
         """Return the next tasks, most recent activity first; an empty sequence at the end.
 
-        :raises ProtocolError: the API gives the same page again, whatever it is asked for.
+        :raises ProtocolError: the API gives the same page again, whatever it is asked for, or
+            breaks off although it says that there is more.
         :raises SigmicGuardError: the API refused, or gave no answer.
         """
         if not self._more:
@@ -47,7 +49,11 @@ class Listing:
                 raise ProtocolError("the list shows the same page at another offset")
             self._last_id = last_id
         self._offset += len(page.tasks)
-        self._more = page.has_more
+        # A server may be wrong about one of them; it takes both to break off in the middle.
+        more_by_count = page.total is not None and self._offset < page.total
+        if not page.tasks and page.has_more and more_by_count:
+            raise ProtocolError("the list breaks off before its end")
+        self._more = page.has_more or more_by_count
         return page.tasks
 
 
@@ -76,13 +82,16 @@ async def read_all(
     :raises SigmicGuardError: the API refused, or gave no answer.
     """
     top, pages = await _read(api, take, passed)
-    for _ in range(REREADINGS):
-        # What was active meanwhile has moved up, past the reader: read the top again, down to
-        # where the last reading began. One page is one instant, and nobody moves within it.
-        if pages <= 1 or top == -inf:  # or no times are told, and there is nothing to go by
-            return True
+    left = REREADINGS
+    # What was active meanwhile has moved up, past the reader: read the top again, down to where
+    # the last reading began. One page is one instant, and nobody moves within it.
+    while pages > 1 and top > -inf:  # without times there is nothing to go by
+        if not left:
+            return False
+        before = pages
         top, pages = await _read(api, take, _before(top))
-    return pages <= 1
+        left -= pages >= before
+    return True
 
 
 def _before(top: float) -> Callable[[float, float], bool]:

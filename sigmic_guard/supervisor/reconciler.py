@@ -131,19 +131,133 @@ class Reconciler:
         """Scan the list for as long as a task is unknown."""
         least = 0.0
         while True:
-            await self._heed_warnings()
-            if not self._sought and not self._strays:
-                await self._wanted.wait()
-                self._wanted, self._rounds = Event(), 0
-                continue_at_once = not self._sought
-                if continue_at_once:
-                    continue
+            await self._until_needed()
             await self._rest(least)
             began, told_to_wait = current_time(), 0.0
             try:
                 await self._scan()
-            except LedgerError as error:
-                self._observer.ledger_failed(0, error)
             except SigmicGuardError as error:  # an incomplete scan proves nothing
                 told_to_wait = getattr(error, "retry_after", None) or 0.0
             least = max(SHARE * (current_time() - began), told_to_wait)
+
+    async def _until_needed(self) -> None:
+        await self._sort_in()
+        while not self._sought and not self._strays:
+            await self._wanted.wait()
+            self._wanted, self._rounds = Event(), 0
+            await self._sort_in()
+
+    async def _sort_in(self) -> None:
+        slices = Slices()
+        while self._warnings:
+            for record in self._warnings[-1]:
+                if record.message_digest is None:  # else it carries no mark, and nothing tells it
+                    self._strays[record.intent_id] = record
+                await slices.breathe()
+            self._warnings.pop()
+
+    async def _rest(self, least: float) -> None:
+        """Pause; somebody new cuts it short, but not below the least."""
+        self._rounds += 1
+        backoff = SOON if self._roster.now() < self._awaited_until else SELDOM
+        pause = backoff.delay(self._rounds, random())
+        ready = current_time() + max(least, SOON.delay(1, random()))  # a crowd gathers
+        self._wanted = Event()
+        with move_on_after(max(pause, least)):
+            await self._wanted.wait()
+        await sleep_until(ready)
+
+    # --- one scan -------------------------------------------------------------------------------
+
+    async def _scan(self) -> None:
+        began = self._roster.now()
+        sought, strays = dict(self._sought), dict(self._strays)
+        self._candidates, slices = self._compare_nothing(), Slices()
+        oldest = began
+        for record in chain(strays.values(), (one.task.record for one in sought.values())):
+            oldest = min(oldest, _from_when(record, began))
+            self._candidates.seek(record)
+            await slices.breathe()
+        age = began - oldest
+
+        def too_old(at: float, newest: float) -> bool:
+            # By the server's own clock as well: ours may be far ahead of it.
+            return at < min(oldest, newest - age) - SKEW
+
+        if not await read_all(self._api, self._recognise, too_old):
+            return  # too much moves: this proves nothing
+        for intent_id in strays:
+            self._strays.pop(intent_id, None)
+            await slices.breathe()
+        for intent_id, one in sought.items():
+            if self._sought.get(intent_id) is one and began >= one.sent_by + self._create_timeout:
+                await self._not_seen(one)
+            await slices.breathe()
+
+    def _compare_nothing(self) -> Candidates:
+        return Candidates(self._roster, self._ledger, create_timeout=self._create_timeout)
+
+    def _recognise(self, info: TaskInfo) -> None:
+        if not is_id(info.id):
+            return
+        intent_id = marked_with(info)
+        if intent_id is None:
+            self._candidates.compare(info)
+        elif (one := self._sought.get(intent_id)) is not None:
+            if info.id in self._roster.named:
+                self._let_go(one)
+            else:
+                self._found(one, info.id, info.status)
+                if info.terminal:
+                    self._watcher.look(one.task)
+        elif intent_id in self._strays and not info.terminal and info.id not in self._roster.named:
+            self._found_stray(self._strays.pop(intent_id), info.id)
+
+    def _found(self, one: _Sought, task_id: str, status: str | None = None) -> None:
+        self._stop_seeking(one)
+        one.task.failure = None
+        self._roster.apply(one.task, Happening.CREATED, remote_id=task_id, status=status)
+
+    def _let_go(self, one: _Sought) -> None:
+        """Somebody here adopted it: there is another record of it, and that one counts."""
+        self._stop_seeking(one)
+        self._roster.apply(one.task, Happening.FORGET)
+
+    def _stop_seeking(self, one: _Sought) -> None:
+        self._sought.pop(one.task.record.intent_id, None)
+        one.task.sought = False
+
+    async def _not_seen(self, one: _Sought) -> None:
+        """Take in that a complete scan past the time-out showed no task with the mark."""
+        try:
+            candidates = await self._candidates.of(one.task.record)
+        except LedgerError as error:
+            self._observer.ledger_failed(0, error)
+            return
+        if candidates is None or self._sought.get(one.task.record.intent_id) is not one:
+            return
+        if candidates:
+            self._propose(one, candidates)
+            return
+        one.scans += 1
+        if one.scans >= PROOF:
+            self._stop_seeking(one)
+            self._absent(one.task)
+
+    def _propose(self, one: _Sought, candidates: Sequence[str]) -> None:
+        """Report the tasks that the create may have made; end them where that is wanted."""
+        record = one.task.record
+        self._observer.candidates_found(record, candidates)
+        if record.policy.on_lost == "cancel" and one.task.orphan is not Verdict.RELEASE:
+            self._found(one, candidates[0])
+            for task_id in candidates[1:]:
+                self._found_stray(record, task_id)
+        else:
+            self._stop_seeking(one)
+            one.task.wake()  # nobody here will learn more
+
+
+def _from_when(record: Record, now: float) -> float:
+    """Return since when the task may exist, by a clock that may be somebody else's."""
+    at = record.posted_at or record.created_at
+    return min(at, now) if at <= now + SKEW else -inf  # a clock so far ahead tells nothing

@@ -11,11 +11,12 @@ from anyio import CancelScope, create_task_group, get_cancelled_exc_class, move_
 from anyio.lowlevel import checkpoint
 
 from sigmic_guard.errors import ConfigurationError, SupervisorShutdown, TaskCancelled, TaskError
-from sigmic_guard.ledger import default_ledger_url, open_ledger
+from sigmic_guard.ledger import SqliteLedger, default_ledger_url, open_ledger
 from sigmic_guard.lifecycle import CancelReason, Outcome, TaskPolicy
 from sigmic_guard.lifecycle.policy import check_seconds
 from sigmic_guard.observe import Logs, Metrics, Observers
 from sigmic_guard.sigmic import CreateRequest, SigmicClient, check_files
+from sigmic_guard.sigmic.credentials import Credential
 from sigmic_guard.supervisor.block import TaskBlock
 from sigmic_guard.supervisor.core import Core, Settings
 from sigmic_guard.supervisor.draining import CLOSING, Drain
@@ -23,6 +24,7 @@ from sigmic_guard.supervisor.options import hide_secrets, make_order, make_watch
 from sigmic_guard.supervisor.results import Snapshot
 from sigmic_guard.supervisor.signals import Doorbell, SignalHandlers
 from sigmic_guard.supervisor.task import Handles, handle_of
+from sigmic_guard.supervisor.watchdog import Watchdog
 from sigmic_guard.supervisor.workers import Workers
 
 if TYPE_CHECKING:
@@ -68,6 +70,8 @@ class Supervisor:
     :param signals: shut down on SIGTERM and SIGINT; default ``False``. Handlers that stood before
         are called as well, and put back at the end. Where there was none, the process ends as it
         would have without us, after the drain: ``SystemExit(143)``, or ``KeyboardInterrupt``.
+    :param watchdog: start a small helper process, which ends our tasks at once when this process
+        dies, even by ``kill -9``; default ``False``. Without it whoever starts next does.
     :raises ConfigurationError: an argument cannot be right.
     """
 
@@ -87,6 +91,7 @@ class Supervisor:
         marker: bool = True,
         registry: prometheus_client.CollectorRegistry = prometheus_client.REGISTRY,
         signals: bool = False,
+        watchdog: bool = False,
     ) -> None:
         self._core: Core | None = None
         self._drain: Drain | None = None
@@ -118,6 +123,18 @@ class Supervisor:
             if ledger is None:
                 ledger = os.environ.get("SIGMIC_GUARD_LEDGER") or default_ledger_url()
             self._ledger = open_ledger(ledger) if isinstance(ledger, str) else ledger
+            self._watchdog: Watchdog | None = None
+            if watchdog:
+                if client is not None or not isinstance(self._ledger, SqliteLedger):
+                    raise ConfigurationError(
+                        "a watchdog needs a ledger in a file, and api_key and base_url, not client"
+                    )
+                self._watchdog = Watchdog(
+                    Credential(api_key),
+                    base_url=self._api.base_url,
+                    ledger=f"sqlite:///{self._ledger.path}",
+                    namespace=namespace,
+                )
             self._handlers = SignalHandlers(self._signalled) if signals else None
         finally:
             # A traceback that is printed with its locals must not show it.
@@ -255,7 +272,8 @@ class Supervisor:
         """Open the ledger, and start the workers.
 
         :raises LedgerError: the ledger cannot be opened.
-        :raises ConfigurationError: ``signals=True`` outside the main thread; entered before.
+        :raises ConfigurationError: ``signals=True`` outside the main thread; the watchdog cannot be
+            started; entered before.
         """
         if self._core is not None:
             raise ConfigurationError("a supervisor is entered once: make another one")
@@ -265,6 +283,8 @@ class Supervisor:
         workers = Workers(group, self._crashed)
         core = Core(self._settings, workers, self._api, self._ledger, self._observer)
         await self._ledger.open(core.owner_id)
+        if self._watchdog is not None:
+            await self._start_watchdog(self._watchdog, core.owner_id)
         self._group, self._workers, self._core = group, workers, core
         self._doorbell = Doorbell()
         if self._handlers is not None:
@@ -288,6 +308,8 @@ class Supervisor:
         self._doorbell.close()
         if self._own_client:
             native = await self._wait_out(self._close_client) or native
+        if self._watchdog is not None:
+            native = await self._wait_out(self._watchdog.close) or native
         if self._handlers is not None:
             self._handlers.restore()
         end = native or (exc if isinstance(exc, get_cancelled_exc_class()) else None)
@@ -348,6 +370,15 @@ class Supervisor:
                 hit = error
             else:
                 return hit
+
+    async def _start_watchdog(self, watchdog: Watchdog, owner_id: str) -> None:
+        try:
+            await watchdog.start(owner_id)
+        except BaseException:
+            with CancelScope(shield=True):
+                await watchdog.close()
+                await self._ledger.aclose()
+            raise
 
     async def _close_client(self) -> None:
         with move_on_after(CLOSING):
