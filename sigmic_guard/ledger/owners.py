@@ -60,8 +60,9 @@ class OwnerLock:
         if not _NAME.fullmatch(owner_id):
             raise LedgerError(f"{owner_id!r} cannot be the name of a file, nor an owner id")
         self._path = folder / (owner_id + _LOCK)
-        if examine(folder, owner_id) is Sign.ALIVE:
-            raise LedgerError(f"the owner {owner_id} is alive already: {self._path} is locked")
+        with suppress(OSError):  # the next line will tell
+            if _examine(self._path) is Sign.ALIVE:
+                raise LedgerError(f"the owner {owner_id} is alive already: {self._path} is locked")
         self._fd = _make(self._path)
 
     def mend(self) -> None:
