@@ -88,6 +88,7 @@ class Drain:
         core.canceller.budget_end = self._end
         core.creator.hold()
         core.reaper.hold()
+        core.reconciler.hurry()
         if self._tasks is None:
             self._tasks = list(core.roster.tasks.values())
             core.observer.shutdown_begun(len(self._tasks), self.grace)
