@@ -68,8 +68,10 @@ class Remote:
 
 @pytest.fixture
 def remote(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Remote]:
-    """What a reader has: a key in the environment, and a data.csv."""
+    """What a reader has: a key in the environment, a ledger, a data.csv and a service."""
     (tmp_path / "data.csv").write_text("1,2\n")
+    (tmp_path / "your_service.py").write_text("print('served')\n")
+    monkeypatch.setenv("SIGMIC_GUARD_LEDGER", f"sqlite:///{tmp_path / 'ledger.db'}")
     monkeypatch.chdir(tmp_path)
     emulator = Emulator(script=Script(duration=0.05, chunks=("4",)), api_key="sigmic_reader")
     emulator.script_for("Go on for ever", Script(hold=True))
@@ -177,7 +179,7 @@ def test_the_command_lines_shown_are_understood(remote: Remote) -> None:
     """Each of them exits with 0, and the last one cancels what still runs."""
     task_id = anyio.run(created_by_something_else)
     lines = re.findall(r"^\$ sigmic-guard (.*)$", TEXT, re.MULTILINE)
-    assert [line.split()[0] for line in lines] == ["run", "list", "status", "cancel"]
+    assert [line.split()[0] for line in lines] == ["exec", "run", "list", "status", "cancel"]
     for line in lines:
         words = shlex.split(re.sub("[0-9a-f-]{36}", task_id, line))
         command = [sys.executable, "-m", "sigmic_guard.cli", *words]
