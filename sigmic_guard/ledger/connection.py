@@ -33,6 +33,8 @@ _PAUSE: Final = 0.02
 
 _Inode = tuple[int, int]
 
+_EFFECTIVE_IDS: Final = os.access in os.supports_effective_ids
+
 #: The files that this process has open through SQLite, with the number of connections.
 _open_files: Final[Counter[_Inode]] = Counter()
 #: Those that were open when this process was forked, or an ancestor of it.
@@ -98,6 +100,9 @@ class LedgerFile:
     def connect(self) -> sqlite3.Connection:
         """Return a new connection to the file, in WAL mode and of the present version."""
         self.check()
+        # SQLite would open it for reading only, and make a log that cannot be written later either.
+        if not os.access(self.path, os.R_OK | os.W_OK, effective_ids=_EFFECTIVE_IDS):
+            raise LedgerError(_unwritable(self.path, "no permission"))
         _count(self._inode, 1)
         try:
             connection = sqlite3.connect(
@@ -242,10 +247,7 @@ def _explained(error: Exception, path: str) -> LedgerError:
         case sqlite3.SQLITE_FULL:
             text = f"the disk with the ledger {path} is full {happened}; make room on it"
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
-            text = (
-                f"the ledger {path} cannot be written {happened}; make the file and its folder "
-                f"readable and writable for this user (uid {os.geteuid()})"
-            )
+            text = _unwritable(path, f"{error}; {name}")
         case sqlite3.SQLITE_IOERR:
             text = (
                 f"the disk with the ledger {path} failed {happened}; "
@@ -259,3 +261,10 @@ def _explained(error: Exception, path: str) -> LedgerError:
         case _:
             text = f"the ledger {path} failed {happened}"
     return LedgerError(text)
+
+
+def _unwritable(path: str, why: str) -> str:
+    return (
+        f"the ledger {path} cannot be written ({why}); make the file, those beside it and their "
+        f"folder readable and writable for this user (uid {os.geteuid()})"
+    )
