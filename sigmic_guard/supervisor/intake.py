@@ -83,7 +83,9 @@ class Intake:
         """Create a task that was claimed by its key, and turned out not to exist."""
         request, old = task.request, task.record
         assert request is not None
-        record = self._intend(old.policy, task.deadline, old.key, message_digest=old.message_digest)
+        # Not what the dead owner's create was: this one may have files, and that one none.
+        unmarked = None if self._can_be_marked(request) else digest(request.message)
+        record = self._intend(old.policy, task.deadline, old.key, message_digest=unmarked)
         self._core.roster.renew(task, record)
         self._ask_for(task, request)
         self._core.creator.again(task)
@@ -142,20 +144,42 @@ class Intake:
         entered_at = current_time()
         info = await core.courier.read(task_id)
         core.check_open()
-        if task_id in core.roster.named:
-            raise ConfigurationError(
-                f"{task_id!r} is supervised already: supervisor.tasks has its handle"
-            )
+        self._check_id(task_id)
         self._check_key(order.key)
         deadline = _earlier(order, entered_at)
         task = self._enlist(self._intend(order.policy, deadline, order.key), deadline)
+        if order.key is None:
+            core.outbox.insert(task.record)
+        else:
+            await self._take_key(task, task_id)
         # A completed task is adopted to be asked again, so it stays open until it has been.
         task.held = info.status == "completed"
-        self._own(task, task_id)
+        core.roster.apply(task, Event.ADOPT, remote_id=task_id)
         if core.roster.observe(task, info, task.turn):
             core.creator.leave(task)  # it costs nothing; a follow-up takes the place again
         task.held = False
         return task
+
+    async def _take_key(self, task: Entry, task_id: str) -> None:
+        """Have the ledger say that the key is ours, before the task is.
+
+        :raises DuplicateKey: an unfinished task holds the key.
+        :raises LedgerError: that could not be written.
+        :raises SigmicGuardError: the task was withdrawn meanwhile, or is supervised by now.
+        """
+        core = self._core
+        try:
+            await core.outbox.commit(task.record)
+            self._check_id(task_id)
+        except SigmicGuardError as error:
+            if task.record.state is State.INTENT:
+                core.roster.apply(task, Event.WITHDRAW, error=str(error))
+            raise
+        except BaseException:
+            core.cancel(task, CancelReason.SCOPE)  # which withdraws it: the task is as it was
+            raise
+        if task.record.state is not State.INTENT:
+            raise error_of(task, interrupted_by=task.reason)
 
     # --- found ----------------------------------------------------------------------------------
 
@@ -172,9 +196,16 @@ class Intake:
         task = self._enlist(record, None)
         task.orphan = Verdict.REAP
         self._core.reaper.adopt(task)
-        self._own(task, task_id)
+        self._core.outbox.insert(record)
+        self._core.roster.apply(task, Event.ADOPT, remote_id=task_id)
 
     # --- inside ---------------------------------------------------------------------------------
+
+    def _check_id(self, task_id: str) -> None:
+        if task_id in self._core.roster.named:
+            raise ConfigurationError(
+                f"{task_id!r} is supervised already: supervisor.tasks has its handle"
+            )
 
     def _check_key(self, key: str | None) -> None:
         if key is not None and key in self._core.roster.keys:
@@ -211,10 +242,6 @@ class Intake:
         if deadline is not None:
             task.deadline_alarm = core.timer.at(deadline, core.deadline_reached, task)
         return task
-
-    def _own(self, task: Entry, task_id: str) -> None:
-        self._core.outbox.insert(task.record)
-        self._core.roster.apply(task, Event.ADOPT, remote_id=task_id)
 
 
 def _earlier(order: Order, entered_at: float) -> float | None:
