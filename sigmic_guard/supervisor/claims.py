@@ -28,6 +28,13 @@ if TYPE_CHECKING:
 PATIENCE: Final = 15.0
 #: Seconds before the ledger is asked again who holds a key.
 PAUSE: Final = 0.02
+#: Seconds after which a create that waits for a dead owner's task looks whether it is still wanted.
+LOOK: Final = 1.0
+
+_OUT_OF_REACH: Final = {
+    Verdict.OTHER_SYSTEM: "it is a task of another base URL",
+    Verdict.OTHER_CREDENTIAL: "it was made with another credential",
+}
 
 
 class Claims:
@@ -85,7 +92,10 @@ class Claims:
             return
         if task.orphan is None:
             raise DuplicateKey(f"a live task holds the key {key!r}", key=key)
-        await task.until(lambda task: not task.worked_on or task.unsupervised)
+        with move_on_after(LOOK):
+            await task.until(lambda task: not task.worked_on or task.unsupervised)
+        if task.worked_on and not task.unsupervised:
+            return
         if task.record.finished_at is None:
             raise DuplicateKey(
                 f"a dead process's task holds {key!r}, and its end cannot be proven", key=key
@@ -102,7 +112,8 @@ class Claims:
             return False
         if verdict is not Verdict.WAIT:
             raise DuplicateKey(
-                f"a dead process's task holds {row.key!r}, and is out of reach: {verdict}",
+                f"a dead process's task holds {row.key!r}, and is out of reach here: "
+                f"{_OUT_OF_REACH[verdict]}; ask for it with that, or use another key",
                 key=row.key or "",
             )
         mine = task.record
