@@ -48,6 +48,7 @@ async def cancel(
     untold: dict[str, RemoteTask] = {}
     supervisor = Supervisor(
         base_url=base_url,
+        ledger="memory:",  # who cancels by hand neither writes down nor reaps
         policy=TaskPolicy(confirm="terminal", cancel_wait=wait),
         registry=CollectorRegistry(),
         grace=1.0,
