@@ -15,6 +15,7 @@ from sigmic_guard.emulator import Emulator, Script
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
 KEY: Final = "sigmic_" + "c0ffee" * 10 + "cafe"
 #: Seconds that a command may take in all; far more than any does.
@@ -98,6 +99,14 @@ async def emulator() -> AsyncIterator[Emulator]:
 
 
 @pytest.fixture
-def cli(emulator: Emulator) -> Cli:
-    """Commands that know where the emulator is, and have its key."""
-    return Cli(emulator, {"SIGMIC_BASE_URL": emulator.url, "SIGMIC_API_KEY": KEY})
+def ledger_file(tmp_path: Path) -> Path:
+    """Where the commands have their ledger; nothing has made it."""
+    return tmp_path / "ledger.db"
+
+
+@pytest.fixture
+def cli(emulator: Emulator, ledger_file: Path) -> Cli:
+    """Commands that know where the emulator is, have its key, and a ledger of their own."""
+    ledger = f"sqlite:///{ledger_file}"
+    env = {"SIGMIC_BASE_URL": emulator.url, "SIGMIC_API_KEY": KEY, "SIGMIC_GUARD_LEDGER": ledger}
+    return Cli(emulator, env)
