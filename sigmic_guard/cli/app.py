@@ -13,9 +13,14 @@ import anyio
 import typer
 
 from sigmic_guard import SigmicGuardError, TaskOptions, __version__
+from sigmic_guard.cli import explain as explaining
+from sigmic_guard.cli import forget as forgetting
+from sigmic_guard.cli import ps as showing
+from sigmic_guard.cli import reap as reaping
 from sigmic_guard.cli import running, tasks
 from sigmic_guard.cli.codes import CONNECTION, INTERRUPTED, NOT_DONE, code_of
 from sigmic_guard.cli.exec import execute
+from sigmic_guard.cli.ledger import ledger_path
 from sigmic_guard.cli.terminal import Terminal
 from sigmic_guard.errors import ConfigurationError
 from sigmic_guard.sigmic.credentials import ENVIRONMENT_VARIABLE, Credential
@@ -35,6 +40,15 @@ BaseUrl = Annotated[
     typer.Option(help="Where the API is; default: SIGMIC_BASE_URL, then the public one."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line, for machines.")]
+
+Ledger = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="sqlite:/// and a path; default: SIGMIC_GUARD_LEDGER, then the default file.",
+    ),
+]
+Namespace = Annotated[str | None, typer.Option(help="One namespace only; default: all of them.")]
 
 
 def main() -> None:
@@ -141,6 +155,102 @@ def list_(
     _perform(partial(tasks.list_tasks, limit=most, base_url=base_url), json=json)
 
 
+@app.command()
+def ps(
+    *,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show it again each second, until Ctrl-C.")
+    ] = False,
+    namespace: Namespace = None,
+    ledger: Ledger = None,
+    json: Json = False,
+) -> None:
+    """Show what the ledger knows of the tasks under way: dead owners' first, then the oldest.
+
+    Needs no API key and no network, and leaves no trace in the ledger. Exits with 0 if every owner
+    lives, 1 if a dead owner's task is left, whoever may end it, 3 if the ledger cannot be read. A
+    watch exits with 0 on Ctrl-C.
+    """
+
+    async def show(terminal: Terminal) -> int:
+        path = ledger_path(ledger)
+        if not watch:
+            return await showing.ps(terminal, path=path, namespace=namespace)
+        # Not needed otherwise, and rich takes its time.
+        watching = import_module("sigmic_guard.cli.watch")
+        code: int = await watching.watch(terminal, path=path, namespace=namespace)
+        return code
+
+    _perform(show, json=json, needs_key=False)
+
+
+@app.command()
+def explain(
+    identifier: Annotated[
+        str, typer.Argument(metavar="ID", help="The id of a task, or of its intent.")
+    ],
+    *,
+    ledger: Ledger = None,
+    json: Json = False,
+) -> None:
+    """Tell in words what the ledger knows of a task, and why it will be reaped or will not.
+
+    Needs no network. Exits with 1 if the ledger has no such task, or several.
+    """
+
+    async def tell(terminal: Terminal) -> int:
+        return await explaining.explain(terminal, identifier, path=ledger_path(ledger))
+
+    _perform(tell, json=json, needs_key=False)
+
+
+@app.command()
+def reap(
+    *,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only tell: send nothing, and write nothing.")
+    ] = False,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to try for.")] = 60.0,
+    namespace: Namespace = None,
+    ledger: Ledger = None,
+    json: Json = False,
+) -> None:
+    """End the tasks whose owner is dead, and tell of each what came of it.
+
+    Exits with 0 if none is left that we may end: one that somebody may still ask for by its key, or
+    that was made with another API key, is listed and is no failure. With 1 if one may still run
+    (or, with --dry-run, is to be ended), 3 for want of an API key, a ledger or an API that works.
+    """
+
+    async def end(terminal: Terminal) -> int:
+        return await reaping.command(
+            terminal, path=ledger_path(ledger), namespace=namespace, wait=wait, dry_run=dry_run
+        )
+
+    _perform(end, json=json)
+
+
+@app.command()
+def forget(
+    identifier: Annotated[
+        list[str], typer.Argument(metavar="ID…", help="Ids of tasks, or of their intents.")
+    ],
+    *,
+    ledger: Ledger = None,
+    json: Json = False,
+) -> None:
+    """Take dead owners' tasks off the books, and leave the tasks themselves as they are.
+
+    Nobody will look for such a task again, or end it. Needs no API key and no network. Exits with 1
+    if one was not forgotten: it has a living owner, or the ledger has no such task under way.
+    """
+
+    async def take_off(terminal: Terminal) -> int:
+        return await forgetting.forget(terminal, identifier, path=ledger_path(ledger))
+
+    _perform(take_off, json=json, needs_key=False)
+
+
 @app.command("exec", context_settings={"allow_interspersed_args": False})
 def exec_(
     command: Annotated[
@@ -203,14 +313,17 @@ def _pairs(
         raise typer.BadParameter(str(error), param_hint=option) from None
 
 
-def _perform(command: Callable[[Terminal], Awaitable[int]], *, json: bool) -> NoReturn:
+def _perform(
+    command: Callable[[Terminal], Awaitable[int]], *, json: bool, needs_key: bool = True
+) -> NoReturn:
     """Do it, and exit with the code that says how it went."""
     terminal = Terminal(json=json)
     terminal.log_here()
 
     async def perform() -> int:
         try:
-            _check_credential()
+            if needs_key:
+                _check_credential()
         except ConfigurationError as error:
             await terminal.error(error)
             return CONNECTION

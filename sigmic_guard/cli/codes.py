@@ -6,10 +6,14 @@
     1    it did not: the task failed or was cancelled elsewhere, a task was not found, or may still
          run; whoever read the output has gone
     2    the command cannot be right as it stands
-    3    no working connection to the API: credentials, network, or an API that is out of order
+    3    nothing to work with: credentials, network, an API that is out of order, a ledger that
+         cannot be read or written
     124  the time-out passed; the task was cancelled
     130  Ctrl-C (SIGINT); the task was cancelled
     143  SIGTERM; the task was cancelled
+
+Where a command asks about tasks, 1 is the answer that somebody should look at: ``ps`` found a dead
+owner's task, ``reap`` left one that it may end. ``ps --watch`` ends with 0 on Ctrl-C.
 
 ``exec`` ends with the status of the program that it ran, 128 + N if signal N ended it. Otherwise::
 
@@ -27,6 +31,7 @@ from sigmic_guard.errors import (
     ApiError,
     ConfigurationError,
     ConnectionFailed,
+    LedgerError,
     ProtocolError,
     SigmicGuardError,
     TaskNotFound,
@@ -56,7 +61,7 @@ def code_of(error: SigmicGuardError) -> int:
             return NOT_DONE
         case ConfigurationError() | ValidationError():
             return USAGE
-        case ApiError() | ConnectionFailed() | ProtocolError():
+        case ApiError() | ConnectionFailed() | ProtocolError() | LedgerError():
             return CONNECTION
         case _:
             return NOT_DONE

@@ -8,123 +8,153 @@ from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING, Final
-from uuid import uuid4
 
 from anyio import create_task_group, current_time, move_on_after, sleep
 from prometheus_client import CollectorRegistry
 
-from sigmic_guard import LedgerError, OrphanRow, ReapResult, State, Supervisor
-from sigmic_guard.ledger import find_orphans, open_ledger
-from sigmic_guard.lifecycle import CancelReason, Verdict, judge
+from sigmic_guard import (
+    LedgerError,
+    OrphanRow,
+    ReapResult,
+    SigmicClient,
+    SigmicGuardError,
+    State,
+    Supervisor,
+)
+from sigmic_guard.cli.codes import CONNECTION, DONE, NOT_DONE
+from sigmic_guard.cli.ledger import get, unfinished
+from sigmic_guard.cli.terminal import span
+from sigmic_guard.ledger import Orphan
+from sigmic_guard.ledger.urls import sqlite_path
+from sigmic_guard.lifecycle import CancelReason, Verdict
 from sigmic_guard.sigmic.credentials import Credential
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sigmic_guard.ledger import Orphan
+    from sigmic_guard.cli.terminal import Terminal
     from sigmic_guard.lifecycle import Record
 
 #: Seconds before the ledger is tried again.
 RETRY: Final = 0.5
+#: Seconds that ending our part may take beyond the time to wait.
+GRACE: Final = 1.0
+#: Seconds for the look at an API that seems not to work.
+PROBE: Final = 5.0
+
+#: What a reaper sees to; the rest is somebody else's, or for later.
+OURS: Final = frozenset({Verdict.REAP, Verdict.RELEASE})
+
+_WIDTHS: Final = (36, 16, 12, 8, 0)
+_WORDS: Final = {
+    Verdict.REAP: "to be ended if it still runs",
+    Verdict.RELEASE: "to be let go: it may run on",
+    Verdict.WAIT: "somebody may still ask for its key",
+    Verdict.OTHER_CREDENTIAL: "made with another API key",
+    Verdict.OTHER_SYSTEM: "made at what is no API",
+}
+
+
+# --- the work -------------------------------------------------------------------------------------
 
 
 async def survey(url: str, namespace: str | None = None) -> Sequence[tuple[Orphan, Verdict]]:
     """Return what dead owners left, and what is to become of it if we are asked.
 
+    Writes nothing, and sends nothing.
+
     :param namespace: default: of all namespaces.
     :raises LedgerError: the ledger cannot be read.
-    :raises ConfigurationError: there is no credential.
+    :raises ConfigurationError: there is no credential, or no ledger has such a URL.
     """
-    fingerprint, now = Credential().fingerprint, time.time()
-    ledger = open_ledger(url)
-    await ledger.open(uuid4().hex)
-    try:
-        orphans = await find_orphans(ledger, namespace)
-    finally:
-        await ledger.aclose()
+    fingerprint, path = Credential().fingerprint, sqlite_path(url)
+    if path is None:
+        return []  # what lived in memory has died
+    rows, now = await unfinished(path, namespace) or [], time.time()
     return [
-        (
-            orphan,
-            judge(
-                orphan.record,
-                base_url=orphan.record.base_url,
-                credential_fingerprint=fingerprint,
-                orphaned_at=orphan.orphaned_at,
-                now=now,
-            ),
-        )
-        for orphan in orphans
+        (Orphan(row.record, row.orphaned_at), row.judge(fingerprint, now))
+        for row in rows
+        if row.orphan
     ]
 
 
 async def reap(url: str, *, wait: float, namespace: str | None = None) -> Sequence[OrphanRow]:
     """End what dead owners left, and tell of each task what came of it.
 
-    :param wait: seconds to try for.
+    :param wait: seconds to try for. Ending the attempt takes a second more at most.
     :param namespace: default: of all namespaces.
     :raises LedgerError: the ledger cannot be read.
-    :raises ConfigurationError: there is no credential.
+    :raises ConfigurationError: there is no credential, or no ledger has such a URL.
     """
     until = current_time() + wait
-    found = await survey(url, namespace)
-    reachable = {
-        (orphan.record.base_url, orphan.record.namespace)
-        for orphan, verdict in found
-        if verdict in {Verdict.REAP, Verdict.RELEASE}
+    return await reap_found(url, await survey(url, namespace), until)
+
+
+async def reap_found(
+    url: str, found: Sequence[tuple[Orphan, Verdict]], until: float
+) -> list[OrphanRow]:
+    """End what was found, and tell of each task, in their order, what came of it.
+
+    :param until: when to stop trying, by the event loop's clock.
+    :raises LedgerError: the ledger cannot be read.
+    """
+    places = {
+        (record.base_url, record.namespace) for (record, _), verdict in found if verdict in OURS
     }
+    reported: dict[str, OrphanRow] = {}
+    broken: list[SigmicGuardError] = []
+
+    async def see_to(base_url: str, namespace: str) -> None:
+        try:
+            rows = await _reap_there(url, base_url, namespace, until)
+        except SigmicGuardError as error:
+            broken.append(error)
+        else:
+            reported.update((row.intent_id, row) for row in rows)
+
     async with create_task_group() as group:
-        for base_url, name in sorted(reachable):
-            group.start_soon(_reap_there, url, base_url, name, until)
-    return await _tell(url, found)
+        for place in sorted(places):
+            group.start_soon(see_to, *place)
+    if broken:
+        raise broken[0]
+    records = await get(sqlite_path(url) or "", [record.intent_id for (record, _), _ in found])
+    now = time.time()
+    rows = [_tell(orphan, verdict, records, now) for orphan, verdict in found]
+    # Who did it knows best how.
+    return [row if row.result is None else reported.get(row.intent_id, row) for row in rows]
 
 
-async def _reap_there(url: str, base_url: str, namespace: str, until: float) -> None:
+async def _reap_there(url: str, base_url: str, namespace: str, until: float) -> Sequence[OrphanRow]:
     """End what was left in one namespace of one system."""
     supervisor = Supervisor(
         base_url=base_url,
         ledger=url,
         namespace=namespace,
         registry=CollectorRegistry(),
-        grace=1.0,
+        grace=GRACE,
     )
     async with supervisor:
         with move_on_after(until - current_time()):
             while True:
                 try:
-                    await supervisor.reap()
+                    return (await supervisor.reap()).reaped
                 except LedgerError:
                     await sleep(RETRY)
-                else:
-                    return
+    return []
 
 
-async def _tell(url: str, found: Sequence[tuple[Orphan, Verdict]]) -> list[OrphanRow]:
+def _tell(orphan: Orphan, verdict: Verdict, records: dict[str, Record], now: float) -> OrphanRow:
     """Say what the ledger holds now of what was found."""
-    ledger, now = open_ledger(url), time.time()
-    await ledger.open(uuid4().hex)
-    try:
-        rows = []
-        for orphan, verdict in found:
-            record = await ledger.get(orphan.record.intent_id) or orphan.record
-            result = _result_of(record)
-            rows.append(
-                OrphanRow(
-                    id=record.remote_id,
-                    intent_id=record.intent_id,
-                    state=record.state,
-                    result=result,
-                    why=None if result else _why_left(record, verdict),
-                    age=max(0.0, (record.finished_at or now) - orphan.orphaned_at),
-                )
-            )
-        return rows
-    finally:
-        await ledger.aclose()
-
-
-def _why_left(record: Record, verdict: Verdict) -> str:
-    tried = verdict in {Verdict.REAP, Verdict.RELEASE}
-    return record.state.value if tried else verdict.value
+    record = records.get(orphan.record.intent_id, orphan.record)
+    result = _result_of(record)
+    return OrphanRow(
+        id=record.remote_id,
+        intent_id=record.intent_id,
+        state=record.state,
+        result=result,
+        why=None if result else record.state.value if verdict in OURS else verdict.value,
+        age=max(0.0, (record.finished_at or now) - orphan.orphaned_at),
+    )
 
 
 def _result_of(record: Record) -> ReapResult | None:
@@ -139,3 +169,100 @@ def _result_of(record: Record) -> ReapResult | None:
             return ReapResult.CANCELLED
         case _:
             return ReapResult.ALREADY_FINISHED
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+async def command(
+    terminal: Terminal, *, path: str, namespace: str | None, wait: float, dry_run: bool
+) -> int:
+    """End what dead owners left, or only tell; see the exit codes of ``sigmic-guard reap``."""
+    url, until = f"sqlite:///{path}", current_time() + wait
+    found = await survey(url, namespace)
+    if not found:
+        terminal.status(f"no dead owner's task is left, says {path}")
+        return DONE
+    if dry_run:
+        await terminal.header("task", "verdict", "state", "dead for", "", widths=_WIDTHS)
+        for orphan, verdict in found:
+            await _show_plan(terminal, orphan, verdict)
+        ours = [verdict for _, verdict in found if verdict in OURS]
+        terminal.status(f"{len(ours)} of {len(found)} to be seen to; nothing was done")
+        return NOT_DONE if ours else DONE
+
+    rows = await reap_found(url, found, until)
+    records = await get(path, [row.intent_id for row in rows])
+    await terminal.header("task", "result", "state", "dead for", "", widths=_WIDTHS)
+    failed: list[Record] = []
+    for row, (orphan, verdict) in zip(rows, found, strict=True):
+        record = records.get(row.intent_id, orphan.record)
+        await _show(terminal, row, record, verdict)
+        if row.result is None and verdict in OURS:
+            failed.append(record)
+    done = sum(row.result is not None for row in rows)
+    terminal.status(f"{done} of {len(rows)} seen to; {len(failed)} may still run")
+    if failed and await _is_out_of_order(terminal, {record.base_url for record in failed}):
+        return CONNECTION
+    return NOT_DONE if failed else DONE
+
+
+async def _show_plan(terminal: Terminal, orphan: Orphan, verdict: Verdict) -> None:
+    record, age = orphan.record, max(0.0, time.time() - orphan.orphaned_at)
+    if terminal.json:
+        await terminal.object(_fields(record, verdict, age, dry_run=True))
+        return
+    name = record.remote_id or record.intent_id
+    words = (verdict.value, record.state.value, span(age), _WORDS[verdict])
+    await terminal.row(name, *words, widths=_WIDTHS)
+
+
+async def _show(terminal: Terminal, row: OrphanRow, record: Record, verdict: Verdict) -> None:
+    if terminal.json:
+        shown = _fields(record, verdict, row.age, dry_run=False, result=row.result)
+        await terminal.object({**shown, "id": row.id})
+        return
+    if row.result is not None:
+        result, more = row.result.value, ""
+    elif verdict in OURS:
+        result, more = "may_still_run", record.last_error or ""
+    else:
+        result, more = verdict.value, _WORDS[verdict]
+    words = (result, row.state.value, span(row.age), more)
+    await terminal.row(row.id or row.intent_id, *words, widths=_WIDTHS)
+
+
+def _fields(
+    record: Record,
+    verdict: Verdict,
+    age: float,
+    *,
+    dry_run: bool,
+    result: ReapResult | None = None,
+) -> dict[str, object]:
+    return {
+        "kind": "orphan",
+        "id": record.remote_id,
+        "intent_id": record.intent_id,
+        "namespace": record.namespace,
+        "base_url": record.base_url,
+        "state": record.state,
+        "verdict": verdict,
+        "result": result,
+        "dry_run": dry_run,
+        "age": age,
+        "last_error": None if result else record.last_error,
+    }
+
+
+async def _is_out_of_order(terminal: Terminal, base_urls: set[str]) -> bool:
+    """Tell, where tasks could not be ended, whether it is the API or the key that does not work."""
+    broken = False
+    for base_url in sorted(base_urls):
+        async with SigmicClient(base_url=base_url) as client:
+            try:
+                await client.list(limit=1, timeout=PROBE)
+            except SigmicGuardError as error:
+                terminal.problem(f"{base_url}: {error}")
+                broken = True
+    return broken

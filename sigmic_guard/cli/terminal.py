@@ -13,6 +13,7 @@ import os
 import re
 import select
 import shutil
+import textwrap
 import threading
 from contextlib import suppress
 from queue import SimpleQueue
@@ -34,6 +35,9 @@ LAST_WORDS: Final = 1.0
 #: What would move a terminal's cursor, change its colours, or do worse.
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _SPACE: Final = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
+
+#: The length of a unit in seconds, its name, and those of the next one.
+_UNITS: Final = ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s"))
 
 
 class Outlet:
@@ -130,6 +134,11 @@ class Terminal:
             await self._out.write(_CONTROL.sub("", text) if self._out_is_terminal else text)
             self._in_line = not text.endswith("\n")
 
+    @property
+    def is_screen(self) -> bool:
+        """Whether the answers go to a terminal on which they can be drawn over."""
+        return self._out_is_terminal and os.environ.get("TERM") != "dumb"
+
     async def end_answer(self) -> None:
         """Close the answer's last line."""
         if self._in_line:
@@ -142,6 +151,28 @@ class Terminal:
         if self._out_is_terminal:
             padded = (text.ljust(width) for text, width in zip(texts, widths, strict=True))
             line = "  ".join(padded)[: shutil.get_terminal_size().columns].rstrip()
+        await self._out.write(f"{line}\n")
+
+    async def header(self, *columns: str, widths: Sequence[int]) -> None:
+        """Name the columns of the rows that follow, if somebody sits there to read it."""
+        if self._out_is_terminal:
+            await self.row(*columns, widths=widths)
+
+    async def paragraph(self, name: str, text: str, *, width: int) -> None:
+        """Write a name and a text: with a tab between them or, on a terminal, the text wrapped."""
+        name, text = one_line(name), one_line(text)
+        line = f"{name}\t{text}"
+        if self._out_is_terminal:
+            indent = " " * (width + 2)
+            columns = max(shutil.get_terminal_size().columns, width + 24)
+            line = textwrap.fill(
+                text,
+                columns,
+                initial_indent=f"{name:{width}}  ",
+                subsequent_indent=indent,
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
         await self._out.write(f"{line}\n")
 
     async def object(self, fields: Any) -> None:
@@ -210,3 +241,13 @@ class _LogFile:
 def one_line(text: str) -> str:
     """Return ``text`` fit for one line and for any terminal."""
     return _SPACE.sub(" ", text).strip()
+
+
+def span(seconds: float) -> str:
+    """Return a time span in its two largest units: ``"4m05s"``."""
+    rest = int(abs(seconds))
+    sign = "-" if seconds <= -1 else ""
+    for size, unit, smaller, small in _UNITS:
+        if rest >= size:
+            return f"{sign}{rest // size}{unit}{rest % size // smaller:02}{small}"
+    return f"{sign}{rest}s"

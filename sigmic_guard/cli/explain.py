@@ -1,0 +1,240 @@
+"""``sigmic-guard explain``: one row of a ledger in words, and what to do about it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from time import time
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from sigmic_guard import State
+from sigmic_guard.cli.codes import DONE
+from sigmic_guard.cli.ledger import find
+from sigmic_guard.cli.ps import fields
+from sigmic_guard.cli.terminal import span
+from sigmic_guard.errors import ConfigurationError, SigmicGuardError
+from sigmic_guard.ledger.schema import clean_text
+from sigmic_guard.lifecycle import CancelReason, Record, Verdict, claimable_until
+from sigmic_guard.lifecycle.states import NAMELESS
+from sigmic_guard.sigmic.credentials import ENVIRONMENT_VARIABLE, Credential
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sigmic_guard.cli.ledger import Row
+    from sigmic_guard.cli.terminal import Terminal
+
+_WIDTHS: Final = (10, 0)
+
+_STATES: Final = {
+    State.INTENT: "it was to be created, and the create had not gone out",
+    State.CREATING: "the create is under way, and the task has no id yet",
+    State.UNKNOWN: "the create's answer was lost: it may exist, and only the list can tell",
+    State.NEVER_CREATED: "it does not exist, and costs nothing",
+    State.RUNNING: "it exists, and costs money",
+    State.CANCELLING: "it is to end, and there is no proof yet that it did",
+    State.UNCONFIRMED: "it is to end, nobody asks for it any more, and it may still run",
+    State.COMPLETED: "it completed",
+    State.FAILED: "it failed",
+    State.CANCELLED: "it was cancelled",
+    State.DETACHED: "it was let go, and may run on",
+}
+_REASONS: Final = {
+    CancelReason.USER: "somebody asked for it",
+    CancelReason.SCOPE: "the code around it was cancelled, or left",
+    CancelReason.ERROR: "the code around it raised",
+    CancelReason.DEADLINE: "its deadline had passed",
+    CancelReason.SHUTDOWN: "its supervisor shut down",
+    CancelReason.REMOTE: "somebody else cancelled it at the API",
+    CancelReason.ORPHAN: "its owner had died",
+}
+
+
+class Moment(NamedTuple):
+    """Something that happened to a task; ``at`` is in seconds since the epoch, if it is known."""
+
+    at: float | None
+    text: str
+
+
+class Explanation(NamedTuple):
+    """What becomes of a task, why, and what one can do."""
+
+    #: Whether ``sigmic-guard reap`` would see to it; ``None`` if that cannot be told.
+    reapable: bool | None
+    why: str
+    advice: tuple[str, ...]
+
+
+async def explain(terminal: Terminal, identifier: str, *, path: str) -> int:
+    """Tell of one row, by its remote or its intent id.
+
+    :raises LedgerError: the ledger cannot be read.
+    :raises SigmicGuardError: it has no such row, or several.
+    """
+    identifier = clean_text(identifier)
+    rows = await find(path, identifier)
+    if rows is None:
+        raise SigmicGuardError(f"there is no ledger {path}")
+    if not rows:
+        raise SigmicGuardError(
+            f"the ledger {path} has no task {identifier}; sigmic-guard ps lists what is under way"
+        )
+    if len(rows) > 1:
+        several = ", ".join(f"{row.record.intent_id} ({row.record.state})" for row in rows)
+        raise SigmicGuardError(f"{identifier} is the task of several rows: say which of {several}")
+    await _tell(terminal, rows[0], time())
+    return DONE
+
+
+async def _tell(terminal: Terminal, row: Row, now: float) -> None:
+    record, moments = row.record, list(history(row.record, now))
+    told = judge(row, _fingerprint(), now)
+    if terminal.json:
+        shown = {
+            **fields(row, now),
+            "finished_at": record.finished_at,
+            "history": [moment._asdict() for moment in moments],
+            "reapable": told.reapable,
+            "why": told.why,
+            "advice": told.advice,
+        }
+        await terminal.object({"kind": "explanation", **shown})
+        return
+    lines = [
+        ("task", record.remote_id or "its id is not known"),
+        ("intent", record.intent_id),
+        ("state", f"{record.state}: {_STATES[record.state]}"),
+        *((_at(moment.at), moment.text) for moment in moments),
+        ("owner", owner(row, now)),
+        ("reapable", f"{_WORDS[told.reapable]}: {told.why}"),
+        *(("next", advice) for advice in told.advice),
+    ]
+    width = max(len(name) for name, _ in lines)
+    for name, text in lines:
+        await terminal.paragraph(name, text, width=width)
+
+
+def history(record: Record, now: float) -> Iterator[Moment]:
+    """Tell what happened, in the order in which it did."""
+    known = sorted(_known(record, now), key=lambda moment: moment.at or 0.0)
+    yield from known
+    if record.attempts:
+        plural = "s" if record.attempts > 1 else ""
+        yield Moment(None, f"{record.attempts} DELETE{plural} proved nothing")
+    if record.last_error is not None:
+        yield Moment(None, f"the last error: {record.last_error}")
+    if record.remote_status is not None:
+        yield Moment(None, f"the last status that the API told: {record.remote_status}")
+
+
+def _known(record: Record, now: float) -> Iterator[Moment]:
+    named = f", with the key {record.key!r}" if record.key is not None else ""
+    yield Moment(record.created_at, f"taken on in the namespace {record.namespace!r}{named}")
+    if record.posted_at is not None:
+        yield Moment(record.posted_at, f"the create went out to {record.base_url}")
+    if record.lost_at is not None:
+        yield Moment(record.lost_at, "the create's answer was given up for lost")
+    if record.orphaned_at is not None:
+        yield Moment(
+            record.orphaned_at, "the last sign of life of an owner from which it was taken over"
+        )
+    if record.cancel_requested_at is not None and record.reason is not None:
+        because = _REASONS[record.reason]
+        yield Moment(record.cancel_requested_at, f"to be cancelled ({record.reason}): {because}")
+    if record.deadline_at is not None:
+        when = "passed" if record.deadline_at <= now else "will pass"
+        yield Moment(record.deadline_at, f"its deadline {when}")
+    if record.finished_at is not None:
+        outcome = f", outcome {record.outcome}" if record.outcome is not None else ""
+        yield Moment(record.finished_at, f"off the books as {record.state}{outcome}")
+
+
+def owner(row: Row, now: float) -> str:
+    """Tell who owns it, and whether that owner lives."""
+    life = "alive" if row.alive else "dead"
+    if row.seen is None:
+        seen = "it left no sign of life"
+    else:
+        seen = f"its last sign of life was {span(now - row.seen)} ago"
+    return f"{row.record.owner_id}, {life}; {seen}"
+
+
+def judge(row: Row, fingerprint: str | None, now: float) -> Explanation:
+    """Tell what becomes of a row, why, and what one can do.
+
+    :param fingerprint: of our credential, if there is one.
+    """
+    record = row.record
+    name = record.remote_id or record.intent_id
+    cancel = f"sigmic-guard cancel {record.remote_id} ends it" if record.remote_id else None
+    if record.finished_at is not None:
+        may_run = record.state is State.DETACHED and cancel is not None
+        return Explanation(False, "it is off the books", (cancel,) if may_run and cancel else ())
+    if row.alive:
+        advice = (f"{cancel} all the same, and its owner will learn of it",) if cancel else ()
+        return Explanation(False, "its owner lives, and minds it", advice)
+    forget = f"sigmic-guard forget {name} takes it off the books, and leaves the task as it is"
+    verdict = row.judge(fingerprint or record.credential_fingerprint, now)
+    match verdict:
+        case Verdict.OTHER_SYSTEM:
+            why = f"it was made at {record.base_url!r}, which is no API that one could ask"
+            return Explanation(False, why, (forget,))
+        case Verdict.OTHER_CREDENTIAL:
+            why = (
+                f"it was made with the API key of fingerprint {record.credential_fingerprint}, and "
+                f"{ENVIRONMENT_VARIABLE} has {fingerprint}"
+            )
+            again = f"sigmic-guard reap, with that key in {ENVIRONMENT_VARIABLE}, ends it"
+            return Explanation(False, why, (again, forget))
+        case Verdict.WAIT:
+            until = claimable_until(record, row.orphaned_at)
+            why = (
+                f'on_crash="reattach": for {span(until - now)} more, until {_at(until)}, somebody '
+                "may come for its key"
+            )
+            again = "a process that asks for the key takes it over; after that time reap ends it"
+            return Explanation(False, why, (again, cancel) if cancel else (again,))
+        case Verdict.RELEASE if row.adopted:
+            why = "its owner is dead, and a live one has adopted the task: this row alone will go"
+        case Verdict.RELEASE:
+            why = 'its owner is dead, and on_crash="abandon" lets it run on: this row alone will go'
+        case _:
+            why = f"its owner is dead, and {_how(record)}"
+    if fingerprint is None:
+        return Explanation(
+            None,
+            f"{why}; that takes the API key of fingerprint {record.credential_fingerprint}, and "
+            f"whether you have it cannot be told: {ENVIRONMENT_VARIABLE} is not set",
+            (f"set {ENVIRONMENT_VARIABLE}, and ask again",),
+        )
+    return Explanation(
+        True, why, ("sigmic-guard reap does that, and so does any supervisor here", forget)
+    )
+
+
+def _how(record: Record) -> str:
+    if record.state not in NAMELESS:
+        return "it is asked for, and ended if it still runs"
+    if record.message_digest is None:
+        return "it is looked for in the list by the mark it carries, and ended if it exists"
+    what = "ended" if record.policy.on_lost == "cancel" else "reported, and not ended"
+    return f"it is looked for in the list by its message and its age, and {what} if it exists"
+
+
+_WORDS: Final = {True: "yes", False: "no", None: "perhaps"}
+
+
+def _fingerprint() -> str | None:
+    try:
+        return Credential().fingerprint
+    except ConfigurationError:
+        return None
+
+
+def _at(at: float | None) -> str:
+    if at is None:
+        return ""
+    try:
+        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (OverflowError, OSError, ValueError):
+        return f"{at:g}"  # written by hand

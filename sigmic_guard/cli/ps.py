@@ -1,0 +1,138 @@
+"""``sigmic-guard ps``: what a ledger knows of the tasks that are under way, and of their owners."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from time import time
+from typing import TYPE_CHECKING, Final
+
+from sigmic_guard.cli.codes import DONE, NOT_DONE
+from sigmic_guard.cli.ledger import unfinished
+from sigmic_guard.cli.terminal import one_line, span
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sigmic_guard.cli.ledger import Row
+    from sigmic_guard.cli.terminal import Terminal
+
+HEADS: Final = ("task", "state", "owner", "age", "deadline", "reason", "namespace")
+WIDTHS: Final = (36, 11, 5, 7, 8, 8, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The unfinished rows of a ledger at one moment, dead owners' first, then the oldest.
+
+    :ivar missing: whether there is no such ledger.
+    :ivar taken_at: seconds since the epoch.
+    """
+
+    path: str
+    missing: bool
+    rows: Sequence[Row]
+    taken_at: float
+
+    @property
+    def orphans(self) -> int:
+        """How many rows are a dead owner's."""
+        return sum(row.orphan for row in self.rows)
+
+    @property
+    def code(self) -> int:
+        """The exit code that says whether there are any."""
+        return NOT_DONE if self.orphans else DONE
+
+    @property
+    def summary(self) -> str:
+        """The ledger in a line."""
+        if self.missing:
+            return f"there is no ledger {self.path}: nothing has written one yet"
+        if not self.rows:
+            return f"no task is under way, says {self.path}"
+        count = f"{len(self.rows)} task{'s'[: len(self.rows) > 1]} in {self.path}"
+        if not self.orphans:
+            return f"{count}; every owner lives"
+        return f"{count}; {self.orphans} without a living owner: see sigmic-guard reap"
+
+    @property
+    def several_namespaces(self) -> bool:
+        """Whether a column for the namespace says anything."""
+        return len({row.record.namespace for row in self.rows}) > 1
+
+
+async def take(path: str, namespace: str | None) -> View:
+    """Look at the ledger.
+
+    :param namespace: default: at all namespaces.
+    :raises LedgerError: it cannot be read.
+    """
+    rows = await unfinished(path, namespace)
+    ordered = sorted(rows or (), key=lambda row: (row.alive, row.record.created_at))
+    return View(path, rows is None, ordered, time())
+
+
+async def ps(terminal: Terminal, *, path: str, namespace: str | None) -> int:
+    """Show the ledger once; return whether a dead owner's task is left."""
+    view = await take(path, namespace)
+    await show(terminal, view)
+    terminal.status(view.summary)
+    return view.code
+
+
+async def show(terminal: Terminal, view: View) -> None:
+    """Show a line for each row; machines get a summary at the end."""
+    if terminal.json:
+        for row in view.rows:
+            await terminal.object({"kind": "row", **fields(row, view.taken_at)})
+        await terminal.object(
+            {
+                "kind": "ledger",
+                "path": view.path,
+                "exists": not view.missing,
+                "at": view.taken_at,
+                "tasks": len(view.rows),
+                "orphans": view.orphans,
+            }
+        )
+        return
+    shown = len(HEADS) if view.several_namespaces else len(HEADS) - 1
+    if view.rows:
+        await terminal.header(*HEADS[:shown], widths=WIDTHS[:shown])
+    for row in view.rows:
+        await terminal.row(*columns(row, view.taken_at)[:shown], widths=WIDTHS[:shown])
+
+
+def columns(row: Row, now: float) -> tuple[str, ...]:
+    """Return what is shown of a row, in the order of ``HEADS``; nothing of it steers a terminal."""
+    record = row.record
+    return (
+        one_line(record.remote_id or record.intent_id),
+        record.state.value,
+        "alive" if row.alive else "dead",
+        span(now - record.created_at),
+        "-" if record.deadline_at is None else span(record.deadline_at - now),
+        "-" if record.reason is None else record.reason.value,
+        one_line(record.namespace),
+    )
+
+
+def fields(row: Row, now: float) -> dict[str, object]:
+    """Return what machines are shown of a row; ``age`` and ``deadline`` are seconds from now."""
+    record = row.record
+    return {
+        "id": record.remote_id,
+        "intent_id": record.intent_id,
+        "namespace": record.namespace,
+        "key": record.key,
+        "base_url": record.base_url,
+        "state": record.state,
+        "reason": record.reason,
+        "owner": "alive" if row.alive else "dead",
+        "owner_id": record.owner_id,
+        "owner_seen_at": row.seen,
+        "age": now - record.created_at,
+        "deadline": None if record.deadline_at is None else record.deadline_at - now,
+        "attempts": record.attempts,
+        "last_error": record.last_error,
+    }
