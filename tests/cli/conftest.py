@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from tests.cli.books import Books
+
 KEY: Final = "sigmic_" + "c0ffee" * 10 + "cafe"
 #: Seconds that a command may take in all; far more than any does.
 PATIENCE: Final = 40.0
@@ -110,3 +112,11 @@ def cli(emulator: Emulator, ledger_file: Path) -> Cli:
     ledger = f"sqlite:///{ledger_file}"
     env = {"SIGMIC_BASE_URL": emulator.url, "SIGMIC_API_KEY": KEY, "SIGMIC_GUARD_LEDGER": ledger}
     return Cli(emulator, env)
+
+
+@pytest.fixture
+def books(cli: Cli, ledger_file: Path) -> Books:
+    """The ledger of these commands, for rows that are written by hand."""
+    from tests.cli.books import Books  # which needs what stands here
+
+    return Books(ledger_file, cli)
