@@ -280,6 +280,7 @@ class Reaper:
             raise
         except BaseException:
             known = False
+            self._wanted.set()  # a round is due now: there may be a task that nobody sees to
             raise
         finally:
             if known:
