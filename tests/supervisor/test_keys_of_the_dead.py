@@ -249,7 +249,7 @@ async def test_its_owner_lived_for_long() -> None:
     """The time counts from the owner's death, and not from the creation of the task."""
     lab, store = Lab(), MemoryStore()
     async with Process(lab, store) as dead:
-        task = await dead.supervisor.start("m", reattach_within=10, **MINE)
+        task = await dead.supervisor.start("m", reattach_within=60, **MINE)
         await sleep(3599)
         await dead.die()
     async with lab.open(ledger=MemoryLedger(store)) as supervisor:
