@@ -1,0 +1,194 @@
+"""Virtual processes with whole supervisors, one remote system, one ledger, and what befalls them.
+
+Everything a process does outside of itself goes through its line to the remote system and its
+handle on the ledger, which can be slow, cut off, and end with it.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, suppress
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final
+from unittest.mock import patch
+
+import anyio
+from prometheus_client import CollectorRegistry
+
+from sigmic_guard import Supervisor
+from sigmic_guard.errors import SigmicGuardError
+from sigmic_guard.ledger import MemoryStore
+from sigmic_guard.lifecycle import TaskPolicy
+from sigmic_guard.testing import FakeSigmic
+from tests.schedules.freezing import PROCESS, Freezer
+from tests.schedules.outside import EPOCH, Handle, Line
+from tests.schedules.truth import Life, Truth, Wish
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from anyio.abc import TaskGroup
+
+    from sigmic_guard import RemoteTask
+
+#: One for all: what is counted plays no part here, and a new one costs milliseconds.
+REGISTRY: Final = CollectorRegistry()
+
+
+class World:
+    """Where processes live and die. Use it in trio's virtual time, under :func:`virtual`.
+
+    :param handle: what they keep their rows with.
+    """
+
+    def __init__(self, group: TaskGroup, handle: type[Handle] = Handle) -> None:
+        self.group = group
+        self.fake = FakeSigmic()
+        self.store = MemoryStore()
+        self.truth = Truth(self.fake, anyio.current_time)
+        self.make_handle = handle
+        #: How the remote system is out of reach: "refuse", "swallow", "lose" or "fail".
+        self.api_fault: str | None = None
+        self.ledger_fault = False
+        self.processes: list[Process] = []
+
+    def boot(self, credential: str = "A", namespace: str = "n") -> Process:
+        """Start a process."""
+        name = f"P{len(self.processes) + 1}"
+        process = Process(self, Life(name, credential, namespace, seen_at=anyio.current_time()))
+        self.processes.append(process)
+        process.spawn(process.run)
+        return process
+
+    def name_wish(self) -> str:
+        """Return a message of its own."""
+        return f"task {len(self.truth.wishes) + 1}"
+
+
+class Process(Freezer):
+    """One boot of one process that holds a supervisor."""
+
+    def __init__(self, world: World, life: Life) -> None:
+        super().__init__()
+        self.world = world
+        self.life = life
+        #: Seconds that each of its requests and ledger calls takes.
+        self.latency = 0.0
+        self.tasks: list[tuple[Wish, RemoteTask]] = []
+        #: It was killed: nothing of what still moves here reaches the outside.
+        self.dead = False
+        self.gone = anyio.Event()
+        self._ready = anyio.Event()
+        self._stop = anyio.Event()
+        self._supervisor: Supervisor | None = None
+
+    def spawn(self, function: Any, *args: Any) -> None:
+        """Start a task of this process."""
+        token = PROCESS.set(self)
+        self.world.group.start_soon(function, *args)
+        PROCESS.reset(token)
+
+    async def run(self) -> None:
+        """Be a program that holds a supervisor until it is told to end."""
+        supervisor = Supervisor(
+            client=Line(self),
+            ledger=self.world.make_handle(self),
+            registry=REGISTRY,
+            namespace=self.life.namespace,
+        )
+        try:
+            async with supervisor:
+                self._supervisor = supervisor
+                self._ready.set()
+                await self._stop.wait()
+        except SigmicGuardError:
+            pass  # the ledger is out of reach: it could not even start
+        finally:
+            self._bury()
+            self._ready.set()
+            self.gone.set()
+
+    def _bury(self) -> None:
+        if self.life.alive:
+            self.life.alive = False
+            self.life.died_at = anyio.current_time()
+
+    # --- what befalls it ----------------------------------------------------------------------
+
+    def create(self, policy: TaskPolicy, key: str | None = None) -> None:
+        """Have a background task created."""
+        self.spawn(self._create, policy, key)
+
+    async def _create(self, policy: TaskPolicy, key: str | None) -> None:
+        await self._ready.wait()
+        if self._supervisor is None:
+            return
+        truth = self.world.truth
+        wish = Wish(self.world.name_wish(), self.life, policy, key, anyio.current_time())
+        truth.wishes[wish.message] = wish
+        truth.asking.append(wish)
+        try:
+            task = await self._supervisor.start(
+                wish.message,
+                key=key,
+                timeout=policy.timeout,
+                on_crash=policy.on_crash,
+                reattach_within=policy.reattach_within,
+            )
+        except SigmicGuardError:
+            if not self.dead:  # a ghost is told many things
+                wish.over = True
+        else:
+            self.tasks.append((wish, task))
+        finally:
+            truth.asking.remove(wish)
+
+    def cancel(self, number: int) -> None:
+        """Have one of its tasks cancelled."""
+        if self.tasks and not self.dead:
+            wish, task = self.tasks[number % len(self.tasks)]
+            self.spawn(self._cancel, wish, task)
+
+    async def _cancel(self, wish: Wish, task: RemoteTask) -> None:
+        wish.over = True
+        task.request_cancel()
+
+    def reap(self) -> None:
+        """Have it look for orphans."""
+        self.spawn(self._reap)
+
+    async def _reap(self) -> None:
+        await self._ready.wait()
+        if self._supervisor is not None:
+            with suppress(SigmicGuardError):
+                await self._supervisor.reap()
+
+    def kill(self) -> None:
+        """SIGKILL: the kernel drops its lock, and it reaches nothing any more."""
+        self._bury()
+        self.dead = True
+        self.world.store.owners.discard(self.life.owner_id)
+        self.thaw()  # a ghost, who only has to find the exit
+        self._stop.set()
+        self.world.group.start_soon(self._vanish)
+
+    async def _vanish(self) -> None:
+        await self._ready.wait()
+        if self._supervisor is not None:
+            await self._supervisor.shutdown(grace=0)
+
+    def drain(self) -> None:
+        """SIGTERM."""
+        self.life.draining = True
+        self._stop.set()
+
+
+@contextmanager
+def virtual() -> Iterator[None]:
+    """Give supervisors the virtual clock alone.
+
+    And let them watch their own tasks less often, which plays no part and takes most of the time.
+    """
+    clock = SimpleNamespace(time=lambda: EPOCH + anyio.current_time(), monotonic=lambda: -1e9)
+    room = "sigmic_guard.supervisor"
+    with patch(f"{room}.core.time", clock), patch.multiple(f"{room}.watcher", SOON=6.0, SELDOM=20):
+        yield
