@@ -65,8 +65,9 @@ class Call:
 class CallThread:
     """Does one call after the other, in their order, until it is stopped.
 
-    :param tool: what the calls work with. A forked child has the thread's frame but not the thread,
-        so there the tool is never destroyed: to close a connection of SQLite would be fatal.
+    :param tool: what the calls work with. A forked child has the thread's frame, and not the thread
+        that would leave it, so there the tool is never destroyed: a child that closes a connection
+        of its parent can take away what its parent is just writing.
     """
 
     def __init__(self, name: str, tool: object) -> None:

@@ -67,6 +67,13 @@ async def test_a_batch_that_is_repeated_was_done(ledger: Ledger, size: int) -> N
     assert list(await ledger.commit(mixed)) == [None] * (size + 1)
 
 
+async def test_a_batch_is_done_in_its_order(ledger: Ledger) -> None:
+    """A write does not see what comes after it in its batch."""
+    late, first = Write(make_record(version=2), 1), Write(make_record(), 0)
+    assert list(await ledger.commit([late, first])) == [Refusal.CONFLICT, None]
+    assert await ledger.get("intent-1") == first.record
+
+
 async def test_only_the_very_same_row_was_done(ledger: Ledger) -> None:
     """A write that differs in any column from the stored row is a conflict."""
     row = make_record(version=2)

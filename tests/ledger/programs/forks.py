@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,12 +48,21 @@ async def in_child(inherited: SqliteLedger, unopened: SqliteLedger) -> None:
     await other.aclose()
 
 
+def idle() -> bool:
+    """Tell whether the ledger's threads have no call left in their frames."""
+    frames = sys._current_frames()
+    ours = [each.ident for each in threading.enumerate() if each.name.startswith("sigmic-guard")]
+    return {frames[ident or 0].f_code.co_name for ident in ours} == {"_work"}
+
+
 def main() -> None:
     inherited, unopened = SqliteLedger(PATH), SqliteLedger(PATH)
     with start_blocking_portal() as portal:  # the child is a copy of this thread, without a loop
         portal.call(inherited.open, "parent")
         portal.call(inherited.commit, [Write(make_record("before"), 0)])
         portal.call(inherited.get, "before")
+        while not idle():
+            time.sleep(0.001)
         child = os.fork()
         if child == 0:
             anyio.run(in_child, inherited, unopened)
