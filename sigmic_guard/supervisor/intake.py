@@ -17,6 +17,7 @@ from sigmic_guard.errors import (
 )
 from sigmic_guard.lifecycle import CancelReason, Event, Record, State, Verdict
 from sigmic_guard.lifecycle.states import NAMELESS
+from sigmic_guard.supervisor.claims import PATIENCE
 from sigmic_guard.supervisor.entry import Entry
 from sigmic_guard.supervisor.marking import digest, mark
 from sigmic_guard.supervisor.telling import error_of
@@ -120,7 +121,7 @@ class Intake:
             if not _coming(task):
                 break
             # The answer was lost. Where the create was marked the list will tell.
-            with move_on_after(2 * self._core.settings.create_timeout if task.marked else 0.0):
+            with move_on_after(self._patience_with(task)):
                 await task.until(lambda task: task.state is not State.UNKNOWN or not _coming(task))
             if _coming(task) and task.state is State.UNKNOWN:
                 failure = task.failure or ConnectionFailed("the create got no answer", sent=True)
@@ -134,6 +135,14 @@ class Intake:
             raise error_of(task, interrupted_by=task.reason)
         if task.record.remote_id is None:
             raise error_of(task)
+
+    def _patience_with(self, task: Entry) -> float:
+        """Seconds to wait for a task whose create got no answer."""
+        if not task.marked:
+            return 0.0
+        patience = 2 * self._core.settings.create_timeout
+        # Who claimed it can do nothing with the key until it is found, or created.
+        return patience if task.record.orphaned_at is None else patience + PATIENCE
 
     # --- adopted --------------------------------------------------------------------------------
 
