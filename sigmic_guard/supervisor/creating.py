@@ -106,11 +106,8 @@ class Creator:
                 self._pool.put(task)
 
     def again(self, task: Entry) -> None:
-        """Create a task that turned out not to exist: in its place, if it has kept it."""
-        if self._places is None or task in self._seated:
-            self._pool.put(task)
-        else:
-            self.take(task)
+        """Create a task that has its place, and turned out not to exist."""
+        self._pool.put(task)
 
     async def _write_intent(self, task: Entry) -> bool:
         """Make the intent durable; ``False`` if the key led to a task that exists.
