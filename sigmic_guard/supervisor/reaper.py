@@ -12,6 +12,7 @@ What cannot be reached, be it the ledger or the API, leads to nothing but anothe
 from __future__ import annotations
 
 from random import random
+from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 from anyio import Event, move_on_after
@@ -111,7 +112,8 @@ class Reaper:
         self._next = Round()
         self._wanted = Event()
         self._left = 0
-        self._oldest_age = 0.0
+        #: Since when the oldest orphan is one, in seconds since the epoch.
+        self._since: float | None = None
         self._reported: set[str] = set()
         #: When a task ended by itself, in seconds since the epoch, where the API told.
         self._ended_at: dict[Entry, float] = {}
@@ -186,6 +188,7 @@ class Reaper:
         await self._ledger.upkeep(self._roster.now())
         await self._clear_doubts()
         to_take: list[tuple[Orphan, Verdict]] = []
+        round_.left = []  # a round whose worker was hit is begun again
         for orphan in await find_orphans(self._ledger, self._namespace):
             verdict = await self.judge(orphan)
             taken = verdict in {Verdict.REAP, Verdict.RELEASE}
@@ -241,12 +244,17 @@ class Reaper:
         self._left = len(left)
         since = [orphan.orphaned_at for orphan, _ in left]
         since += [task.record.orphaned_at or now for task in self.tasks]
-        self._oldest_age = max(0.0, now - min(since, default=now))
+        self._since = min(since, default=None)
         self._count()
 
-    def _count(self) -> None:
-        count = self._left + len(self.tasks)
-        self._observer.orphans_counted(self._owner_id, count, self._oldest_age if count else 0.0)
+    def _count(self, fresh: Entry | None = None) -> None:
+        if self._closed is not None:
+            return
+        if fresh is not None and (at := fresh.record.orphaned_at) is not None:
+            self._since = at if self._since is None else min(self._since, at)
+        count, now = self._left + len(self.tasks), self._roster.now()
+        age = max(0.0, now - self._since) if count and self._since is not None else 0.0
+        self._observer.orphans_counted(self._owner_id, count, age)
 
     # --- taking over ----------------------------------------------------------------------------
 
@@ -273,9 +281,10 @@ class Reaper:
         if self._holding:
             return [False] * len(rows)
         self._in_doubt |= {record.intent_id: (record, verdict) for record, verdict in taken}
-        known = True
+        known, began = True, perf_counter()
         try:
             refusals = await self._ledger.commit([Write(*row) for row in rows])
+            self._observer.ledger_committed(len(rows), perf_counter() - began)
         except LedgerError:
             raise
         except BaseException:
@@ -302,7 +311,7 @@ class Reaper:
         self.tasks.add(task)
         if self._round is not None:
             self._round.taken.append(task)
-        self._count()
+        self._count(task)
         self._roster.inherit(task)
 
     # --- seeing to it ---------------------------------------------------------------------------
@@ -310,6 +319,7 @@ class Reaper:
     def adopt(self, task: Entry) -> None:
         """See to the end of a task that was found otherwise."""
         self.tasks.add(task)
+        self._count(task)
 
     def examine(self, task: Entry) -> None:
         """Find out by GET whether the task still runs, as soon as a worker is free."""
