@@ -77,6 +77,8 @@ class Drain:
         core.closed = True
         records = [task.record for task in core.roster.tasks.values()]
         self.report = self._report({}, 0, records)
+        core.courier.close()
+        core.reaper.close()
         for task in list(core.roster.tasks.values()):
             task.wake()
         self.marked.set()
