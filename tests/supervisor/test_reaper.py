@@ -2,45 +2,396 @@
 
 from __future__ import annotations
 
-import pytest
-from anyio import fail_after
+import time
+from contextlib import suppress
+from itertools import product
+from typing import Any
 
-from sigmic_guard import CancelReason, ReapResult, State
-from sigmic_guard.ledger import MemoryLedger, MemoryStore, Write
-from sigmic_guard.testing.records import make_record
+import pytest
+from anyio import create_task_group, fail_after, sleep
+
+from sigmic_guard import CancelReason, ReapResult, SigmicGuardError, State, Supervisor
+from sigmic_guard.ledger import MemoryLedger, MemoryStore
+from sigmic_guard.lifecycle.states import ENDED, NAMELESS, TO_BE_ENDED
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
-from tests.supervisor.lab import Lab
+from tests.supervisor.deaths import Process, reaped
+from tests.supervisor.lab import FORBIDDEN, Lab
+from tests.supervisor.orphanage import AGO, Lines, core_of, left, orphans, row, seconds, write
 
 pytestmark = pytest.mark.backends(ASYNCIO, TRIO_VIRTUAL)
+virtual = pytest.mark.backends(TRIO_VIRTUAL)
 
 
-async def left_behind(lab: Lab, store: MemoryStore, **fields: object) -> str:
-    """Write the row of a dead owner's task into the store; return the remote id."""
-    task_id = lab.fake.add()
-    record = make_record(
-        remote_id=task_id,
-        owner_id="dead",
-        base_url=lab.fake.base_url,
-        credential_fingerprint=lab.fake.credential_fingerprint,
-        **({"state": State.RUNNING} | fields),
-    )
-    ledger = MemoryLedger(store)
-    await ledger.open("writer")
-    assert await ledger.commit([Write(record, 0)]) == [None]
-    await ledger.aclose()
-    return task_id
+async def result_of(supervisor: Supervisor) -> ReapResult | None:
+    """Reap, and return what came of the only orphan."""
+    with fail_after(60):
+        report = await supervisor.reap()
+    assert report.clean
+    [found] = report.reaped
+    return found.result
 
 
-async def test_a_dead_owners_task_is_cancelled() -> None:
+# --- what comes of an orphan: its metric, its line, its seconds -----------------------------------
+
+
+async def test_a_dead_owners_task_is_cancelled(caplog: pytest.LogCaptureFixture) -> None:
     """A task that runs without an owner is ended at start-up, and it is told."""
-    lab, store = Lab(), MemoryStore()
-    task_id = await left_behind(lab, store)
+    lab, store, lines = Lab(), MemoryStore(), Lines(caplog)
+    task_id = await left(lab, store)
     async with lab.open(ledger=MemoryLedger(store)) as supervisor:
         with fail_after(60):
             report = await supervisor.reap()
-        [row] = report.reaped
-        assert (row.id, row.result) == (task_id, ReapResult.CANCELLED)
+        [found] = report.reaped
+        assert (found.id, found.result) == (task_id, ReapResult.CANCELLED)
         assert report.clean
         assert lab.fake.live == set()
         assert lab.finished == {("cancelled", CancelReason.ORPHAN): 1}
         assert store.rows == {}
+        assert orphans(lab) == (0, 0)
+    assert reaped(lab) == {"cancelled": 1}
+    assert seconds(lab) == pytest.approx(AGO, abs=3)
+    assert (lab.deletes(), lab.cancellations) == (1, {"confirmed": 1})
+    [line] = lines.of("orphan.reaped")
+    assert (line["task_id"], line["result"], line["reason"]) == (task_id, "cancelled", "orphan")
+    assert float(line["seconds"]) == pytest.approx(AGO, abs=3)
+    assert [line["task_id"] for line in lines.of("task.taken_over")] == [task_id]
+
+
+@virtual
+@pytest.mark.parametrize("end", ["complete", "fail", "cancel"])
+async def test_an_orphan_that_had_ended_cost_until_then(
+    end: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its seconds are those up to its end, not those until somebody looked; nothing is sent."""
+    lab, store, lines = Lab(), MemoryStore(), Lines(caplog)
+    # Virtual time leaves the wall's clock where it is; the supervisor reads it as it opens.
+    record = row(lab, created_at=time.time() - 1020)
+    await write(store, record)
+    await sleep(20)
+    getattr(lab.fake, end)(record.remote_id)
+    await sleep(1000)
+    async with lab.open(ledger=MemoryLedger(store)) as supervisor:
+        assert await result_of(supervisor) is ReapResult.ALREADY_FINISHED
+    assert reaped(lab) == {"already_finished": 1}
+    assert seconds(lab) == pytest.approx(20, abs=3)
+    assert lab.deletes() == 0
+    [line] = lines.of("orphan.reaped")
+    assert (line["result"], line["task_id"]) == ("already_finished", record.remote_id)
+
+
+async def test_an_orphan_that_nobody_knows_is_not_found(caplog: pytest.LogCaptureFixture) -> None:
+    """404 to the GET is no proof by itself: the DELETE's is what counts."""
+    lab, store, lines = Lab(), MemoryStore(), Lines(caplog)
+    await left(lab, store, remote_id="00000000-0000-4000-8000-00000000dead")
+    async with lab.open(ledger=MemoryLedger(store)) as supervisor:
+        assert await result_of(supervisor) is ReapResult.NOT_FOUND
+    assert reaped(lab) == {"not_found": 1}
+    assert (lab.deletes(), lab.cancellations) == (1, {"not_found": 1})
+    assert [line["result"] for line in lines.of("orphan.reaped")] == ["not_found"]
+
+
+@virtual
+@pytest.mark.parametrize("state", sorted(NAMELESS))
+async def test_an_orphan_that_does_not_exist_was_never_created(
+    state: State, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two whole lists without its mark, past the create's time-out; it cost nothing."""
+    lab, store, lines = Lab(), MemoryStore(), Lines(caplog)
+    await left(lab, store, remote_id=None, state=state)
+    async with lab.open(ledger=MemoryLedger(store)) as supervisor:
+        assert await result_of(supervisor) is ReapResult.NEVER_CREATED
+    assert reaped(lab) == {"never_created": 1}
+    assert seconds(lab) == 0
+    assert lab.fake.count("list") >= 2
+    assert (lab.deletes(), lab.fake.count("create")) == (0, 0)
+    assert [line["result"] for line in lines.of("orphan.reaped")] == ["never_created"]
+
+
+@pytest.mark.parametrize("state", sorted(NAMELESS))
+async def test_an_orphan_without_a_name_is_found_by_its_mark(state: State) -> None:
+    """The POST had gone out, and the list gives the mark back."""
+    lab, store = Lab(), MemoryStore()
+    task_id = lab.fake.add("m", SIGMIC_GUARD_INTENT="intent-1")
+    others = {lab.fake.add("m"), lab.fake.add("m", SIGMIC_GUARD_INTENT="intent-2")}
+    await left(lab, store, remote_id=None, state=state)
+    async with lab.open(ledger=MemoryLedger(store), left=2) as supervisor:
+        assert await result_of(supervisor) is ReapResult.CANCELLED
+    assert lab.fake.tasks[task_id].status == "cancelled"
+    assert lab.fake.live == others
+
+
+async def test_an_abandoned_orphan_runs_on(caplog: pytest.LogCaptureFixture) -> None:
+    """It is let go, and said to be."""
+    lab, store, lines = Lab(), MemoryStore(), Lines(caplog)
+    await left(lab, store, on_crash="abandon")
+    async with lab.open(ledger=MemoryLedger(store), left=1) as supervisor:
+        assert await result_of(supervisor) is ReapResult.RELEASED
+        assert store.rows == {}
+    assert (reaped(lab), lab.deletes()) == ({"released": 1}, 0)
+    assert lab.finished == {("detached", "none"): 1}
+    assert [line["result"] for line in lines.of("orphan.reaped")] == ["released"]
+
+
+async def test_an_orphan_whose_key_is_asked_for_is_reattached(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It counts as one until then, and the sum still holds when an intent becomes that task."""
+    lab, store, lines = Lab(), MemoryStore(), Lines(caplog)
+    task_id = await left(lab, store, key="k", on_crash="reattach")
+    async with lab.open(ledger=MemoryLedger(store)) as supervisor:
+        with fail_after(60):
+            report = await supervisor.reap()
+            assert [found.why for found in report.left] == ["wait"]
+            assert orphans(lab)[0] == 1
+            task = await supervisor.start("m", key="k", on_crash="reattach")
+        assert task.id == task_id
+        await supervisor.reap()
+        assert orphans(lab) == (0, 0)
+    assert reaped(lab) == {"reattached": 1}
+    assert seconds(lab) == pytest.approx(AGO, abs=3)
+    [line] = lines.of("orphan.reaped")
+    assert (line["result"], line["task_id"]) == ("reattached", task_id)
+    assert len(lines.of("task.taken_over")) == 1
+    assert lines.of("orphan.left") == []
+
+
+# --- what had completed, and may have been asked again --------------------------------------------
+
+
+@pytest.mark.parametrize("terms", [{}, {"key": "k"}, {"reason": CancelReason.SCOPE}])
+async def test_a_follow_up_that_was_not_written_down_is_ended(terms: dict[str, Any]) -> None:
+    """The row says completed, and its owner died with a follow-up under way: the task runs."""
+    lab, store = Lab(), MemoryStore()
+    asked_at = 1.0 if "reason" in terms else None
+    await left(lab, store, state=State.COMPLETED, cancel_requested_at=asked_at, **terms)
+    async with lab.open(ledger=MemoryLedger(store)) as supervisor:
+        assert await result_of(supervisor) is ReapResult.CANCELLED
+        assert store.rows == {}
+    assert lab.finished == {("cancelled", terms.get("reason", CancelReason.ORPHAN)): 1}
+
+
+async def test_a_completed_orphan_is_looked_at_and_left_as_it_is() -> None:
+    """Where no follow-up went out it costs one GET."""
+    lab, store = Lab(), MemoryStore()
+    task_id = await left(lab, store, state=State.COMPLETED)
+    lab.fake.complete(task_id)
+    async with lab.open(ledger=MemoryLedger(store)) as supervisor:
+        assert await result_of(supervisor) is ReapResult.ALREADY_FINISHED
+        assert store.rows == {}
+    assert (lab.fake.count("get"), lab.deletes()) == (1, 0)
+    assert lab.finished == {("completed", "none"): 1}
+
+
+async def test_an_owner_that_dies_in_a_follow_up_leaves_nothing_running() -> None:
+    """From end to end: the message had its effect, the row did not say so."""
+    lab, store = Lab(), MemoryStore()
+    async with Process(lab, store) as dead, create_task_group() as group:
+
+        async def ask_again() -> None:
+            with suppress(SigmicGuardError):
+                await task.send("again")
+
+        async with dead.supervisor.task("m") as task:
+            lab.fake.complete(task.id)
+            with fail_after(60):
+                await task.result()
+            await dead.flush()
+            dead.ledger.die()  # what comes now is never written
+            gate = dead.client.hold("send", answer=True)
+            group.start_soon(ask_again)
+            await gate.entered.wait()
+            assert lab.fake.live == {task.id}
+            await dead.die(flush=False)
+    async with lab.open(ledger=MemoryLedger(store)) as supervisor:
+        assert await result_of(supervisor) is ReapResult.CANCELLED
+
+
+async def test_a_completed_orphan_is_delivered_to_who_asks_for_its_key() -> None:
+    """The result that its owner could not deliver any more is not lost."""
+    lab, store = Lab(), MemoryStore()
+    terms: dict[str, Any] = {"key": "k", "on_crash": "reattach"}
+    task_id = await left(lab, store, state=State.COMPLETED, **terms)
+    lab.fake.complete(task_id, "42")
+    async with lab.open(ledger=MemoryLedger(store)) as supervisor:
+        with fail_after(60):
+            result = await supervisor.run("m", **terms)
+    assert (result.id, result.final_response) == (task_id, "42")
+    assert (lab.fake.count("create"), lab.deletes()) == (0, 0)
+    assert reaped(lab) == {"reattached": 1}
+
+
+async def test_a_completed_orphan_that_may_run_on_does() -> None:
+    """``abandon`` holds for its follow-up as well."""
+    lab, store = Lab(), MemoryStore()
+    await left(lab, store, state=State.COMPLETED, on_crash="abandon")
+    async with lab.open(ledger=MemoryLedger(store), left=1) as supervisor:
+        assert await result_of(supervisor) is ReapResult.RELEASED
+
+
+# --- what was to be ended already -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", sorted(TO_BE_ENDED))
+@pytest.mark.parametrize("reason", [CancelReason.USER, CancelReason.DEADLINE])
+@pytest.mark.parametrize("on_crash", ["cancel", "reattach", "abandon"])
+async def test_a_decision_to_cancel_outlives_its_owner(
+    state: State, reason: CancelReason, on_crash: str
+) -> None:
+    """For its first cause, whatever should become of the task after a crash; asked for anew."""
+    lab, store = Lab(), MemoryStore()
+    more: dict[str, Any] = {"reason": reason, "cancel_requested_at": 1.0, "attempts": 3}
+    await left(lab, store, state=state, key="k", on_crash=on_crash, **more)
+    async with lab.open(ledger=MemoryLedger(store)) as supervisor:
+        assert await result_of(supervisor) is ReapResult.CANCELLED
+        assert store.rows == {}
+    outcome = "timed_out" if reason is CancelReason.DEADLINE else "cancelled"
+    assert lab.finished == {(outcome, reason): 1}
+
+
+async def test_a_remembered_cancel_outlives_its_owner() -> None:
+    """It takes effect when the list has told the task's name."""
+    lab, store = Lab(), MemoryStore()
+    lab.fake.add("m", SIGMIC_GUARD_INTENT="intent-1")
+    more: dict[str, Any] = {"reason": CancelReason.USER, "cancel_requested_at": 1.0}
+    await left(lab, store, remote_id=None, state=State.CREATING, on_crash="abandon", **more)
+    async with lab.open(ledger=MemoryLedger(store)) as supervisor:
+        assert await result_of(supervisor) is ReapResult.CANCELLED
+    assert lab.finished == {("cancelled", CancelReason.USER): 1}
+
+
+async def test_who_may_not_cancel_says_so_and_the_next_one_asks_again() -> None:
+    """UNCONFIRMED after 403; the row stays an orphan, and a supervisor that may is obeyed."""
+    lab, store = Lab(), MemoryStore()
+    await left(lab, store)
+    lab.fake.always("delete", FORBIDDEN)
+    async with lab.open(ledger=MemoryLedger(store), left=1) as supervisor:
+        with fail_after(60):
+            report = await supervisor.reap()
+        assert [found.why for found in report.left] == ["unconfirmed"]
+        assert orphans(lab)[0] == 1
+    assert reaped(lab) == {}
+    [stored] = store.rows.values()
+    assert (stored.state, stored.reason) == (State.UNCONFIRMED, CancelReason.ORPHAN)
+    lab.fake.always("delete", None)
+    heir = Lab()
+    heir.fake = lab.fake
+    async with heir.open(ledger=MemoryLedger(store)) as supervisor:
+        assert await result_of(supervisor) is ReapResult.CANCELLED
+    assert store.rows == {}
+
+
+# --- never the wrong one --------------------------------------------------------------------------
+
+
+@virtual
+async def test_what_a_live_owner_has_is_never_touched() -> None:
+    """Whatever its state, reason and policy say, round after round: no request, no write."""
+    lab, store = Lab(), MemoryStore()
+    owner = MemoryLedger(store)
+    await owner.open("alive")
+    rows = [
+        row(
+            lab,
+            f"intent-{number}",
+            owner_id="alive",
+            state=state,
+            on_crash=on_crash,
+            reason=reason,
+            key=f"key {number}",
+            deadline_at=1.0,
+            **({"remote_id": None} if state in NAMELESS else {}),
+        )
+        for number, (state, on_crash, reason) in enumerate(
+            product(
+                [state for state in State if state not in ENDED or state is State.COMPLETED],
+                ["cancel", "reattach", "abandon"],
+                [None, CancelReason.USER],
+            )
+        )
+    ]
+    await write(store, *rows)
+    async with lab.open(ledger=MemoryLedger(store), left=len(lab.fake.live)) as supervisor:
+        await sleep(200)
+        report = await supervisor.reap()
+        assert (report.reaped, report.left) == ([], [])
+        assert orphans(lab) == (0, 0)
+    assert list(store.rows.values()) == rows
+    assert lab.fake.requests == []
+    await owner.aclose()
+
+
+@virtual
+async def test_the_same_rows_are_all_seen_to_once_their_owner_is_dead() -> None:
+    """Negative control: nothing but the owner's life kept the reaper away."""
+    lab, store = Lab(), MemoryStore()
+    rows = [row(lab, f"intent-{number}", owner_id="alive") for number in range(8)]
+    await write(store, *rows)
+    async with lab.open(ledger=MemoryLedger(store)) as supervisor:
+        report = await supervisor.reap()
+        assert len(report.reaped) == 8
+    assert store.rows == {}
+
+
+@virtual
+@pytest.mark.parametrize(
+    "other", [{"credential_fingerprint": "other"}, {"base_url": "https://other.test"}]
+)
+@pytest.mark.parametrize("state", [State.RUNNING, State.UNKNOWN, State.CANCELLING])
+async def test_what_was_made_elsewhere_is_left_and_reported_once(
+    other: dict[str, str], state: State, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Never a request for it, nor a write; its age grows where an operator sees it."""
+    lab, store, lines = Lab(), MemoryStore(), Lines(caplog)
+    fields: dict[str, Any] = {"state": state, **other}
+    if state is State.UNKNOWN:
+        fields["remote_id"] = None
+    if state is State.CANCELLING:
+        fields["reason"] = CancelReason.USER
+    record = row(lab, **fields)
+    await write(store, record)
+    live = len(lab.fake.live)
+    async with lab.open(ledger=MemoryLedger(store), left=live) as supervisor:
+        first = await supervisor.reap()
+        await sleep(300)
+        last = await supervisor.reap()
+        count, age = orphans(lab)
+        assert count == 1
+        assert age == pytest.approx(AGO + 300, abs=3)
+    [why] = {found.why for found in (*first.left, *last.left)}
+    assert why == ("other_system" if "base_url" in other else "other_credential")
+    assert [found.age for found in last.left] == [pytest.approx(AGO + 300, abs=3)]
+    [line] = lines.of("orphan.left")
+    assert line["why"] == why
+    assert lab.fake.requests == []
+    assert list(store.rows.values()) == [record]
+    assert reaped(lab) == {}
+    assert orphans(lab) == (0, 0)  # a supervisor that closed knows of none
+
+
+async def test_a_task_that_a_live_owner_adopted_is_let_go_by_the_dead_one() -> None:
+    """Two rows of one task: the dead owner's is released, the live owner's task runs on."""
+    lab, store = Lab(), MemoryStore()
+    async with lab.open(ledger=MemoryLedger(store)) as owner:
+        task = await owner.adopt(lab.fake.add())
+        await core_of(owner).outbox.flush()
+        await write(store, row(lab, remote_id=task.id))
+        other = Lab()
+        other.fake = lab.fake
+        async with other.open(ledger=MemoryLedger(store), left=1) as supervisor:
+            assert await result_of(supervisor) is ReapResult.RELEASED
+        assert task.state is State.RUNNING
+        assert lab.deletes() == 0
+        assert [found.owner_id for found in store.rows.values()] == [core_of(owner).owner_id]
+
+
+async def test_a_task_that_this_supervisor_adopted_is_let_go_by_the_dead_one() -> None:
+    """The same where the live owner is the reaper: its own handle stays the task's."""
+    lab, store = Lab(), MemoryStore()
+    async with lab.open(ledger=MemoryLedger(store)) as supervisor:
+        task = await supervisor.adopt(lab.fake.add())
+        await core_of(supervisor).outbox.flush()
+        await write(store, row(lab, remote_id=task.id))
+        assert await result_of(supervisor) is ReapResult.RELEASED
+        assert supervisor.tasks[task.id] is task
+        assert task.state is State.RUNNING
+        assert lab.deletes() == 0

@@ -1,0 +1,205 @@
+"""When a reaper looks around, and what it does about whatever it cannot reach: another try."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from anyio import current_time, fail_after, sleep
+
+from sigmic_guard import ConnectionFailed, LedgerError, State
+from sigmic_guard.ledger import MemoryLedger, MemoryStore
+from sigmic_guard.supervisor import reaper
+from sigmic_guard.testing.fake_faults import HANG
+from tests.backends import ASYNCIO, TRIO_VIRTUAL
+from tests.supervisor.deaths import left_by_the_dead, reaped
+from tests.supervisor.lab import UNAVAILABLE, Lab, too_many
+from tests.supervisor.orphanage import (
+    AGO,
+    CALLS,
+    FaultyLedger,
+    Lines,
+    core_of,
+    left,
+    orphans,
+    row,
+    write,
+)
+
+pytestmark = pytest.mark.backends(ASYNCIO, TRIO_VIRTUAL)
+virtual = pytest.mark.backends(TRIO_VIRTUAL)
+
+LONGEST = 1.5 * reaper.EVERY
+
+
+# --- rounds -----------------------------------------------------------------------------------
+
+
+@virtual
+async def test_rounds_begin_at_once_and_come_again_and_again() -> None:
+    """Nobody has to ask: what is left behind at any time is ended before the next round is over."""
+    lab, store = Lab(), MemoryStore()
+    await left(lab, store)
+    async with lab.open(ledger=MemoryLedger(store)):
+        with fail_after(5):
+            await lab.fake.until(lambda: not lab.fake.live)
+        for _ in range(5):
+            await left_by_the_dead(lab, store, on_crash="cancel")
+            with fail_after(LONGEST + 5):
+                await lab.fake.until(lambda: not lab.fake.live)
+            await sleep(7)
+    assert reaped(lab) == {"cancelled": 6}
+
+
+@virtual
+async def test_rounds_are_jittered() -> None:
+    """So that the processes of a machine do not all come in the same instant."""
+
+    class Watched(MemoryLedger):
+        async def owners(self, namespace: str | None = None) -> Any:
+            times.append(current_time())
+            return await super().owners(namespace)
+
+    lab, times = Lab(), list[float]()
+    async with lab.open(ledger=Watched()):
+        await sleep(40 * reaper.EVERY)
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    assert times[0] < 1
+    assert len(gaps) > 20
+    assert min(gaps) >= 0.5 * reaper.EVERY
+    assert max(gaps) <= LONGEST
+    assert len({round(gap, 3) for gap in gaps}) > 10
+
+
+@virtual
+async def test_a_row_that_waits_for_its_key_is_reaped_when_its_time_is_over() -> None:
+    """``reattach_within`` is a bound, counted from the owner's last sign of life."""
+    lab, store = Lab(), MemoryStore()
+    terms: dict[str, Any] = {"key": "k", "on_crash": "reattach"}
+    await left(lab, store, reattach_within=AGO + 100, **terms)
+    async with lab.open(ledger=MemoryLedger(store)):
+        await sleep(95)
+        assert (orphans(lab)[0], lab.fake.requests) == (1, [])
+        await sleep(LONGEST + 10)
+        assert orphans(lab) == (0, 0)
+        assert store.rows == {}
+    assert reaped(lab) == {"cancelled": 1}
+
+
+@virtual
+async def test_the_age_of_an_orphan_is_told_as_soon_as_it_is_taken_over() -> None:
+    """Not only from the next round on: an API that is down begins to be seen at once."""
+    lab, store = Lab(), MemoryStore()
+    await left(lab, store)
+    gate = lab.fake.gate("get")
+    async with lab.open(ledger=MemoryLedger(store)):
+        with fail_after(5):
+            await gate.entered.wait()
+        count, age = orphans(lab)
+        assert count == 1
+        assert age == pytest.approx(AGO, abs=3)
+        gate.open()
+
+
+# --- what is out of reach -----------------------------------------------------------------------
+
+
+@virtual
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        UNAVAILABLE,
+        ConnectionFailed("reset", sent=True),
+        ConnectionFailed("no route", sent=False),
+        too_many(20),
+        HANG,
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("method", ["get", "delete", "both"])
+async def test_an_api_that_is_out_of_reach_leads_to_another_try(method: str, trouble: Any) -> None:
+    """For as long as it takes; nothing is concluded meanwhile, and then all is ended."""
+    lab, store = Lab(), MemoryStore()
+    await write(store, *(row(lab, f"intent-{number}") for number in range(5)))
+    methods = ["get", "delete"] if method == "both" else [method]
+    for one in methods:
+        lab.fake.always(one, trouble)
+    async with lab.open(ledger=MemoryLedger(store)):
+        await sleep(300)
+        assert (len(lab.fake.live), orphans(lab)[0], len(store.rows)) == (5, 5, 5)
+        assert reaped(lab) == {}
+        assert all(lab.fake.count(one) < 5 * 300 for one in methods)
+        for one in methods:
+            lab.fake.always(one, None)
+        with fail_after(40):
+            await lab.fake.until(lambda: not lab.fake.live)
+        await sleep(60)
+        assert store.rows == {}
+        assert orphans(lab) == (0, 0)
+    assert reaped(lab) == {"cancelled": 5}
+
+
+@virtual
+async def test_a_list_that_is_out_of_reach_leads_to_another_try() -> None:
+    """An orphan without a name is not called absent because nobody could look for it."""
+    lab, store = Lab(), MemoryStore()
+    lab.fake.add("m", SIGMIC_GUARD_INTENT="intent-1")
+    await left(lab, store, remote_id=None, state=State.CREATING)
+    lab.fake.always("list", UNAVAILABLE)
+    async with lab.open(ledger=MemoryLedger(store)):
+        await sleep(300)
+        assert (len(lab.fake.live), reaped(lab)) == (1, {})
+        lab.fake.always("list", None)
+        with fail_after(60):
+            await lab.fake.until(lambda: not lab.fake.live)
+    assert reaped(lab) == {"cancelled": 1}
+
+
+@virtual
+@pytest.mark.parametrize("method", [call for call in CALLS if call != "get"])
+async def test_a_ledger_that_fails_leads_to_another_try(
+    method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whichever call it is: who asked is told, a running task goes on, and later all is ended."""
+    lab, store, lines = Lab(), MemoryStore(), Lines(caplog)
+    ledger = FaultyLedger(store)
+    async with lab.open(ledger=ledger) as supervisor:
+        mine = await supervisor.start("m")
+        await core_of(supervisor).outbox.flush()
+        others = [row(lab, f"intent-{number}") for number in range(3)]
+        await write(store, *others)
+        ledger.failing = {method}
+        with pytest.raises(LedgerError, match="on fire"):
+            await supervisor.reap()
+        await sleep(200)
+        assert ledger.failures >= 3
+        assert len(lines.of("ledger.failed")) >= 3
+        assert mine.state is State.RUNNING
+        assert lab.deletes(mine) == 0
+        if method != "absent":  # all is done by then
+            assert not any(lab.fake.count("get", other.remote_id) for other in others)
+            assert reaped(lab) == {}
+        ledger.failing = ()
+        with fail_after(LONGEST + 5):
+            await lab.fake.until(lambda: lab.deletes() == 3)
+        await sleep(5)
+        assert reaped(lab) == {"cancelled": 3}
+        assert mine.state is State.RUNNING
+
+
+# --- what it costs the ledger -------------------------------------------------------------------
+
+
+async def test_take_overs_are_counted_among_the_ledgers_transactions() -> None:
+    """One transaction for all of them, timed like any other."""
+    lab, store = Lab(), MemoryStore()
+    await write(store, *(row(lab, f"intent-{number}") for number in range(50)))
+    gate = lab.fake.gate("get")
+    async with lab.open(ledger=MemoryLedger(store)):
+        with fail_after(20):
+            await gate.entered.wait()
+        for name, expected in {"count": 1, "sum": 50}.items():
+            found = lab.registry.get_sample_value(f"sigmic_guard_ledger_batch_size_{name}")
+            assert found == expected
+        gate.open()
