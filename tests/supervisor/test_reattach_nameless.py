@@ -228,14 +228,14 @@ async def test_without_a_mark() -> None:
             await supervisor.start("m", **MINE)
 
 
-@virtual
+@pytest.mark.backends(ASYNCIO)  # files are looked at in a thread
 async def test_created_anew_without_a_mark(tmp_path: Path) -> None:
     """A create that follows upon a lost one is told by what it is, and not by what that one was."""
     lab, store = Lab(), MemoryStore()
     file = tmp_path / "data.csv"
     file.write_text("1,2")
     await died_creating(lab, store, effect=False)
-    async with Process(lab, store) as dead:
+    async with Process(lab, store, **QUICK) as dead:
         task = await dead.supervisor.start("m", files=[file], **MINE)
         await dead.die()
     [row] = store.rows.values()
