@@ -210,7 +210,10 @@ def reap(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only tell: send nothing, and write nothing.")
     ] = False,
-    wait: Annotated[float, typer.Option(min=0, help="Seconds to try for.")] = 60.0,
+    wait: Annotated[
+        float,
+        typer.Option(min=0, help="Seconds to try for; a task without an id takes more than 30."),
+    ] = 60.0,
     namespace: Namespace = None,
     ledger: Ledger = None,
     json: Json = False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from shlex import quote
 from time import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -136,7 +137,7 @@ def _known(record: Record, now: float) -> Iterator[Moment]:
         yield Moment(record.lost_at, "the create's answer was given up for lost")
     if record.orphaned_at is not None:
         yield Moment(
-            record.orphaned_at, "the last sign of life of an owner from which it was taken over"
+            record.orphaned_at, "last sign of life of an owner that died; it was taken over since"
         )
     if record.cancel_requested_at is not None and record.reason is not None:
         because = _REASONS[record.reason]
@@ -165,15 +166,20 @@ def judge(row: Row, fingerprint: str | None, now: float) -> Explanation:
     :param fingerprint: of our credential, if there is one.
     """
     record = row.record
-    name = record.remote_id or record.intent_id
-    cancel = f"sigmic-guard cancel {record.remote_id} ends it" if record.remote_id else None
+    # An id comes from elsewhere, and whoever reads this may hand it to a shell.
+    cancel = (
+        f"sigmic-guard cancel -- {quote(record.remote_id)} ends it" if record.remote_id else None
+    )
     if record.finished_at is not None:
         may_run = record.state is State.DETACHED and cancel is not None
         return Explanation(False, "it is off the books", (cancel,) if may_run and cancel else ())
     if row.alive:
         advice = (f"{cancel} all the same, and its owner will learn of it",) if cancel else ()
         return Explanation(False, "its owner lives, and minds it", advice)
-    forget = f"sigmic-guard forget {name} takes it off the books, and leaves the task as it is"
+    forget = (
+        f"sigmic-guard forget {quote(record.intent_id)} takes it off the books, and leaves the "
+        "task as it is"
+    )
     verdict = row.judge(fingerprint or record.credential_fingerprint, now)
     match verdict:
         case Verdict.OTHER_SYSTEM:
@@ -195,11 +201,11 @@ def judge(row: Row, fingerprint: str | None, now: float) -> Explanation:
             again = "a process that asks for the key takes it over; after that time reap ends it"
             return Explanation(False, why, (again, cancel) if cancel else (again,))
         case Verdict.RELEASE if row.adopted:
-            why = "its owner is dead, and a live one has adopted the task: this row alone will go"
+            why = "its owner is dead, and a live one has adopted the task: only this row goes"
         case Verdict.RELEASE:
-            why = 'its owner is dead, and on_crash="abandon" lets it run on: this row alone will go'
+            why = 'its owner is dead, and on_crash="abandon" lets it run on: only its row goes'
         case _:
-            why = f"its owner is dead, and {_how(record)}"
+            why = f"its owner is dead; {_how(record)}"
     if fingerprint is None:
         return Explanation(
             None,
@@ -214,11 +220,11 @@ def judge(row: Row, fingerprint: str | None, now: float) -> Explanation:
 
 def _how(record: Record) -> str:
     if record.state not in NAMELESS:
-        return "it is asked for, and ended if it still runs"
+        return "a GET tells whether it still runs, and a DELETE ends it then"
     if record.message_digest is None:
         return "it is looked for in the list by the mark it carries, and ended if it exists"
     what = "ended" if record.policy.on_lost == "cancel" else "reported, and not ended"
-    return f"it is looked for in the list by its message and its age, and {what} if it exists"
+    return f"what may be it, by message and age, is looked for in the list, and {what}"
 
 
 _WORDS: Final = {True: "yes", False: "no", None: "perhaps"}

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from sigmic_guard.cli.ledger import Row
     from sigmic_guard.cli.terminal import Terminal
 
-HEADS: Final = ("task", "state", "owner", "age", "deadline", "reason", "namespace")
-WIDTHS: Final = (36, 11, 5, 7, 8, 8, 0)
+HEADS: Final = ("task", "state", "owner", "age", "due", "reason", "namespace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +55,10 @@ class View:
         return f"{count}; {self.orphans} without a living owner: see sigmic-guard reap"
 
     @property
-    def several_namespaces(self) -> bool:
-        """Whether a column for the namespace says anything."""
-        return len({row.record.namespace for row in self.rows}) > 1
+    def columns(self) -> int:
+        """How many of ``HEADS`` to show: that of the namespace if there are several."""
+        several = len({row.record.namespace for row in self.rows}) > 1
+        return len(HEADS) if several else len(HEADS) - 1
 
 
 async def take(path: str, namespace: str | None) -> View:
@@ -96,11 +96,13 @@ async def show(terminal: Terminal, view: View) -> None:
             }
         )
         return
-    shown = len(HEADS) if view.several_namespaces else len(HEADS) - 1
-    if view.rows:
-        await terminal.header(*HEADS[:shown], widths=WIDTHS[:shown])
-    for row in view.rows:
-        await terminal.row(*columns(row, view.taken_at)[:shown], widths=WIDTHS[:shown])
+    lines = [columns(row, view.taken_at)[: view.columns] for row in view.rows]
+    heads = HEADS[: view.columns]
+    widths = [max(map(len, column)) for column in zip(heads, *lines, strict=True)]
+    if lines:
+        await terminal.header(*heads, widths=widths)
+    for line in lines:
+        await terminal.row(*line, widths=widths)
 
 
 def columns(row: Row, now: float) -> tuple[str, ...]:

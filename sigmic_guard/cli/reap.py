@@ -178,6 +178,7 @@ async def command(
     terminal: Terminal, *, path: str, namespace: str | None, wait: float, dry_run: bool
 ) -> int:
     """End what dead owners left, or only tell; see the exit codes of ``sigmic-guard reap``."""
+    terminal.leave_out("orphan.left", "shutdown.finished", "task.unconfirmed")
     url, until = f"sqlite:///{path}", current_time() + wait
     found = await survey(url, namespace)
     if not found:

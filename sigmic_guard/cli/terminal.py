@@ -214,8 +214,12 @@ class Terminal:
             stream=_LogFile(self._err), level=logging.WARNING, format="%(levelname)s: %(message)s"
         )
         # The error that the command ends with says the same, and better.
+        self.leave_out("task.never_created")
+
+    def leave_out(self, *events: str) -> None:
+        """Log nothing of these: the command says it better itself."""
         logging.getLogger("sigmic_guard").addFilter(
-            lambda record: "task.never_created" not in record.getMessage()
+            lambda record: not any(event in record.getMessage() for event in events)
         )
 
     def flush(self) -> None:
