@@ -1,0 +1,118 @@
+"""The sweep finds what it looks for: ways to survive death that look right, and are not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from anyio import sleep
+from msgspec.structs import replace
+
+from sigmic_guard.errors import ConnectionFailed
+from sigmic_guard.ledger import Write, find_orphans
+from sigmic_guard.lifecycle import Event, State, Verdict
+from sigmic_guard.supervisor import reaper
+from sigmic_guard.supervisor.creating import Creator
+from sigmic_guard.supervisor.outbox import Outbox
+from sigmic_guard.supervisor.roster import Roster
+from tests.backends import TRIO_VIRTUAL
+from tests.crash.network import MortalApi
+from tests.crash.story import Plot, tell
+
+if TYPE_CHECKING:
+    from sigmic_guard.ledger import Ledger, Orphan
+    from sigmic_guard.lifecycle import Record
+    from sigmic_guard.sigmic import CreateRequest
+    from sigmic_guard.supervisor.entry import Entry
+
+pytestmark = pytest.mark.backends(TRIO_VIRTUAL)
+
+
+async def finds(problem: str, *, at: str, claims: bool = False) -> bool:
+    """Sweep the steps that are called so until a story has this problem."""
+    whole = await tell(Plot(claims=claims))
+    for number, step in enumerate(whole.lives[0].steps):
+        if at in step:
+            story = await tell(Plot(deaths=(number,), claims=claims))
+            if any(problem in found for found in story.problems):
+                return True
+    return False
+
+
+async def test_a_post_before_its_intent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who posts before the intent is durable leaves tasks that no row tells of."""
+
+    async def only_queue(creator: Creator, task: Entry) -> bool:
+        creator._outbox.insert(task.record)
+        return True
+
+    monkeypatch.setattr(Creator, "_write_intent", only_queue)
+    assert await finds(" is live", at="took effect")
+
+
+async def test_an_acknowledgement_before_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That a transaction has begun is no proof that its rows will be there."""
+
+    async def until_it_begins(outbox: Outbox, record: Record) -> None:
+        batch = outbox._next
+        outbox.insert(record)
+        while batch is outbox._next:
+            await sleep(0.001)
+
+    monkeypatch.setattr(Outbox, "commit", until_it_begins)
+    assert await finds(" is live", at="took effect")
+
+
+async def test_an_heir_that_believes_an_intent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row that says nothing of a POST does not prove that none went out."""
+
+    async def close(ledger: Ledger, namespace: str) -> list[Orphan]:
+        orphans = await find_orphans(ledger, namespace)
+        for row in (row for row, _ in orphans if row.state is State.INTENT):
+            closed = replace(
+                row, state=State.NEVER_CREATED, version=row.version + 1, finished_at=row.created_at
+            )
+            await ledger.commit([Write(closed, row.version)])
+        return [orphan for orphan in orphans if orphan.record.state is not State.INTENT]
+
+    monkeypatch.setattr(reaper, "find_orphans", close)
+    assert await finds(" is live", at="create of 'scoped' took effect")
+
+
+async def test_an_heir_that_believes_a_completion(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task that had completed may have been asked again since."""
+    settle_in = Roster._settle_in
+
+    def believe(roster: Roster, task: Entry) -> None:
+        if task.orphan is not None and task.record.remote_status == "completed":
+            roster.apply(task, Event.COMPLETE)
+        settle_in(roster, task)
+
+    monkeypatch.setattr(Roster, "_settle_in", believe)
+    assert await finds(" is live", at="follow-up took effect")
+
+
+async def test_an_heir_that_ends_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task that may run on when its owner dies has to be let go."""
+    monkeypatch.setattr(reaper, "judge", lambda record, **facts: Verdict.REAP)
+    assert await finds("was to run on", at="having committed running")
+
+
+async def test_an_heir_that_creates_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task that runs has to be found by its key, or it is paid for twice."""
+    monkeypatch.setattr(reaper, "judge", lambda record, **facts: Verdict.REAP)
+    assert await finds("the key led to another task", at="running", claims=True)
+
+
+async def test_a_post_that_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A create whose answer was lost is sent again, and there are two of it."""
+    create = MortalApi.create
+
+    async def persist(api: MortalApi, request: CreateRequest, *, timeout: float) -> str:
+        try:
+            return await create(api, request, timeout=timeout)
+        except ConnectionFailed:
+            return await create(api, request, timeout=timeout)
+
+    monkeypatch.setattr(MortalApi, "create", persist)
+    assert await finds("2 creates of", at="a delete took effect")
