@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 _ARRIVE: Final = """
-    INSERT INTO owners (owner_id, boot_id, pid, opened_at) VALUES (?1, ?2, ?3, ?4)
-    ON CONFLICT (owner_id) DO UPDATE SET
-    boot_id=?2, pid=?3, opened_at=?4, seen_at=NULL, left_at=NULL
+    INSERT INTO owners (owner_id, boot_id, pid, opened_at) VALUES (?, ?, ?, ?)
+    ON CONFLICT (owner_id) DO UPDATE SET boot_id=excluded.boot_id, pid=excluded.pid,
+    opened_at=excluded.opened_at, seen_at=NULL, left_at=NULL
 """
 # The row is the owner's own, even if somebody took it for dead: the owner is here to say no.
 _SEEN: Final = """
-    INSERT INTO owners (owner_id, boot_id, pid, opened_at, seen_at) VALUES (?1, ?2, ?3, ?4, ?4)
-    ON CONFLICT (owner_id) DO UPDATE SET seen_at=?4, left_at=NULL
+    INSERT INTO owners (owner_id, boot_id, pid, opened_at, seen_at) VALUES (?, ?, ?, ?, ?)
+    ON CONFLICT (owner_id) DO UPDATE SET seen_at=excluded.seen_at, left_at=NULL
 """
 
 
@@ -45,7 +45,7 @@ def arrive(connection: Connection, owner_id: str, now: float) -> None:
 
 def seen(connection: Connection, owner_id: str, now: float) -> None:
     """Say that the owner still is here."""
-    connection.execute(_SEEN, (owner_id, boot_id(), os.getpid(), now))
+    connection.execute(_SEEN, (owner_id, boot_id(), os.getpid(), now, now))
 
 
 def leave(connection: Connection, owner_id: str, now: float) -> None:

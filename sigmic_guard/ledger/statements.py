@@ -6,6 +6,7 @@ through, and may leave a transaction open.
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 from sigmic_guard.errors import LedgerError
@@ -33,18 +34,17 @@ if TYPE_CHECKING:
 #: Rows that one transaction of the pruning deletes.
 PORTION: Final = 1000
 
-# The numbers are those of the columns; the one after them is the version that is expected.
 _INSERT: Final = (
     f"INSERT INTO tasks ({', '.join(COLUMNS)}) "
     f"VALUES ({', '.join('?' * len(COLUMNS))}) ON CONFLICT DO NOTHING"
 )
-_CHANGES: Final = ", ".join(
-    f"{name}=?{number}" for number, name in enumerate(COLUMNS, 1) if name not in FIXED
-)
+_CHANGING: Final = [name for name in COLUMNS if name not in FIXED]
 _UPDATE: Final = (
-    f"UPDATE OR IGNORE tasks SET {_CHANGES} "
-    f"WHERE intent_id=?{INTENT_ID + 1} AND version=?{len(COLUMNS) + 1}"
+    f"UPDATE OR IGNORE tasks SET {', '.join(f'{name}=?' for name in _CHANGING)} "
+    "WHERE intent_id=? AND version=?"
 )
+#: Of a row, in the order of the update.
+_changing: Final = itemgetter(*map(COLUMNS.index, [*_CHANGING, "intent_id"]))
 _SELECT: Final = f"SELECT {', '.join(COLUMNS)} FROM tasks"
 _UNFINISHED: Final = "finished_at IS NULL"
 
@@ -86,7 +86,7 @@ def _all_at_once(connection: Connection, writes: Sequence[Write], rows: list[Row
         return False
     pairs = list(zip(rows, writes, strict=True))
     inserts = [row for row, write in pairs if not write.expected]
-    updates = [(*row, write.expected) for row, write in pairs if write.expected]
+    updates = [(*_changing(row), write.expected) for row, write in pairs if write.expected]
     done = 0
     if inserts:
         done += connection.executemany(_INSERT, inserts).rowcount
@@ -97,7 +97,7 @@ def _all_at_once(connection: Connection, writes: Sequence[Write], rows: list[Row
 
 def _one(connection: Connection, row: Row, expected: int) -> Refusal | None:
     if expected:
-        done = connection.execute(_UPDATE, (*row, expected)).rowcount
+        done = connection.execute(_UPDATE, (*_changing(row), expected)).rowcount
     else:
         done = connection.execute(_INSERT, row).rowcount
     if done:
@@ -138,11 +138,12 @@ def find(connection: Connection, identifier: str) -> list[Record]:
     """Return the rows whose intent id or remote id it is."""
     # Each of the first two has an index, and the third is read through.
     sql = (
-        f"{_SELECT} WHERE intent_id=?1 "
-        f"UNION {_SELECT} WHERE remote_id=?1 AND {_UNFINISHED} "
-        f"UNION {_SELECT} WHERE remote_id=?1 AND NOT {_UNFINISHED}"
+        f"{_SELECT} WHERE intent_id=? "
+        f"UNION {_SELECT} WHERE remote_id=? AND {_UNFINISHED} "
+        f"UNION {_SELECT} WHERE remote_id=? AND NOT {_UNFINISHED}"
     )
-    return [decode(row) for row in connection.execute(sql, (clean_text(identifier),)).fetchall()]
+    parameters = [clean_text(identifier)] * 3
+    return [decode(row) for row in connection.execute(sql, parameters).fetchall()]
 
 
 def holder(connection: Connection, namespace: str, key: str) -> Record | None:
