@@ -126,7 +126,7 @@ class Canceller:
             if task.acknowledged:
                 await self._look(task)
             else:
-                await self._delete(task)
+                again = await self._delete(task)
         except Exception as bug:
             self._roster.apply(task, Event.ATTEMPT, error=f"bug: {type(bug).__name__}")
             again = task.record.attempts < MAX_BUGS
@@ -141,7 +141,8 @@ class Canceller:
             if again:
                 self._enqueue(task)
 
-    async def _delete(self, task: Entry) -> None:
+    async def _delete(self, task: Entry) -> bool:
+        """Send the DELETE; ``True`` if it is to be looked what came of it, after other DELETEs."""
         record = task.record
         assert record.remote_id is not None
         try:
@@ -149,15 +150,15 @@ class Canceller:
         except SigmicGuardError as error:
             self._observer.delete_answered(task.record, status_of(error))
             await self._refused(task, error)
-            return
+            return False
         self._observer.delete_answered(task.record, "200")
         asked_at = record.cancel_requested_at or record.created_at
         self._observer.cancellation_acknowledged(task.record, self._roster.now() - asked_at)
         if documented and record.policy.confirm == "accepted" and task.orphan is None:
             self._ended(task, CancelResult.ACKNOWLEDGED)
-        else:
-            task.acknowledged = 1
-            await self._look(task)
+            return False
+        task.acknowledged = 1
+        return True
 
     def _ended(self, task: Entry, result: CancelResult) -> None:
         if task.record.state in TO_BE_ENDED:  # somebody may have seen its end while we asked
