@@ -8,8 +8,11 @@ import sqlite3
 import stat
 from contextlib import closing
 from pathlib import Path
+from threading import Thread
+from threading import enumerate as enumerate_threads
 from typing import TYPE_CHECKING
 
+import anyio
 import pytest
 
 from sigmic_guard.errors import LedgerError
@@ -131,6 +134,36 @@ async def test_rows_are_there_after_all_closed(path: Path) -> None:
         async with opened(lambda: SqliteLedger(path), f"owner-{number}") as ledger:
             assert await ids(ledger) == [f"intent-{i}" for i in range(number)]
             await write(ledger, make_record(f"intent-{number}"), 0)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_closing_lets_go_of_everything(path: Path, *, fails: bool) -> None:
+    """After aclose, or an open that failed, neither a thread is left nor a file open."""
+
+    def threads() -> set[Thread]:
+        return {each for each in enumerate_threads() if each.name.startswith("sigmic-guard")}
+
+    def files() -> list[Path]:
+        links = [link.resolve() for link in Path("/dev/fd").iterdir() if link.exists()]
+        return [file for file in links if file.is_relative_to(path.parent.resolve())]
+
+    async with opened(lambda: SqliteLedger(path)) as ledger:
+        await write(ledger, make_record(), 0)
+        await ledger.get("intent-1")
+        await ledger.upkeep(1.0)
+        before, held = threads(), files()
+        assert len(before) == 2
+        assert len(held) > 3
+        if fails:
+            with pytest.raises(LedgerError):
+                await SqliteLedger(path).open("owner-1")
+            for thread in threads() - before:
+                await anyio.to_thread.run_sync(thread.join)
+            # SQLite keeps a spare one of the file itself: to close it would drop the other's locks.
+            assert set(files()) == set(held)
+    for thread in before:
+        await anyio.to_thread.run_sync(thread.join)
+    assert not files()
 
 
 async def test_a_handle_can_be_opened_again(path: Path) -> None:
