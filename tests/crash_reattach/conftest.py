@@ -1,0 +1,161 @@
+"""Real processes that are killed and started again, over an emulator and a SQLite ledger."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+import pytest
+from anyio.streams.text import TextReceiveStream
+
+import sigmic_guard
+from sigmic_guard.emulator import Emulator, Script
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from anyio.abc import ByteReceiveStream, Process
+
+PROGRAM: Final = Path(__file__).parent / "program.py"
+KEY: Final = "sigmic_" + "c0ffee" * 10 + "cafe"
+#: Seconds that a program may take in all; far more than any does.
+PATIENCE: Final = 45.0
+
+
+class Run:
+    """One process that asks for the key."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.said: list[dict[str, Any]] = []
+        self.errors = ""
+        self._more = anyio.Event()
+        self._over = False
+
+    @property
+    def text(self) -> str:
+        """What the events that it read had to say."""
+        return "".join(line.get("text", "") for line in self.said)
+
+    @property
+    def events(self) -> list[str]:
+        """The kinds of these."""
+        return [line["event"] for line in self.said]
+
+    async def until(self, told: Callable[[Run], object]) -> None:
+        """Wait until what it said is enough."""
+        while not told(self):
+            assert not self._over, (self.said, self.errors)
+            await self._more.wait()
+
+    async def kill(self) -> None:
+        """Kill it, and wait until it is dead."""
+        self.process.send_signal(signal.SIGKILL)
+        assert await self.process.wait() == -signal.SIGKILL
+
+    async def end(self) -> dict[str, Any]:
+        """Wait for its end, and return what it said last."""
+        assert await self.process.wait() == 0, (self.said, self.errors)
+        await self.until(lambda run: "end" in run.events)
+        assert "Traceback" not in self.errors, self.errors
+        last = self.said[-1]
+        assert last["event"] == "end", self.said
+        return {name: value for name, value in last.items() if name != "event"}
+
+    async def listen(self) -> None:
+        """Read what it says until it is gone."""
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._read_errors, self.process.stderr)
+            await self._read_lines(self.process.stdout)
+        self._over = True
+        self._more.set()
+
+    async def _read_lines(self, stdout: ByteReceiveStream) -> None:
+        waiting = ""
+        async for text in TextReceiveStream(stdout):
+            *lines, waiting = (waiting + text).split("\n")
+            self.said += map(json.loads, lines)
+            more, self._more = self._more, anyio.Event()
+            more.set()
+
+    async def _read_errors(self, stderr: ByteReceiveStream) -> None:
+        async for text in TextReceiveStream(stderr):
+            self.errors += text
+
+
+class Stage:
+    """A remote system, and a ledger that outlives every process."""
+
+    def __init__(self, emulator: Emulator, ledger: Path) -> None:
+        self.emulator = emulator
+        self.ledger = ledger
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a program finds both by."""
+        inherited = {name: value for name, value in os.environ.items() if "SIGMIC" not in name}
+        return {
+            **inherited,
+            "PYTHONPATH": str(Path(sigmic_guard.__path__[0]).parent),
+            "SIGMIC_API_KEY": KEY,
+            "SIGMIC_BASE_URL": self.emulator.url,
+            "SIGMIC_GUARD_LEDGER": f"sqlite:///{self.ledger}",
+        }
+
+    @asynccontextmanager
+    async def process(self, how: str, on_crash: str = "reattach") -> AsyncIterator[Run]:
+        """Start a process; it does not outlive the block."""
+        process = await anyio.open_process(
+            [sys.executable, "-W", "error", str(PROGRAM), how, on_crash],
+            stdin=subprocess.DEVNULL,
+            env=self.environment,
+        )
+        run = Run(process)
+        try:
+            with anyio.fail_after(PATIENCE):
+                async with anyio.create_task_group() as group:
+                    group.start_soon(run.listen)
+                    yield run
+                    if process.returncode is None:
+                        process.kill()
+        finally:
+            if process.returncode is None:
+                process.kill()
+            with anyio.CancelScope(shield=True):
+                await process.aclose()
+
+    async def killed(self, how: str, on_crash: str = "reattach") -> str:
+        """Have a process killed in the middle of its task; return the task's id."""
+        async with self.process(how, on_crash) as run:
+            await self.emulator.wait_for(lambda state: state["tasks"]["total"])
+            if how == "task":
+                await run.until(lambda run: run.text == "Hello")
+            elif how == "start":
+                await run.until(lambda run: "task" in run.events)
+            else:
+                await self.emulator.wait_for(lambda _: self.emulator.count(route="stream"))
+            await run.kill()
+        [task_id] = self.emulator.state()["live_ids"]
+        return str(task_id)
+
+    def check(self, *, posts: int = 1) -> None:
+        """Fail unless so many creates came, and one of them had an effect that is over."""
+        assert self.emulator.count(route="create") == posts
+        assert len(self.emulator.tasks) == 1
+        assert self.emulator.live == 0
+
+
+@pytest.fixture
+async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
+    """Tasks there say Hello, and then what they are told when they are completed by hand."""
+    async with Emulator(script=Script(duration=0.0, hold=True, chunks=("Hello",))) as emulator:
+        yield Stage(emulator, tmp_path / "ledger.db")

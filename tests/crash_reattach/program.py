@@ -1,0 +1,55 @@
+"""Asks for one task by its key, and says what it gets, a line of JSON for each thing.
+
+Run as ``python program.py HOW ON_CRASH``, where HOW is ``task``, ``run`` or ``start``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from sigmic_guard import DuplicateKey, Supervisor, TaskCancelled, TaskFailed, TaskPolicy
+
+if TYPE_CHECKING:
+    from sigmic_guard import TaskResult
+
+
+def say(event: str, **more: Any) -> None:
+    sys.stdout.write(json.dumps({"event": event, **more}) + "\n")
+    sys.stdout.flush()
+
+
+async def ask(supervisor: Supervisor, how: str) -> TaskResult:
+    if how == "run":
+        return await supervisor.run("the job", key="job")
+    if how == "start":
+        task = await supervisor.start("the job", key="job")
+        say("task", id=task.id)
+        return await task.wait()
+    async with supervisor.task("the job", key="job") as task:
+        say("task", id=task.id)
+        async for event in task.events():
+            say(event.type, text=event.text)
+        return await task.result()
+
+
+async def main(how: str, on_crash: Any) -> None:
+    policy = TaskPolicy(on_crash=on_crash)
+    async with Supervisor(policy=policy, create_timeout=0.5, namespace="crash") as supervisor:
+        say("ready")
+        try:
+            result = await ask(supervisor, how)
+        except TaskFailed as error:
+            say("end", id=error.task_id, outcome="failed", error=str(error.error))
+        except TaskCancelled as error:
+            say("end", id=error.task_id, outcome="cancelled", reason=error.reason)
+        except DuplicateKey as error:
+            say("end", outcome="duplicate", key=error.key)
+        else:
+            say("end", id=result.id, outcome=result.outcome, answer=result.final_response)
+
+
+anyio.run(main, sys.argv[1], sys.argv[2])
