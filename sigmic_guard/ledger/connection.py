@@ -8,6 +8,7 @@ that are its parent's, and takes none.
 
 from __future__ import annotations
 
+import itertools
 import os
 import sqlite3
 from collections import Counter
@@ -185,18 +186,26 @@ def prepare(connection: Connection, path: str) -> None:
 
 
 def _make(path: str) -> None:
-    folder = Path(path).parent
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file = Path(path)
+    new = [file, *itertools.takewhile(lambda folder: not folder.exists(), file.parents)]
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError:
         return  # and is not opened here: closing it again would drop SQLite's locks on it
     os.close(fd)
-    fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)  # so that its name survives, too
-    finally:
-        os.close(fd)
+    for each in new:
+        _sync_name(each)
+
+
+def _sync_name(path: Path) -> None:
+    """Make a new name durable, if its folder may be read."""
+    with suppress(PermissionError):
+        fd = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
 
 def _count(inode: _Inode | None, by: int) -> None:
