@@ -58,6 +58,14 @@ ON_ITS_OWN: Final = {
         "The task is completed; its last answer: test_leap_year: February had 29 days.",
         "Tasks on the emulator: 1; still running: 0",
     ],
+    "reattach.py": [
+        f"Worker on {ID}: one, …",
+        "The worker was killed, with status -9.",
+        f"Worker on {ID}: one, two, three.",
+        "Done, it is completed.",
+        "The worker was spared, with status 0.",
+        "Tasks on the emulator: 1; still running: 0",
+    ],
 }
 
 #: The remote systems that they meet when they are given a key: how tasks go, and how they end.
@@ -67,6 +75,7 @@ GIVEN_A_KEY: Final = {
     "status_after_cancel.py": (Script(hold=True), {"cancelled": 1}),
     "many_tasks.py": (Script(duration=0.1), {"completed": 20}),
     "approvals_and_follow_ups.py": (Script(approval="shell"), {"completed": 1}),
+    "reattach.py": (Script(duration=4.0), {"completed": 1}),
 }
 
 LEAKY: Final = """
