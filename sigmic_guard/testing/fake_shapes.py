@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from sigmic_guard.errors import TaskNotFound, ValidationError
@@ -19,16 +19,15 @@ class Shapes:
 
     def __init__(self, world: FakeWorld) -> None:
         self._world = world
-        # Taken once, at the first look, lest the API's times wander against the world's.
-        self._epoch: datetime | None = None
 
     def time(self, at: float | None) -> str | None:
         """Return an instant as the API writes it."""
-        if self._epoch is None:
-            self._epoch = datetime.now(UTC) - timedelta(seconds=self._world.settle())
         if at is None:
             return None
-        moment = self._epoch + timedelta(seconds=at)
+        if self._world.epoch is None:
+            self._world.settle()
+        assert self._world.epoch is not None
+        moment = self._world.epoch + timedelta(seconds=at)
         return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
     def row(self, task: FakeTask) -> TaskInfo:

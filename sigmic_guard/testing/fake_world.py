@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import anyio
@@ -28,6 +29,9 @@ class FakeWorld:
         self.live: dict[str, FakeTask] = {}
         self.changed = Signal()
         self.now = 0.0
+        #: Where that clock has its zero. Taken once, at the first look at it, lest the API's times
+        #: wander against the world's.
+        self.epoch: datetime | None = None
         self._due: list[tuple[float, int, FakeTask, Turn]] = []
         self._serial = itertools.count(1)
 
@@ -40,6 +44,8 @@ class FakeWorld:
             self.now = anyio.current_time()
         except anyio.NoEventLoopError:
             return self.now
+        if self.epoch is None:
+            self.epoch = datetime.now(UTC) - timedelta(seconds=self.now)
         while self._due and self._due[0][0] <= self.now:
             at, _, task, turn = heapq.heappop(self._due)
             # An entry is stale if the turn is over, or was planned anew with a later step.
