@@ -35,46 +35,52 @@ class Candidates:
         self._roster = roster
         self._ledger = ledger
         self._create_timeout = create_timeout
-        self._sought: dict[str, list[Record]] = {}
-        #: By intent id: the candidates' ids, and when they were created.
+        self._digests: set[str] = set()
+        #: By digest: the ids of those that run, and when they were created.
         self._found: defaultdict[str, dict[str, float | None]] = defaultdict(dict)
         #: By digest: since when a create of that message may be under way that is still wanted.
         self._under_way: Mapping[str, float] | None = None
 
     def seek(self, record: Record) -> None:
-        """Compare with this record what the scan shows."""
+        """Look for what this record's create may have made."""
         if record.message_digest is not None:
-            self._sought.setdefault(record.message_digest, []).append(record)
+            self._digests.add(record.message_digest)
 
     def compare(self, info: TaskInfo) -> None:
         """Note a task without a mark."""
-        if not self._sought or info.terminal or info.message is None:
-            return
-        for record in self._sought.get(digest(info.message), ()):
-            created_at = seconds_of(info.created_at)
-            if created_at is None or self._fits(record, created_at):
-                self._found[record.intent_id][info.id] = created_at
-
-    def _fits(self, record: Record, created_at: float) -> bool:
-        latest = (record.posted_at or record.lost_at or record.created_at) + self._create_timeout
-        return _sent_from(record) - NEAR <= created_at <= latest + NEAR
+        if self._digests and not info.terminal and info.message is not None:
+            its_digest = digest(info.message)
+            if its_digest in self._digests:
+                self._found[its_digest][info.id] = seconds_of(info.created_at)
 
     async def of(self, record: Record) -> Sequence[str] | None:
         """Return the ids of those that are nobody's; ``None`` if that cannot be told yet.
 
         :raises LedgerError: it could not be read.
         """
-        found = self._found.get(record.intent_id)
-        if not found:
+        message_digest = record.message_digest
+        if message_digest is None or message_digest not in self._found:
             return ()
         # In this order: a create that is no longer under way has its id in the ledger.
         if self._under_way is None:
             self._under_way = await self._read_under_way()
-        since = self._under_way.get(record.message_digest or "", inf)
-        if any(at is None or at >= since - NEAR for at in found.values()) and since < inf:
-            return None
-        named = self._roster.named
-        return [it for it in found if it not in named and not await self._ledger.find(it)]
+        since, free, slices = self._under_way.get(message_digest, inf), [], Slices()
+        for task_id, created_at in self._found[message_digest].items():
+            await slices.breathe()
+            if not self._fits(record, created_at) or task_id in self._roster.named:
+                continue
+            if await self._ledger.find(task_id):
+                continue
+            if since < inf and (created_at is None or created_at >= since - NEAR):
+                return None  # it may be that one's
+            free.append(task_id)
+        return [task_id for task_id in free if task_id not in self._roster.named]
+
+    def _fits(self, record: Record, created_at: float | None) -> bool:
+        if created_at is None:
+            return True  # nothing speaks against it
+        latest = (record.posted_at or record.lost_at or record.created_at) + self._create_timeout
+        return _sent_from(record) - NEAR <= created_at <= latest + NEAR
 
     async def _read_under_way(self) -> Mapping[str, float]:
         since: dict[str, float] = {}
@@ -82,7 +88,7 @@ class Candidates:
         slices = Slices()
         for row in await self._ledger.unfinished():
             await slices.breathe()
-            if row.message_digest not in self._sought or row.message_digest is None:
+            if row.message_digest is None or row.message_digest not in self._digests:
                 continue
             task = self._roster.tasks.get(row.intent_id)
             record = row if task is None else task.record  # the ledger is told a little later
