@@ -88,9 +88,11 @@ async def read_all(
     while pages > 1 and top > -inf:  # without times there is nothing to go by
         if not left:
             return False
-        before = pages
+        last_top, last_pages = top, pages
         top, pages = await _read(api, take, _before(top))
-        left -= pages >= before
+        if top <= last_top:
+            return True  # many are as old as the newest, and none was active meanwhile
+        left -= pages >= last_pages
     return True
 
 

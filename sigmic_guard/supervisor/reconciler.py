@@ -133,12 +133,12 @@ class Reconciler:
         while True:
             await self._until_needed()
             await self._rest(least)
-            began, told_to_wait = current_time(), 0.0
+            began, most, told_to_wait = current_time(), inf, 0.0
             try:
                 await self._scan()
             except SigmicGuardError as error:  # an incomplete scan proves nothing
-                told_to_wait = getattr(error, "retry_after", None) or 0.0
-            least = max(SHARE * (current_time() - began), told_to_wait)
+                most, told_to_wait = SELDOM.most, getattr(error, "retry_after", None) or 0.0
+            least = max(min(SHARE * (current_time() - began), most), told_to_wait)
 
     async def _until_needed(self) -> None:
         await self._sort_in()
