@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
-from anyio import current_time
+from anyio import Event, current_time
 
 from sigmic_guard import ConnectionFailed, Supervisor
 from sigmic_guard.ledger import MemoryLedger, MemoryStore, Write
@@ -110,6 +111,7 @@ class Reports:
     """What was reported of candidates: the intent and the ids, once per report."""
 
     all: list[tuple[str, Sequence[str]]] = field(default_factory=list)
+    heard: Event = field(default_factory=Event)
 
     @property
     def ids(self) -> list[set[str]]:
@@ -122,9 +124,18 @@ def reports(monkeypatch: pytest.MonkeyPatch) -> Reports:
 
     def note(_: Logs, record: Record, ids: Sequence[str]) -> None:
         found.all.append((record.intent_id, ids))
+        found.heard.set()
 
     monkeypatch.setattr(Logs, "candidates_found", note)
     return found
+
+
+@pytest.fixture
+def one_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let wall time be virtual as well: supervisors that start later tell the same time."""
+    began = time.time()
+    clock = SimpleNamespace(time=lambda: began + current_time(), monotonic=time.monotonic)
+    monkeypatch.setattr("sigmic_guard.supervisor.core.time", clock)
 
 
 async def leave_behind(lab: Lab, store: MemoryStore, *intent_ids: str, **fields: Any) -> None:

@@ -13,7 +13,9 @@ from sigmic_guard.supervisor.marking import MARKER, digest
 from sigmic_guard.supervisor.reconciler import Reconciler
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
 from tests.supervisor.lab import UNAVAILABLE
-from tests.supervisor.losses import GONE, LossLab, leave_behind, unwanted
+from tests.supervisor.losses import GONE, LossLab, leave_behind, one_clock, unwanted
+
+__all__ = ["one_clock"]
 
 pytestmark = pytest.mark.backends(ASYNCIO, TRIO_VIRTUAL)
 virtual = pytest.mark.backends(TRIO_VIRTUAL)
@@ -55,7 +57,7 @@ async def test_in_real_time() -> None:
 
 @virtual
 @pytest.mark.parametrize("seconds", [1, 540])
-async def test_the_process_that_proved_it_is_dead(seconds: float) -> None:
+async def test_the_process_that_proved_it_is_dead(seconds: float, one_clock: None) -> None:
     """Whoever shares the ledger ends the strays of those that are gone."""
     lab, store = LossLab(), MemoryStore()
     lab.fake.on("create", GONE)
