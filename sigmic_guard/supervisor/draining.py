@@ -161,7 +161,8 @@ class Drain:
                 # Its create came through at the last, or the budget ran out before it was marked.
                 self._want_ended(task)
             if task.record.state not in SETTLED:
-                self._core.canceller.give_up(task, "the shutdown's budget ran out")
+                why = task.record.last_error or "the shutdown's budget ran out"
+                self._core.canceller.give_up(task, why)
             await slices.breathe()
 
     async def _tell(self, tasks: list[Entry]) -> ShutdownReport:
