@@ -25,7 +25,7 @@ from sigmic_guard.ledger.schema import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from sigmic_guard.ledger.protocol import Write
     from sigmic_guard.ledger.schema import Connection, Row
@@ -57,42 +57,41 @@ def commit(connection: Connection, writes: Sequence[Write]) -> list[Refusal | No
 
     A write that finds exactly its own row has been done before, by a commit that was interrupted.
     """
-    rows = [encode(record) for record, _ in writes]
     connection.execute("BEGIN IMMEDIATE")
     connection.execute("SAVEPOINT batch")
     try:
-        refusals = _write(connection, writes, rows)
+        refusals = _write(connection, writes, encode)
     except UnicodeEncodeError:
         connection.execute("ROLLBACK TO batch")
-        refusals = _write(connection, writes, [clean(row) for row in rows])
+        refusals = _write(connection, writes, lambda record: clean(encode(record)))
     connection.execute("COMMIT")
     return refusals
 
 
 def _write(
-    connection: Connection, writes: Sequence[Write], rows: list[Row]
+    connection: Connection, writes: Sequence[Write], row_of: Callable[[Record], Row]
 ) -> list[Refusal | None]:
-    if _all_at_once(connection, writes, rows):
-        return [None] * len(rows)
+    if _all_at_once(connection, writes, row_of):
+        return [None] * len(writes)
     connection.execute("ROLLBACK TO batch")
-    return [
-        _one(connection, row, expected) for row, (_, expected) in zip(rows, writes, strict=True)
-    ]
+    return [_one(connection, row_of(record), expected) for record, expected in writes]
 
 
-def _all_at_once(connection: Connection, writes: Sequence[Write], rows: list[Row]) -> bool:
+def _all_at_once(
+    connection: Connection, writes: Sequence[Write], row_of: Callable[[Record], Row]
+) -> bool:
     """Tell whether each of the writes was done; their order does not matter then."""
-    if len({row[INTENT_ID] for row in rows}) < len(rows):
+    if len({record.intent_id for record, _ in writes}) < len(writes):
         return False
-    pairs = list(zip(rows, writes, strict=True))
-    inserts = [row for row, write in pairs if not write.expected]
-    updates = [(*_changing(row), write.expected) for row, write in pairs if write.expected]
+    inserts = [record for record, expected in writes if not expected]
+    updates = [write for write in writes if write.expected]
     done = 0
     if inserts:
-        done += connection.executemany(_INSERT, inserts).rowcount
+        done += connection.executemany(_INSERT, map(row_of, inserts)).rowcount
     if updates and done == len(inserts):
-        done += connection.executemany(_UPDATE, updates).rowcount
-    return done == len(rows)
+        rows = ((*_changing(row_of(record)), expected) for record, expected in updates)
+        done += connection.executemany(_UPDATE, rows).rowcount
+    return done == len(writes)
 
 
 def _one(connection: Connection, row: Row, expected: int) -> Refusal | None:
