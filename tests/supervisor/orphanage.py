@@ -11,9 +11,10 @@ from functools import partial
 from typing import Any
 
 import pytest
+from anyio import fail_after
 from anyio.lowlevel import checkpoint
 
-from sigmic_guard import LedgerError, State, Supervisor, TaskPolicy
+from sigmic_guard import LedgerError, ReapResult, State, Supervisor, TaskPolicy
 from sigmic_guard.ledger import MemoryLedger, MemoryStore, Write
 from sigmic_guard.lifecycle import Record
 from sigmic_guard.supervisor.core import Core
@@ -65,6 +66,15 @@ def core_of(supervisor: Supervisor) -> Core:
     """What is behind a supervisor that was entered."""
     assert supervisor._core is not None
     return supervisor._core
+
+
+async def result_of(supervisor: Supervisor) -> ReapResult | None:
+    """Reap, and return what came of the only orphan."""
+    with fail_after(60):
+        report = await supervisor.reap()
+    assert report.clean
+    [found] = report.reaped
+    return found.result
 
 
 def seconds(lab: Lab) -> float:
@@ -122,14 +132,18 @@ class FaultyLedger(MemoryLedger):
 
 
 class StrikingLedger(MemoryLedger):
-    """Cancels the reaper's asyncio task natively, once, in the ``at``-th call that it makes.
+    """Cancels a worker's asyncio task natively, once, in the ``at``-th call that it makes.
 
     :param only: count the calls of that name alone.
+    :param worker: whose calls.
     :param late: when the call has had its effect; else before.
     """
 
-    def __init__(self, store: MemoryStore, *, at: int, late: bool, only: str = "") -> None:
+    def __init__(
+        self, store: MemoryStore, *, at: int, late: bool, only: str = "", worker: str = "reap"
+    ) -> None:
         super().__init__(store)
+        self._worker = f"sigmic_guard {worker}"
         self._countdown = at
         self._only = only
         self._late = late
@@ -144,7 +158,7 @@ class StrikingLedger(MemoryLedger):
         self, name: str, method: Callable[..., Awaitable[Any]], *arguments: Any, **more: Any
     ) -> Any:
         task = asyncio.current_task()
-        if task is None or task.get_name() != "sigmic_guard reap" or self._only not in {"", name}:
+        if task is None or task.get_name() != self._worker or self._only not in {"", name}:
             return await method(*arguments, **more)
         self._countdown -= 1
         strike = self._countdown == -1

@@ -4,31 +4,21 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from itertools import product
 from typing import Any
 
 import pytest
 from anyio import create_task_group, fail_after, sleep
 
-from sigmic_guard import CancelReason, ReapResult, SigmicGuardError, State, Supervisor
+from sigmic_guard import CancelReason, ReapResult, SigmicGuardError, State
 from sigmic_guard.ledger import MemoryLedger, MemoryStore
-from sigmic_guard.lifecycle.states import ENDED, NAMELESS, TO_BE_ENDED
+from sigmic_guard.lifecycle.states import NAMELESS, TO_BE_ENDED
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
 from tests.supervisor.deaths import Process, reaped
 from tests.supervisor.lab import FORBIDDEN, Lab
-from tests.supervisor.orphanage import AGO, Lines, core_of, left, orphans, row, seconds, write
+from tests.supervisor.orphanage import AGO, Lines, left, orphans, result_of, row, seconds, write
 
 pytestmark = pytest.mark.backends(ASYNCIO, TRIO_VIRTUAL)
 virtual = pytest.mark.backends(TRIO_VIRTUAL)
-
-
-async def result_of(supervisor: Supervisor) -> ReapResult | None:
-    """Reap, and return what came of the only orphan."""
-    with fail_after(60):
-        report = await supervisor.reap()
-    assert report.clean
-    [found] = report.reaped
-    return found.result
 
 
 # --- what comes of an orphan: its metric, its line, its seconds -----------------------------------
@@ -64,13 +54,12 @@ async def test_an_orphan_that_had_ended_cost_until_then(
 ) -> None:
     """Its seconds are those up to its end, not those until somebody looked; nothing is sent."""
     lab, store, lines = Lab(), MemoryStore(), Lines(caplog)
-    # Virtual time leaves the wall's clock where it is; the supervisor reads it as it opens.
-    record = row(lab, created_at=time.time() - 1020)
-    await write(store, record)
-    await sleep(20)
-    getattr(lab.fake, end)(record.remote_id)
-    await sleep(1000)
+    record = row(lab, created_at=time.time())
     async with lab.open(ledger=MemoryLedger(store)) as supervisor:
+        await sleep(20)
+        getattr(lab.fake, end)(record.remote_id)
+        await sleep(1000)
+        await write(store, record)
         assert await result_of(supervisor) is ReapResult.ALREADY_FINISHED
     assert reaped(lab) == {"already_finished": 1}
     assert seconds(lab) == pytest.approx(20, abs=3)
@@ -278,120 +267,3 @@ async def test_who_may_not_cancel_says_so_and_the_next_one_asks_again() -> None:
     async with heir.open(ledger=MemoryLedger(store)) as supervisor:
         assert await result_of(supervisor) is ReapResult.CANCELLED
     assert store.rows == {}
-
-
-# --- never the wrong one --------------------------------------------------------------------------
-
-
-@virtual
-async def test_what_a_live_owner_has_is_never_touched() -> None:
-    """Whatever its state, reason and policy say, round after round: no request, no write."""
-    lab, store = Lab(), MemoryStore()
-    owner = MemoryLedger(store)
-    await owner.open("alive")
-    rows = [
-        row(
-            lab,
-            f"intent-{number}",
-            owner_id="alive",
-            state=state,
-            on_crash=on_crash,
-            reason=reason,
-            key=f"key {number}",
-            deadline_at=1.0,
-            **({"remote_id": None} if state in NAMELESS else {}),
-        )
-        for number, (state, on_crash, reason) in enumerate(
-            product(
-                [state for state in State if state not in ENDED or state is State.COMPLETED],
-                ["cancel", "reattach", "abandon"],
-                [None, CancelReason.USER],
-            )
-        )
-    ]
-    await write(store, *rows)
-    async with lab.open(ledger=MemoryLedger(store), left=len(lab.fake.live)) as supervisor:
-        await sleep(200)
-        report = await supervisor.reap()
-        assert (report.reaped, report.left) == ([], [])
-        assert orphans(lab) == (0, 0)
-    assert list(store.rows.values()) == rows
-    assert lab.fake.requests == []
-    await owner.aclose()
-
-
-@virtual
-async def test_the_same_rows_are_all_seen_to_once_their_owner_is_dead() -> None:
-    """Negative control: nothing but the owner's life kept the reaper away."""
-    lab, store = Lab(), MemoryStore()
-    rows = [row(lab, f"intent-{number}", owner_id="alive") for number in range(8)]
-    await write(store, *rows)
-    async with lab.open(ledger=MemoryLedger(store)) as supervisor:
-        report = await supervisor.reap()
-        assert len(report.reaped) == 8
-    assert store.rows == {}
-
-
-@virtual
-@pytest.mark.parametrize(
-    "other", [{"credential_fingerprint": "other"}, {"base_url": "https://other.test"}]
-)
-@pytest.mark.parametrize("state", [State.RUNNING, State.UNKNOWN, State.CANCELLING])
-async def test_what_was_made_elsewhere_is_left_and_reported_once(
-    other: dict[str, str], state: State, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Never a request for it, nor a write; its age grows where an operator sees it."""
-    lab, store, lines = Lab(), MemoryStore(), Lines(caplog)
-    fields: dict[str, Any] = {"state": state, **other}
-    if state is State.UNKNOWN:
-        fields["remote_id"] = None
-    if state is State.CANCELLING:
-        fields["reason"] = CancelReason.USER
-    record = row(lab, **fields)
-    await write(store, record)
-    live = len(lab.fake.live)
-    async with lab.open(ledger=MemoryLedger(store), left=live) as supervisor:
-        first = await supervisor.reap()
-        await sleep(300)
-        last = await supervisor.reap()
-        count, age = orphans(lab)
-        assert count == 1
-        assert age == pytest.approx(AGO + 300, abs=3)
-    [why] = {found.why for found in (*first.left, *last.left)}
-    assert why == ("other_system" if "base_url" in other else "other_credential")
-    assert [found.age for found in last.left] == [pytest.approx(AGO + 300, abs=3)]
-    [line] = lines.of("orphan.left")
-    assert line["why"] == why
-    assert lab.fake.requests == []
-    assert list(store.rows.values()) == [record]
-    assert reaped(lab) == {}
-    assert orphans(lab) == (0, 0)  # a supervisor that closed knows of none
-
-
-async def test_a_task_that_a_live_owner_adopted_is_let_go_by_the_dead_one() -> None:
-    """Two rows of one task: the dead owner's is released, the live owner's task runs on."""
-    lab, store = Lab(), MemoryStore()
-    async with lab.open(ledger=MemoryLedger(store)) as owner:
-        task = await owner.adopt(lab.fake.add())
-        await core_of(owner).outbox.flush()
-        await write(store, row(lab, remote_id=task.id))
-        other = Lab()
-        other.fake = lab.fake
-        async with other.open(ledger=MemoryLedger(store), left=1) as supervisor:
-            assert await result_of(supervisor) is ReapResult.RELEASED
-        assert task.state is State.RUNNING
-        assert lab.deletes() == 0
-        assert [found.owner_id for found in store.rows.values()] == [core_of(owner).owner_id]
-
-
-async def test_a_task_that_this_supervisor_adopted_is_let_go_by_the_dead_one() -> None:
-    """The same where the live owner is the reaper: its own handle stays the task's."""
-    lab, store = Lab(), MemoryStore()
-    async with lab.open(ledger=MemoryLedger(store)) as supervisor:
-        task = await supervisor.adopt(lab.fake.add())
-        await core_of(supervisor).outbox.flush()
-        await write(store, row(lab, remote_id=task.id))
-        assert await result_of(supervisor) is ReapResult.RELEASED
-        assert supervisor.tasks[task.id] is task
-        assert task.state is State.RUNNING
-        assert lab.deletes() == 0

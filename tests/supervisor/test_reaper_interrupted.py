@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
-from anyio import create_task_group, current_time, fail_after, move_on_after, sleep
+from anyio import (
+    create_task_group,
+    current_time,
+    fail_after,
+    move_on_after,
+    sleep,
+    wait_all_tasks_blocked,
+)
 from anyio.lowlevel import checkpoint
 
-from sigmic_guard import LedgerError, ReapResult, SigmicGuardError, SupervisorShutdown
-from sigmic_guard.ledger import MemoryLedger, MemoryStore
+from sigmic_guard import (
+    ConnectionFailed,
+    LedgerError,
+    ReapResult,
+    SigmicGuardError,
+    SupervisorShutdown,
+)
+from sigmic_guard.ledger import MemoryLedger, MemoryStore, Refusal, Write
 from sigmic_guard.supervisor import draining, reaper
 from sigmic_guard.supervisor.courier import MAX_ERRANDS
-from sigmic_guard.testing.fake_faults import HANG
+from sigmic_guard.testing.fake_faults import HANG, Gate
 from tests.backends import ASYNCIO, TRIO_VIRTUAL, UVLOOP
 from tests.supervisor.deaths import reaped
 from tests.supervisor.lab import Lab
@@ -118,6 +131,27 @@ async def test_a_doubt_that_the_ledger_does_not_resolve_at_once_stays_one() -> N
     assert reaped(lab) == {"cancelled": 1}
 
 
+@native
+@pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
+async def test_who_claims_a_task_can_be_struck(late: bool) -> None:
+    """The row is nobody's for a moment: it is not lost, but ended, or claimed by the next one."""
+    lab, store = Lab(), MemoryStore()
+    terms: dict[str, Any] = {"key": "k", "on_crash": "reattach"}
+    task_id = await left(lab, store, **terms)
+    ledger = StrikingLedger(store, at=0, late=late, only="commit", worker="create")
+    async with lab.open(ledger=ledger) as supervisor:
+        await supervisor.reap()
+        with fail_after(20), pytest.raises(ConnectionFailed, match="interrupted"):
+            await supervisor.start("m", **terms)
+        assert ledger.struck == "commit"
+        with fail_after(20):
+            await supervisor.reap()
+            assert lab.fake.live == (set() if late else {task_id})
+            task = await supervisor.start("m", **terms)
+        assert (task.id == task_id) is not late
+    assert reaped(lab) == ({"cancelled": 1} if late else {"reattached": 1})
+
+
 # --- shutdown -----------------------------------------------------------------------------------
 
 
@@ -172,6 +206,39 @@ async def test_a_shutdown_in_the_middle_of_taking_over_keeps_its_budget() -> Non
     async with heir.open(ledger=MemoryLedger(store)) as supervisor:
         with fail_after(60):
             assert len((await supervisor.reap()).reaped) == 1
+
+
+@virtual
+async def test_a_take_over_that_is_done_during_the_drain_is_the_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its row is left to the next one, as if we had died then; no other is taken any more."""
+    monkeypatch.setattr(reaper, "PORTION", 1)
+    gate = Gate()
+
+    class Slow(MemoryLedger):
+        async def commit(self, writes: Sequence[Write]) -> Sequence[Refusal | None]:
+            await gate.hold()
+            return await super().commit(writes)
+
+    lab, store = Lab(), MemoryStore()
+    await write(store, row(lab, "one"), row(lab, "two"))
+    async with lab.open(ledger=Slow(store), grace=1.0, left=2) as supervisor:
+        with fail_after(5):
+            await gate.entered.wait()
+        # The drain awaits something, so that the reaper can go on in the middle of it.
+        monkeypatch.setattr(core_of(supervisor).outbox, "flush", lambda: sleep(0.2))
+        async with create_task_group() as group:
+            group.start_soon(supervisor.shutdown)
+            await wait_all_tasks_blocked()
+            gate.open()
+    assert (lab.fake.requests, lab.live, reaped(lab)) == ([], {}, {})
+    assert [found.version for found in store.rows.values()] == [2, 1]
+    heir = Lab()
+    heir.fake = lab.fake
+    async with heir.open(ledger=MemoryLedger(store)) as supervisor:
+        with fail_after(60):
+            assert len((await supervisor.reap()).reaped) == 2
 
 
 @virtual

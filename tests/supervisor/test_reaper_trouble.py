@@ -141,6 +141,22 @@ async def test_an_api_that_is_out_of_reach_leads_to_another_try(method: str, tro
 
 
 @virtual
+async def test_an_api_that_says_when_to_come_back_is_obeyed() -> None:
+    """``Retry-After`` holds for the look at an orphan as for its DELETE."""
+    lab, store = Lab(), MemoryStore()
+    await left(lab, store)
+    lab.fake.on("get", too_many(20))
+    lab.fake.on("delete", too_many(20))
+    async with lab.open(ledger=MemoryLedger(store)):
+        await sleep(19)
+        assert (lab.fake.count("get"), lab.deletes()) == (1, 0)
+        await sleep(20)
+        assert (lab.fake.count("get"), lab.deletes()) == (2, 1)
+        with fail_after(10):
+            await lab.fake.until(lambda: not lab.fake.live)
+
+
+@virtual
 async def test_a_list_that_is_out_of_reach_leads_to_another_try() -> None:
     """An orphan without a name is not called absent because nobody could look for it."""
     lab, store = Lab(), MemoryStore()
