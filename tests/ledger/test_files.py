@@ -16,7 +16,7 @@ import anyio
 import pytest
 
 from sigmic_guard.errors import LedgerError
-from sigmic_guard.ledger import SqliteLedger, Write, connection, sqlite
+from sigmic_guard.ledger import SqliteLedger, Write, connection, sqlite, statements
 from sigmic_guard.testing.ledger_handles import ids, opened, write
 from sigmic_guard.testing.records import make_record
 
@@ -310,10 +310,7 @@ async def test_a_file_that_goes_in_a_commit_is_noticed(
 ) -> None:
     """A commit to a file that was deleted meanwhile was not done."""
     async with opened(lambda: SqliteLedger(path)) as ledger:
-        monkeypatch.setattr(
-            "sigmic_guard.ledger.statements._write",
-            lambda *_: delete(path) or [None],  # type: ignore[func-returns-value]
-        )
+        monkeypatch.setattr(statements, "_write", lambda *_: [*map(delete, [path])])
         with pytest.raises(LedgerError, match="was deleted while it was in use"):
             await write(ledger, make_record(), 0)
 

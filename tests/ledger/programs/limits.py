@@ -82,7 +82,7 @@ async def stuck() -> None:
     """A disk that never answers, as the writing thread sees it."""
     ledger = SqliteLedger(PATH)
     await ledger.open("owner-1")
-    statements._write = lambda *_: Event().wait()  # type: ignore[assignment]
+    vars(statements)["_write"] = lambda *_: Event().wait()
     with anyio.move_on_after(0.01):
         await ledger.commit([Write(make_record(), 0)])
     with anyio.move_on_after(0.01):
