@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from anyio import current_time
 
-from sigmic_guard.errors import (
-    SupervisorShutdown,
-)
+from sigmic_guard.errors import SupervisorShutdown
 from sigmic_guard.lifecycle import CancelReason, Event, State
 from sigmic_guard.supervisor.canceller import Canceller
 from sigmic_guard.supervisor.claims import Claims
@@ -36,19 +33,8 @@ if TYPE_CHECKING:
     from sigmic_guard.sigmic.api import ApprovalOutcome, TaskApi
     from sigmic_guard.sigmic.models import TaskInfo
     from sigmic_guard.supervisor.entry import Entry
+    from sigmic_guard.supervisor.settings import Settings
     from sigmic_guard.supervisor.workers import Workers
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What a supervisor was told once."""
-
-    grace: float
-    max_tasks: int | None
-    max_cancels: int
-    create_timeout: float
-    namespace: str
-    marker: bool
 
 
 class Core:
@@ -177,6 +163,8 @@ class Core:
         self.reconciler.take(task)
         if not task.marked:
             self.creator.leave(task)  # perhaps nobody will ever know: it must not block a place
+        elif task.orphan is None:
+            self.creator.join(task)
 
     def _must_end(self, task: Entry) -> None:
         self._not_heard_from(task)

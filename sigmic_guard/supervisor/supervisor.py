@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from operator import attrgetter
 from typing import TYPE_CHECKING, Self, Unpack
 
@@ -11,17 +10,17 @@ from anyio import CancelScope, create_task_group, get_cancelled_exc_class, move_
 from anyio.lowlevel import checkpoint
 
 from sigmic_guard.errors import ConfigurationError, SupervisorShutdown, TaskCancelled, TaskError
-from sigmic_guard.ledger import SqliteLedger, default_ledger_url, open_ledger
 from sigmic_guard.lifecycle import CancelReason, Outcome, TaskPolicy
 from sigmic_guard.lifecycle.policy import check_seconds
 from sigmic_guard.observe import Logs, Metrics, Observers
 from sigmic_guard.sigmic import CreateRequest, SigmicClient, check_files
 from sigmic_guard.sigmic.credentials import Credential
 from sigmic_guard.supervisor.block import TaskBlock
-from sigmic_guard.supervisor.core import Core, Settings
+from sigmic_guard.supervisor.core import Core
 from sigmic_guard.supervisor.draining import CLOSING, Drain
 from sigmic_guard.supervisor.options import hide_secrets, make_order, make_watch
 from sigmic_guard.supervisor.results import Snapshot
+from sigmic_guard.supervisor.settings import Settings, choose_ledger
 from sigmic_guard.supervisor.signals import Doorbell, SignalHandlers
 from sigmic_guard.supervisor.task import Handles, handle_of
 from sigmic_guard.supervisor.watchdog import Watchdog
@@ -104,10 +103,10 @@ class Supervisor:
             if client is not None and (api_key is not None or base_url is not None):
                 raise ConfigurationError("give either client, or api_key and base_url")
             self._settings = Settings(
-                grace=check_seconds("grace", grace),
-                max_tasks=None if max_tasks is None else _at_least_one("max_tasks", max_tasks),
-                max_cancels=_at_least_one("max_cancels", max_cancels),
-                create_timeout=check_seconds("create_timeout", create_timeout, least=0.001),
+                grace=grace,
+                max_tasks=max_tasks,
+                max_cancels=max_cancels,
+                create_timeout=create_timeout,
                 namespace=namespace,
                 marker=marker,
             )
@@ -120,19 +119,15 @@ class Supervisor:
                 on_request=self._observer.request_answered,
                 connections=max_cancels + OTHER_CONNECTIONS,
             )
-            if ledger is None:
-                ledger = os.environ.get("SIGMIC_GUARD_LEDGER") or default_ledger_url()
-            self._ledger = open_ledger(ledger) if isinstance(ledger, str) else ledger
+            self._ledger = choose_ledger(ledger)
             self._watchdog: Watchdog | None = None
             if watchdog:
-                if client is not None or not isinstance(self._ledger, SqliteLedger):
-                    raise ConfigurationError(
-                        "a watchdog needs a ledger in a file, and api_key and base_url, not client"
-                    )
+                if client is not None:
+                    raise ConfigurationError("a watchdog needs api_key and base_url, not client")
                 self._watchdog = Watchdog(
                     Credential(api_key),
                     base_url=self._api.base_url,
-                    ledger=f"sqlite:///{self._ledger.path}",
+                    ledger=self._ledger,
                     namespace=namespace,
                 )
             self._handlers = SignalHandlers(self._signalled) if signals else None
@@ -425,9 +420,3 @@ def _only_shutdowns(error: BaseException) -> bool:
     if isinstance(error, TaskCancelled):
         return error.reason is CancelReason.SHUTDOWN
     return isinstance(error, SupervisorShutdown)
-
-
-def _at_least_one(name: str, number: int) -> int:
-    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-        raise ConfigurationError(f"{name} must be a whole number, at least 1, not {number!r}")
-    return number

@@ -17,9 +17,11 @@ import msgspec
 from anyio import to_thread
 
 from sigmic_guard.errors import ConfigurationError
+from sigmic_guard.ledger import SqliteLedger
 from sigmic_guard.ledger.forks import gate, in_child
 
 if TYPE_CHECKING:
+    from sigmic_guard.ledger import Ledger
     from sigmic_guard.sigmic.credentials import Credential
 
 #: What is written before the pipe is closed on purpose.
@@ -57,15 +59,20 @@ class Watchdog:
     """The helper process, as its parent sees it.
 
     :param credential: that of the tasks.
-    :param ledger: the URL of a ledger that the helper can open as well, with an absolute path.
+    :param ledger: that of the tasks.
+    :raises ConfigurationError: the ledger is none that another process can open.
     """
 
     def __init__(
-        self, credential: Credential, *, base_url: str, ledger: str, namespace: str
+        self, credential: Credential, *, base_url: str, ledger: Ledger, namespace: str
     ) -> None:
+        if not isinstance(ledger, SqliteLedger):
+            raise ConfigurationError(
+                "a watchdog needs a ledger in a file, named by its URL or a SqliteLedger"
+            )
         self._credential = credential
         self._base_url = base_url
-        self._ledger = ledger
+        self._ledger = f"sqlite:///{ledger.path}"
         self._namespace = namespace
         self._process: Popen[bytes] | None = None
 
