@@ -21,7 +21,7 @@ from sigmic_guard.lifecycle import Record, Verdict, judge
 from sigmic_guard.sigmic.urls import check_base_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from sigmic_guard.ledger.schema import Connection
 
@@ -120,16 +120,19 @@ async def find(path: str, identifier: str) -> list[Row] | None:
     return await _look(path, read)
 
 
-async def get(path: str, intent_ids: Iterable[str]) -> dict[str, Record]:
-    """Return the rows that are there, by intent id.
+async def get(path: str, intent_ids: Collection[str]) -> dict[str, Row]:
+    """Return the rows that are there, finished ones too, by intent id.
 
     :raises LedgerError: the ledger cannot be read.
     """
 
-    def read(connection: Connection, folder: Path) -> dict[str, Record]:
-        del folder
-        rows = (sql.get(connection, intent_id) for intent_id in intent_ids)
-        return {row.intent_id: row for row in rows if row is not None}
+    def read(connection: Connection, folder: Path) -> dict[str, Row]:
+        def records() -> list[Record]:
+            rows = (sql.get(connection, intent_id) for intent_id in intent_ids)
+            return [row for row in rows if row is not None]
+
+        owners = {record.owner_id for record in records()}
+        return {row.record.intent_id: row for row in _rows(connection, folder, owners, records)}
 
     return await _look(path, read) or {}
 

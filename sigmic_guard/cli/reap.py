@@ -117,7 +117,7 @@ async def reap_found(
             group.start_soon(see_to, *place)
     if broken:
         raise broken[0]
-    records = await get(sqlite_path(url) or "", [record.intent_id for (record, _), _ in found])
+    records = await _until_settled(sqlite_path(url) or "", found, until)
     now = time.time()
     rows = [_tell(orphan, verdict, records, now) for orphan, verdict in found]
     # Who did it knows best how.
@@ -141,6 +141,25 @@ async def _reap_there(url: str, base_url: str, namespace: str, until: float) -> 
                 except LedgerError:
                     await sleep(RETRY)
     return []
+
+
+async def _until_settled(
+    path: str, found: Sequence[tuple[Orphan, Verdict]], until: float
+) -> dict[str, Record]:
+    """Wait for whoever was quicker than we were, and return the rows by intent id."""
+    ours = {record.intent_id for (record, _), verdict in found if verdict in OURS}
+    while True:
+        rows = await get(path, [record.intent_id for (record, _), _ in found])
+        pursued = any(
+            row.alive
+            and row.record.finished_at is None
+            and row.record.state is not State.UNCONFIRMED
+            for intent_id, row in rows.items()
+            if intent_id in ours
+        )
+        if not pursued or current_time() + RETRY > until:
+            return {intent_id: row.record for intent_id, row in rows.items()}
+        await sleep(RETRY)
 
 
 def _tell(orphan: Orphan, verdict: Verdict, records: dict[str, Record], now: float) -> OrphanRow:
@@ -193,11 +212,11 @@ async def command(
         return NOT_DONE if ours else DONE
 
     rows = await reap_found(url, found, until)
-    records = await get(path, [row.intent_id for row in rows])
+    stored = await get(path, [row.intent_id for row in rows])
     await terminal.header("task", "result", "state", "dead for", "", widths=_WIDTHS)
     failed: list[Record] = []
     for row, (orphan, verdict) in zip(rows, found, strict=True):
-        record = records.get(row.intent_id, orphan.record)
+        record = stored[row.intent_id].record if row.intent_id in stored else orphan.record
         await _show(terminal, row, record, verdict)
         if row.result is None and verdict in OURS:
             failed.append(record)
