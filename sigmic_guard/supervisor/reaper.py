@@ -215,13 +215,18 @@ class Reaper:
             return Verdict.RELEASE
         return verdict
 
-    async def _is_wanted(self, record: Record) -> bool:
-        """Tell whether a live owner has adopted the same remote task."""
+    async def _is_wanted(self, record: Record, *, by_heirs: bool = True) -> bool:
+        """Tell whether a live owner has adopted the same remote task.
+
+        :param by_heirs: whether rows count that were taken over themselves. They may be about to
+            be ended, and two of them must not spare the task for each other's sake.
+        """
         if record.remote_id is None:
             return False
         for other in await self._ledger.unfinished(remote_id=record.remote_id):
             if (
                 other.intent_id != record.intent_id
+                and (by_heirs or other.orphaned_at is None)
                 and self._is_within_reach(other)
                 and other.reason is None
                 and await self._ledger.owner_alive(other.owner_id)
@@ -331,6 +336,9 @@ class Reaper:
         turn = task.turn
         try:
             info = await self._api.get(task.id, timeout=PATIENCE)
+            # Its id may have become known only now, and somebody may have adopted it since.
+            record = task.record
+            wanted = record.reason is None and await self._is_wanted(record, by_heirs=False)
         except _HOPELESS:
             self.decide(task)  # the DELETE will tell
         except SigmicGuardError as error:
@@ -346,6 +354,8 @@ class Reaper:
             if info.terminal and (ended_at := seconds_of(info.completed_at)) is not None:
                 self._ended_at[task] = ended_at
             task.examined = True
+            if wanted:
+                task.orphan = Verdict.RELEASE
             if not self._roster.observe(task, info, turn):
                 self.decide(task)
 

@@ -161,6 +161,21 @@ async def test_somebody_here_adopted_it() -> None:
 
 
 @virtual
+async def test_another_process_adopted_it() -> None:
+    """Nor is one ended that a live process has adopted by its id, though its owner is dead."""
+    lab, store = LossLab(), MemoryStore()
+    task_id = lab.fake.add("m", **{MARKER: "theirs"})
+    async with lab.open(ledger=MemoryLedger(store), namespace="another") as other:
+        task = await other.adopt(task_id)
+        await leave_behind(lab, store, "theirs")
+        async with lab.open(left=1, ledger=MemoryLedger(store)) as supervisor:
+            report = await supervisor.reap()
+            assert [row.result for row in report.reaped] == [ReapResult.RELEASED]
+        assert task.state is State.RUNNING
+        assert lab.deletes() == 0
+
+
+@virtual
 async def test_two_who_see_it() -> None:
     """Of two processes that find the same row one takes it, and the other leaves it alone."""
     lab, store = LossLab(), MemoryStore()
