@@ -79,11 +79,17 @@ class Creator:
 
     def take(self, task: Entry) -> None:
         """Create the task as soon as there is a place for it."""
-        if self._places is None:
+        if self._has_place(task) or task.record.key is not None:
             self._pool.put(task)
         else:
-            self._waiting[task] = None
-            self._seat()
+            self._wait(task)
+
+    def _has_place(self, task: Entry) -> bool:
+        return self._places is None or task in self._seated
+
+    def _wait(self, task: Entry) -> None:
+        self._waiting[task] = None
+        self._seat()
 
     def join(self, task: Entry) -> None:
         """Count a task that exists already; it takes a place even where there is none."""
@@ -133,6 +139,11 @@ class Creator:
         if task.record.state is not State.INTENT:
             return  # withdrawn while it waited
         try:
+            if not self._has_place(task):
+                # Its key may lead to a task that exists, whether there is a place for it or not.
+                if not await self._claims.resolve(task) and task.record.state is State.INTENT:
+                    self._wait(task)
+                return
             if not await self._write_intent(task):
                 return  # it goes on with a dead owner's task
             await self._posting.acquire()
