@@ -207,6 +207,7 @@ class Drain:
             await core.outbox.flush()
         for worker in ("ledger", "reap", "reconcile"):
             core.workers.dismiss(worker)
+        core.outbox.close()
         with move_on_after(CLOSING / 2):
             await core.ledger.aclose()
 

@@ -53,6 +53,7 @@ class Outbox:
         self._wanted = Event()
         #: Live records without a row: not written yet, or refused. Their steps change nothing.
         self._rowless: set[str] = set()
+        self._closed = False
 
     def withhold(self, record: Record) -> None:
         """Take a record on that is not to be written before :meth:`insert`."""
@@ -108,10 +109,20 @@ class Outbox:
 
     async def flush(self) -> None:
         """Wait until everything that is queued now was written, or could not be."""
+        if self._closed:
+            return
         for batch in (self._under_way, self._next if self._next.writes else None):
             if batch is not None:
                 self._wanted.set()
                 await batch.done.wait()
+
+    def close(self) -> None:
+        """Let nobody wait for a worker that has gone: what is still queued is not written."""
+        self._closed = True
+        for batch in (self._under_way, self._next):
+            if batch is not None and not batch.done.is_set():
+                batch.error = LedgerError("the supervisor shut down before this could be written")
+                batch.done.set()
 
     async def run(self) -> None:
         """Commit for ever."""
