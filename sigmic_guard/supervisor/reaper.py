@@ -384,3 +384,7 @@ class Reaper:
             now = self._roster.now()
             seconds = max(0.0, min(ended_at or now, now) - record.orphaned_at)
         self._observer.orphan_reaped(record, result, seconds)
+        if record.intent_id in self._reported:  # left for who asks for its key, and claimed since
+            self._reported.discard(record.intent_id)
+            self._left -= 1
+            self._count()

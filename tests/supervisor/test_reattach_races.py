@@ -146,12 +146,12 @@ async def test_a_claim_that_creates_would_be_seen(monkeypatch: pytest.MonkeyPatc
 
 
 async def test_two_callers_of_one_process() -> None:
-    """In one process the first who asks gets the task, and the second is refused at once."""
+    """In one process the first who asks gets the task, and the second is refused."""
     lab, store = Lab(), MemoryStore()
     await left_by_the_dead(lab, store)
     async with lab.open(ledger=MemoryLedger(store)) as supervisor, create_task_group() as group:
         group.start_soon(lambda: supervisor.start("m", **MINE))
-        await sleep(0)
+        await wait_all_tasks_blocked()
         with pytest.raises(DuplicateKey):
             await supervisor.start("m", **MINE)
     assert lab.fake.count("create") == 1
@@ -329,7 +329,9 @@ async def test_the_books() -> None:
     await left_by_the_dead(lab, store)
     async with lab.open(ledger=MemoryLedger(store)) as supervisor:
         await supervisor.reap()
+        assert lab.registry.get_sample_value("sigmic_guard_orphans") == 1
         task = await supervisor.start("m", **MINE)
+        assert lab.registry.get_sample_value("sigmic_guard_orphans") == 0
         assert lab.live == {"running": 1}
         assert not lab.finished
         assert reaped(lab) == {"reattached": 1}
