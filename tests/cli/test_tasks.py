@@ -187,7 +187,8 @@ async def test_help(cli: Cli) -> None:
     """The help names every command, in plain text."""
     ended = await cli.run("--help")
     assert ended.code == 0
-    for command in ("run", "cancel", "status", "list", "emulator", "demo"):
+    ledger = ("ps", "explain", "reap", "forget")
+    for command in ("run", "cancel", "status", "list", *ledger, "exec", "emulator", "demo"):
         assert f"\n  {command} " in ended.out
     assert ended.out.isascii()
 
