@@ -294,13 +294,16 @@ def demo(
     ] = None,
     lie: Annotated[
         bool,
-        typer.Option("--lie", help="Let each DELETE lie and be believed: the demo must fail."),
+        typer.Option(
+            "--lie",
+            help="Let each DELETE lie and be believed, and the ledger forget: the demo must fail.",
+        ),
     ] = False,
 ) -> None:
-    """Run tasks against an emulator, send a SIGTERM in the middle, and compare the books.
+    """Run tasks against an emulator, stop them with SIGTERM, then with SIGKILL; compare the books.
 
-    Exits with 0 only if the supervisor's counts and the emulator's agree, and no task is left
-    running.
+    Exits with 0 only if, in both acts, the supervisor's counts and the emulator's agree, and no
+    task is left running. Half as many tasks are live when SIGKILL comes as --tasks says.
     """
     # Not needed by any other command, and rich takes its time.
     stage = import_module("sigmic_guard.cli.demo.stage")

@@ -1,13 +1,10 @@
-"""``sigmic-guard demo``: its verdict is green only for the truth."""
+"""``sigmic-guard demo``: the verdict on its first act is green only for the truth."""
 
 from __future__ import annotations
 
-import asyncio
 import re
-import signal
-import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import msgspec
@@ -15,14 +12,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from sigmic_guard.cli.demo.counts import Counts, read_counts
-from sigmic_guard.cli.demo.display import draw, last_screen
-from sigmic_guard.cli.demo.verdict import Truth, Verdict, judge
+from sigmic_guard.cli.demo.display import draw
+from sigmic_guard.cli.demo.screens import last_screen, shutdown_details
+from sigmic_guard.cli.demo.verdict import Act, Truth, Verdict, judge_shutdown
 from sigmic_guard.cli.demo.workload import Size
-from tests.cli.conftest import Ended, finish
 from tests.supervisor.lab import Lab
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 COUNTS = Counts(
     started=400,
@@ -43,7 +37,9 @@ TRUTH = Truth(created=380, live=0, by_status={"completed": 158, "failed": 35, "c
 def verdict(
     counts: Counts = COUNTS, truth: Truth = TRUTH, *, met_signal: int = 120, exit_code: int = 143
 ) -> Verdict:
-    return judge(counts, truth, met_signal=met_signal, exit_code=exit_code, expected_code=143)
+    return judge_shutdown(
+        counts, truth, met_signal=met_signal, exit_code=exit_code, expected_code=143
+    )
 
 
 def by_status(**changes: int) -> dict[str, int]:
@@ -102,10 +98,11 @@ def test_nothing_at_all_is_no_success() -> None:
 
 def test_repeated_tasks_are_seen() -> None:
     """Two tasks with one intent are one too many."""
-    tasks = [{"env": {"SIGMIC_GUARD_INTENT": name}} for name in ("a", "b", "a")]
-    state = {"tasks": {"total": 3, "live": 1, "completed": 2}, "all": tasks}
+    tasks = [{"env": {"SIGMIC_GUARD_INTENT": name}, "status": "running"} for name in "aba"]
+    counts = {"total": 3, "live": 1, "completed": 2}
+    state = {"tasks": counts, "requests": {"create": 4}, "all": tasks}
     assert Truth.from_state(state) == Truth(
-        created=3, live=1, by_status={"completed": 2}, repeated=1
+        created=3, live=1, by_status={"completed": 2}, repeated=1, posts=4
     )
 
 
@@ -127,8 +124,9 @@ async def test_counts_are_what_the_registry_says() -> None:
 
 def test_the_picture_is_whole_and_loads_nothing() -> None:
     """The SVG is well-formed, of one width whatever it shows, and names no other place."""
-    drawn = {draw(last_screen(COUNTS, judged, "A story.")) for judged in (verdict(), verdict())}
-    drawn |= {draw(last_screen(COUNTS, verdict(exit_code=1), "Another."))}
+    details = tuple(shutdown_details(COUNTS))
+    good, bad = Act("A story.", verdict(), details), Act("Another.", verdict(exit_code=1), ())
+    drawn = {draw(last_screen(acts)) for acts in ([good, good], [good, good], [good, bad])}
     assert len(drawn) == 2
     for svg in drawn:
         assert ET.fromstring(svg).tag.endswith("svg")
@@ -144,55 +142,3 @@ def test_sizes(tasks: int) -> None:
     assert size.stories + size.endless == tasks
     assert 0 < size.at_once <= size.seats < size.endless
     assert size.stories > 0
-
-
-# --- the real thing -------------------------------------------------------------------------------
-
-
-async def demo(*arguments: str) -> Ended:
-    process = await _start(*arguments)
-    return await finish(process)
-
-
-async def _start(*arguments: str) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "sigmic_guard.cli", "demo", *arguments),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-
-
-@pytest.mark.slow
-async def test_the_demo(tmp_path: Path) -> None:
-    """Sixty tasks, faults, a SIGTERM: the books agree, nothing runs, and a picture is drawn."""
-    ended = await demo("--tasks", "60", "--svg", str(tmp_path / "demo.svg"))
-    assert ended.code == 0, ended
-    assert ended.err == ""
-    assert "SIGTERM came with 15 running" in ended.out
-    assert "0 tasks left running. The books agree." in ended.out
-    assert "\x1b" not in ended.out
-    assert "books&#160;agree" in (tmp_path / "demo.svg").read_text()
-
-
-@pytest.mark.slow
-async def test_the_demo_finds_lies_out() -> None:
-    """The negative control: where each DELETE lies and is believed, the demo ends red."""
-    ended = await demo("--tasks", "20", "--lie")
-    assert ended.code == 1
-    assert "The books differ." in ended.out
-    left = re.search(r"(\d+) tasks left running", ended.out)
-    assert left is not None
-    assert int(left[1]) > 0
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-async def test_a_signal_to_the_demo(number: signal.Signals, code: int) -> None:
-    """A demo that is interrupted takes its processes with it."""
-    process = await _start("--tasks", "20")
-    assert process.stdout is not None
-    async for line in process.stdout:
-        if b"at most" in line:
-            break
-    process.send_signal(number)
-    assert (await finish(process)).code == code  # its pipes are closed: nobody holds them any more

@@ -26,6 +26,10 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     deletes: dict[str, int] = msgspec.field(default_factory=dict)
     #: POSTs that were sent.
     creates: int = 0
+    #: Dead owners' tasks that were seen to, by what came of them.
+    reaped: dict[str, int] = msgspec.field(default_factory=dict)
+    #: Seconds that these ran on without an owner, in sum.
+    orphan_seconds: float = 0.0
 
     @property
     def ended(self) -> int:
@@ -53,7 +57,7 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of the worker's."""
+    """One line of a worker's."""
 
     counts: Counts
     #: Everything is over but for the tasks that go on for ever, and all of these that fit in run.
@@ -63,10 +67,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 def read_counts(registry: CollectorRegistry) -> Counts:
     """Read the metrics of a registry that one supervisor counts in."""
     started = creates = 0
+    orphan_seconds = 0.0
     live: dict[str, int] = {}
     finished: dict[str, dict[str, int]] = {}
     cancellations: dict[str, int] = {}
     deletes: dict[str, int] = {}
+    reaped: dict[str, int] = {}
     for family in registry.collect():
         for sample in family.samples:
             labels, value = sample.labels, int(sample.value)
@@ -81,6 +87,10 @@ def read_counts(registry: CollectorRegistry) -> Counts:
                     cancellations[result] = value
                 case "cancel_attempts_total", {"status": status}:
                     deletes[status] = value
+                case "orphans_reaped_total", {"how": how}:
+                    reaped[how] = value
+                case "orphan_task_seconds_total", _:
+                    orphan_seconds = sample.value
                 case (
                     "http_request_seconds_count",
                     {"method": "POST", "route": "/api/v1/tasks"},
@@ -95,4 +105,6 @@ def read_counts(registry: CollectorRegistry) -> Counts:
         cancellations=cancellations,
         deletes=deletes,
         creates=creates,
+        reaped=reaped,
+        orphan_seconds=orphan_seconds,
     )
