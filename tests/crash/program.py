@@ -7,7 +7,7 @@ long as it lives: afterwards nothing but a DELETE ends a task, and a leak cannot
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import anyio
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from sigmic_guard import Supervisor
-    from sigmic_guard.testing import FakeSigmic
     from tests.crash.life import Life
 
 #: One way that a task can go.
@@ -28,18 +27,28 @@ Way: TypeAlias = "Callable[[Program, Supervisor], Awaitable[None]]"
 KEY = "the report"
 
 
+class Remote(Protocol):
+    """What the program pushes."""
+
+    def complete(self, task_id: str) -> object:
+        """Let a task complete now."""
+
+    def fail(self, task_id: str) -> object:
+        """Let it fail."""
+
+
 class Program:
     """One run of it.
 
+    :param stranger: a task that something else created, and that this program adopts.
     :param unit: seconds of a moment.
     """
 
-    def __init__(self, fake: FakeSigmic, life: Life, *, unit: float) -> None:
-        self._fake = fake
+    def __init__(self, remote: Remote, life: Life, stranger: str, *, unit: float) -> None:
+        self._remote = remote
         self._life = life
         self._unit = unit
-        #: A task that something else created, and that this program adopts.
-        self.stranger = fake.add("adopted")
+        self.stranger = stranger
         #: Whether all that was wanted is done, and the drain may begin.
         self.done = False
 
@@ -62,12 +71,12 @@ class Program:
     def complete(self, task_id: str | None) -> None:
         assert task_id is not None
         if self._life.alive:
-            self._fake.complete(task_id)
+            self._remote.complete(task_id)
 
     def fail(self, task_id: str | None) -> None:
         assert task_id is not None
         if self._life.alive:
-            self._fake.fail(task_id)
+            self._remote.fail(task_id)
 
     @property
     def soon(self) -> float:

@@ -125,7 +125,8 @@ class _Teller:
             life = Life(dies_at)
             self.story.lives.append(life)
             if number == 0:
-                self.program = Program(self.fake, life, unit=plot.pace.unit)
+                stranger = self.fake.add("adopted")
+                self.program = Program(self.fake, life, stranger, unit=plot.pace.unit)
                 await self._live(life, self.program.run)
             else:
                 self.rows_at_death = dict(self.books)
@@ -166,6 +167,13 @@ class _Teller:
                 throw_away(supervisor)
             group.cancel_scope.cancel()
         await bury(ledger)
+        await self._read_up()
+
+    async def _read_up(self) -> None:
+        """Correct the books by the store: a thread may have done a commit of the dead."""
+        rows = [await self.observer.get(intent_id) for intent_id in self.books]
+        rows += await self.observer.unfinished()
+        self.books |= {row.intent_id: row for row in rows if row is not None}
 
     # --- the heir -------------------------------------------------------------------------------
 
