@@ -155,12 +155,11 @@ def _rows(
     def is_adopted(record: Record) -> bool:
         return record.remote_id is not None and any(
             other.intent_id != record.intent_id
-            and other.finished_at is None
             and other.reason is None
             and other.base_url == record.base_url
             and other.credential_fingerprint == record.credential_fingerprint
             and lives(other.owner_id)
-            for other in sql.find(connection, record.remote_id)
+            for other in sql.unfinished(connection, None, remote_id=record.remote_id)
         )
 
     rows = []

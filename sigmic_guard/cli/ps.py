@@ -96,8 +96,9 @@ async def show(terminal: Terminal, view: View) -> None:
             }
         )
         return
-    lines = [columns(row, view.taken_at)[: view.columns] for row in view.rows]
-    heads = HEADS[: view.columns]
+    shown = view.columns
+    lines = [columns(row, view.taken_at)[:shown] for row in view.rows]
+    heads = HEADS[:shown]
     widths = [max(map(len, column)) for column in zip(heads, *lines, strict=True)]
     if lines:
         await terminal.header(*heads, widths=widths)

@@ -104,11 +104,12 @@ def screen(view: View, height: int, problem: str = "") -> RenderableType:
     :param problem: why there is no newer view.
     """
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ps.HEADS[: view.columns]:
+    shown = view.columns
+    for name in ps.HEADS[:shown]:
         table.add_column(name, no_wrap=True, overflow="ellipsis")
     fitting = max(1, height - _OTHER_LINES)
     for row in view.rows[:fitting]:
-        texts = [Text(text) for text in ps.columns(row, view.taken_at)[: view.columns]]
+        texts = [Text(text) for text in ps.columns(row, view.taken_at)[:shown]]
         texts[1].stylize(_LOOKS.get(row.record.state.value, ""))
         texts[2].stylize("" if row.alive else "bold red")
         table.add_row(*texts)

@@ -13,6 +13,7 @@ import pytest
 
 from sigmic_guard.ledger import SqliteLedger
 from sigmic_guard.lifecycle import CancelReason, State
+from sigmic_guard.testing.records import make_record
 from tests.cli.books import WILD, contents, on_a_terminal
 from tests.cli.conftest import PATIENCE, Cli, Ended, finish
 from tests.cli.exec.watch import Watch, program
@@ -87,6 +88,19 @@ async def test_rows(cli: Cli, books: Books) -> None:
     assert told[0][4].startswith("-2m0")
     assert told[1][1:] == ["running", "alive", "2h00m", "-", "-", "other"]
     assert told[2][4].startswith("1h0")
+
+
+@pytest.mark.slow
+async def test_many(cli: Cli, books: Books) -> None:
+    """What 20,000 rows cost grows with their number, not with its square: that took minutes."""
+    await books.write(
+        *(
+            make_record(f"{n}", state=State.RUNNING, remote_id=f"remote {n}", owner_id=f"o{n % 50}")
+            for n in range(20_000)
+        )
+    )
+    for command in (("ps",), ("reap", "--dry-run")):
+        assert len(rows(await cli.run(*command))) == 20_000
 
 
 async def test_one_namespace(cli: Cli, books: Books) -> None:
