@@ -170,11 +170,12 @@ async def test_a_shutdown_in_the_middle_keeps_its_budget_and_leaves_the_rest(met
         began = current_time()
         report = await supervisor.shutdown()
         assert current_time() - began <= 3
-    # Without a GET there is no proof, though each DELETE was acknowledged.
+    # Without a GET there is no proof, though each DELETE was acknowledged; and DELETEs that hung
+    # before the shutdown may take up all of its budget.
     assert (len(report.unconfirmed), len(store.rows)) == (200, 200)
     assert orphans(lab) == (0, 0)
     assert {found.reason for found in store.rows.values()} == {"orphan"}
-    assert all(lab.deletes(task_id) for task_id in lab.fake.created)
+    assert method == "delete" or all(lab.deletes(task_id) for task_id in lab.fake.created)
     lab.fake.always(method, None)
     heir = Lab()
     heir.fake = lab.fake
