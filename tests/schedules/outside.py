@@ -28,8 +28,8 @@ UNAVAILABLE: Final = ServerError("come back later", code="HTTP_503", status=503)
 NOT_FOUND: Final = TaskNotFound("no such task", code="NOT_FOUND", status=404)
 #: Seconds since the epoch at which virtual time begins.
 EPOCH: Final = 1.8e9
-#: Seconds for which a request under way survives the process that sent it, at most.
-IN_FLIGHT: Final = 20.0
+#: Seconds that a call of the ledger takes at most.
+SLOWEST_LEDGER: Final = 9.0
 
 
 class Line:
@@ -122,22 +122,24 @@ class Line:
 
     async def _carry(self, effect: Callable[[], Awaitable[T]]) -> T:
         """Have it take effect; once it is under way nothing that befalls the process hinders it."""
-        half = self._process.latency / 2
+        half, world = self._process.latency / 2, self._process.world
         if half == 0.0:
             return await effect()
         done, answer = anyio.Event(), list[Any]()
 
         async def travel() -> None:
-            await anyio.sleep(min(half, IN_FLIGHT))
+            world.in_flight += 1
+            await anyio.sleep(half)
             try:
                 answer.append(await effect())
             except Exception as error:
                 answer.append(error)
+            world.in_flight -= 1
             await anyio.sleep(half)
             done.set()
 
         token = PROCESS.set(None)
-        self._process.world.group.start_soon(travel)
+        world.group.start_soon(travel)
         PROCESS.reset(token)
         await done.wait()
         if isinstance(answer[0], Exception):
@@ -156,13 +158,14 @@ class Handle(MemoryLedger):
     async def _through(self, call: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
         process = self.process
         await checkpoint()
-        if process.latency:
-            await anyio.sleep(process.latency / 2)
+        half = min(process.latency, SLOWEST_LEDGER) / 2
+        if half:
+            await anyio.sleep(half)
         if process.dead or process.world.ledger_fault:
             raise LedgerError("the ledger is out of reach")
         answer = await call(*args, **kwargs)
-        if process.latency:
-            await anyio.sleep(process.latency / 2)
+        if half:
+            await anyio.sleep(half)
         return answer
 
     async def open(self, owner_id: str) -> None:

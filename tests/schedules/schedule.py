@@ -50,9 +50,11 @@ EVENTS: Final[Sequence[Event]] = (
     *[("kill", slot) for slot in (3, 4)],
     *[("pause", slot) for slot in (0, 1, 2)] * 2,
     *[("resume", slot) for slot in (0, 1, 2)],
+    *[("die with tasks", slot) for slot in (0, 1, 2, 2, 3, 4)],
+    *[("die creating", slot) for slot in (0, 1, 2)],
     *[(what,) for what in ("boot all", "reap all", "claim all")] * 3,
     *[("drain", slot) for slot in range(len(SLOTS))],
-    *[("slow", slot, latency) for slot in (0, 1, 2) for latency in (0.0, 0.3, 9.0)],
+    *[("slow", slot, latency) for slot in (0, 1, 2) for latency in (0.0, 0.3, 9.0, 80.0)],
     *[("cancel", slot, number) for slot in (0, 1) for number in (0, 1)],
     *[("complete", number) for number in (0, 1)],
     *[("api", fault) for fault in (None, "refuse", "swallow", "lose", "fail")],
@@ -60,7 +62,7 @@ EVENTS: Final[Sequence[Event]] = (
 )
 Step: TypeAlias = tuple[float, Event]
 STEPS: Final = st.tuples(st.sampled_from(PAUSES), st.sampled_from(EVENTS))
-SCHEDULES: Final = st.lists(STEPS, min_size=3, max_size=14)
+SCHEDULES: Final = st.lists(STEPS, min_size=2, max_size=12)
 #: Virtual seconds within which one healthy supervisor ends what is to be ended.
 ENOUGH: Final = 900.0
 
@@ -103,6 +105,19 @@ class Run:
                     self.at(slot).create(*ORDERS["claimable"])
             case "create", slot, order:
                 self.at(slot).create(*ORDERS[order])
+            case "die with tasks", slot:
+                process = self.at(slot)
+                for order in ORDERS.values():
+                    process.create(*order)
+                await anyio.sleep(0.2)
+                process.kill()
+            case "die creating", slot:
+                process = self.at(slot)
+                await anyio.sleep(0.1)
+                process.latency = 80.0
+                process.create(*ORDERS["plain"])
+                await anyio.sleep(10.0)  # the intent takes 9 of them; the POST arrives much later
+                process.kill()
             case "complete", number:
                 if live := sorted(self.world.fake.live):
                     self.world.fake.complete(live[number % len(live)])
@@ -127,10 +142,12 @@ class Run:
             process.thaw()
         await anyio.sleep(1.0)
         await self._drain()
-        for slot in self._used:
-            world.boot(*slot)
-        await self._until_no_orphans(self._used, finished=True)
-        await self._drain()
+        left = {slot for slot in self._used if world.truth.orphans({slot}, finished=True)}
+        if left or world.in_flight:
+            for slot in left or self._used:
+                world.boot(*slot)
+            await self._until_no_orphans(self._used, finished=True)
+            await self._drain()
 
     async def _drain(self) -> None:
         for process in self.world.processes:
@@ -152,7 +169,7 @@ class Run:
     async def _until_no_orphans(self, groups: set[Slot], *, finished: bool = False) -> None:
         truth, pause, until = self.world.truth, 0.5, anyio.current_time() + ENOUGH
         await anyio.sleep(0.1)
-        while left := truth.orphans({*groups}, finished=finished):
+        while (left := truth.orphans({*groups}, finished=finished)) or self.world.in_flight:
             if truth.crimes:
                 return
             if anyio.current_time() > until:

@@ -113,6 +113,11 @@ class Truth:
         task = self.fake.tasks.get(task_id)
         return None if task is None else self.wishes[task.message]
 
+    def given(self, task_id: str, wish: Wish) -> None:
+        """Note whose task it is, whoever had it created."""
+        if self.fake.tasks[task_id].message != wish.message:
+            self.heirs[task_id] = wish
+
     def row_of(self, task: FakeTask) -> Record | None:
         """Return the row of the intent that made a task."""
         return self.rows.get(task.env[MARKER])
@@ -142,11 +147,14 @@ class Truth:
             self.accuse(f"{sender} deletes {wish.message}, the row of which is not its own")
 
     def deleted(self, sender: Life, task_id: str) -> None:
-        """Judge a DELETE as it arrives."""
+        """Judge a DELETE as it arrives.
+
+        One that outlived its sender is nobody's any more: it was judged as it was sent.
+        """
         wish = self.wish_of(task_id)
-        if wish is not None and wish.wanted(self.now()) and wish.life is not sender:
+        if wish is not None and wish.wanted(self.now()) and sender.alive:
             row = self.row_of(self.fake.tasks[task_id])
-            if row is None or row.finished_at is None:
+            if wish.life is not sender and (row is None or row.finished_at is None):
                 self.accuse(f"a DELETE of {sender} reaches {wish.message}, which is wanted")
 
     # --- rows ---------------------------------------------------------------------------------

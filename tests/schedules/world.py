@@ -49,6 +49,8 @@ class World:
         #: How the remote system is out of reach: "refuse", "swallow", "lose" or "fail".
         self.api_fault: str | None = None
         self.ledger_fault = False
+        #: Requests that were sent and have not arrived.
+        self.in_flight = 0
         self.processes: list[Process] = []
 
     def boot(self, credential: str = "A", namespace: str = "n") -> Process:
@@ -139,6 +141,7 @@ class Process(Freezer):
                 wish.over = True
         else:
             self.tasks.append((wish, task))
+            truth.given(task.id, wish)
         finally:
             truth.asking.remove(wish)
 
