@@ -21,6 +21,7 @@ def check(schedule: Sequence[Step]) -> None:
     assert not crimes, "\n".join(crimes)
 
 
+@pytest.mark.timeout(300)  # it takes 8 s of a core, which others may be using
 @settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 @given(SCHEDULES, st.random_module())
 def test_some(schedule: list[Step], chance: Any) -> None:
