@@ -120,8 +120,7 @@ class Claims:
         heir = TakeOver(self._owner_id, orphan.orphaned_at, mine.policy, mine.deadline_at)
         after = step(row, Event.TAKE_OVER, self._roster.now(), heir=heir)
         # If we are hit meanwhile, or nobody wants it any more, it is an orphan like any other.
-        [done] = await self._reaper.write([(after, row.version)], [(after, Verdict.REAP)])
-        if not done:
+        if not await self._reaper.write([(after, Verdict.REAP)]):
             return False
         if task.record.state is not State.INTENT:
             self._reaper.enter(after, Verdict.REAP)

@@ -11,6 +11,7 @@ What cannot be reached, be it the ledger or the API, leads to nothing but anothe
 
 from __future__ import annotations
 
+from collections import deque
 from random import random
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
@@ -31,10 +32,11 @@ from sigmic_guard.lifecycle import Event as Happening
 from sigmic_guard.supervisor.listing import seconds_of
 from sigmic_guard.supervisor.results import ReapReport
 from sigmic_guard.supervisor.telling import result_of_orphan, tell_left, tell_orphan
+from sigmic_guard.supervisor.timer import Slices
 from sigmic_guard.supervisor.workers import Pool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from sigmic_guard.ledger import Ledger, Orphan
     from sigmic_guard.lifecycle import Record
@@ -268,39 +270,49 @@ class Reaper:
 
         :raises LedgerError: the ledger could not be written.
         """
+        slices = Slices()
         for start in range(0, len(orphans), PORTION):
             taken: list[tuple[Record, Verdict]] = []
             for (record, orphaned_at), verdict in orphans[start : start + PORTION]:
                 heir = TakeOver(self._owner_id, orphaned_at)
                 after = step(record, Happening.TAKE_OVER, self._roster.now(), heir=heir)
                 taken.append((after, verdict))
-            written = await self.write([(after, after.version - 1) for after, _ in taken], taken)
-            for (after, verdict), done in zip(taken, written, strict=True):
-                if done:
-                    self.enter(after, verdict)
+                await slices.breathe()
+            ours = await self.write(taken)
+            try:
+                while ours:
+                    self.enter(*ours.popleft())
+                    await slices.breathe()
+            except BaseException:
+                self._doubt(ours)
+                raise
 
-    async def write(
-        self, rows: Sequence[tuple[Record, int]], taken: Sequence[tuple[Record, Verdict]]
-    ) -> list[bool]:
-        """Write take-overs; of whatever a hit leaves in doubt the next round finds out."""
+    async def write(self, taken: Sequence[tuple[Record, Verdict]]) -> deque[tuple[Record, Verdict]]:
+        """Write take-overs, and return those that are ours now.
+
+        Of whatever a hit leaves in doubt the next round finds out.
+
+        :raises LedgerError: none was written.
+        """
         if self._holding:
-            return [False] * len(rows)
-        self._in_doubt |= {record.intent_id: (record, verdict) for record, verdict in taken}
-        known, began = True, perf_counter()
+            return deque()
+        began = perf_counter()
         try:
-            refusals = await self._ledger.commit([Write(*row) for row in rows])
-            self._observer.ledger_committed(len(rows), perf_counter() - began)
+            refusals = await self._ledger.commit(
+                [Write(record, record.version - 1) for record, _ in taken]
+            )
         except LedgerError:
             raise
         except BaseException:
-            known = False
-            self._wanted.set()  # a round is due now: there may be a task that nobody sees to
+            self._doubt(taken)
             raise
-        finally:
-            if known:
-                for record, _ in taken:
-                    self._in_doubt.pop(record.intent_id, None)
-        return [refusal is None for refusal in refusals]
+        self._observer.ledger_committed(len(taken), perf_counter() - began)
+        return deque(one for one, refusal in zip(taken, refusals, strict=True) if refusal is None)
+
+    def _doubt(self, taken: Iterable[tuple[Record, Verdict]]) -> None:
+        """Have a round find out which of them are ours: nobody else here knows of them."""
+        self._in_doubt |= {record.intent_id: (record, verdict) for record, verdict in taken}
+        self._wanted.set()
 
     async def _clear_doubts(self) -> None:
         for intent_id, (record, verdict) in list(self._in_doubt.items()):
