@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, Final, TypeAlias
 
 import pytest
-from anyio import fail_after
+from anyio import Event, create_task_group, fail_after, wait_all_tasks_blocked
 from anyio.lowlevel import checkpoint
 
 from sigmic_guard import ConnectionFailed, Supervisor, SupervisorShutdown
@@ -89,3 +89,36 @@ async def test_a_claim_is_hit(whom: str) -> None:
     with fail_after(50):
         ends = [await live_through(step, whom) for step in range(STEPS)]
     assert {"nothing", "the task"} <= set(ends), "the hits came too early, or too late"
+
+
+class SlowToAnswer(MemoryLedger):
+    """Does a take-over at once, and answers only when it may."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        super().__init__(store)
+        self.taken = Event()
+        self.answer = Event()
+
+    async def commit(self, writes: Sequence[Write]) -> Sequence[Refusal | None]:
+        refusals = await super().commit(writes)
+        if any(write.record.orphaned_at is not None for write in writes):
+            self.taken.set()
+            await self.answer.wait()
+        return refusals
+
+
+async def test_a_round_of_the_reaper_comes_in_the_middle_of_a_claim() -> None:
+    """A take-over that is done and not told of yet is no orphan: the task goes on."""
+    lab, store = Lab(), MemoryStore()
+    task_id = await left_by_the_dead(lab, store)
+    ledger = SlowToAnswer(store)
+    async with lab.open(ledger=ledger) as supervisor, create_task_group() as group:
+        group.start_soon(ask, supervisor)
+        with fail_after(20):
+            await ledger.taken.wait()
+            assert not (await supervisor.reap()).reaped
+        ledger.answer.set()
+        await wait_all_tasks_blocked()
+        assert list(supervisor.tasks) == [task_id]
+        assert lab.deletes() == 0
+        lab.fake.complete(task_id)
