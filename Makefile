@@ -19,7 +19,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
 
-demo: $(READY)  ## A few hundred tasks against the emulator, then SIGTERM: none is left running
+demo: $(READY)  ## A few hundred tasks, SIGTERM, then SIGKILL and a next start: none is left running
 	$(BIN)/python -m sigmic_guard.cli demo
 
 test: $(READY)  ## The suite on this checkout, without the tests marked slow

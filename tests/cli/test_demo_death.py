@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from typing import Any
 
 import msgspec
 import pytest
+from rich.console import Console
 
 from sigmic_guard.cli.demo.counts import Counts, read_counts
 from sigmic_guard.cli.demo.death import Scene
-from sigmic_guard.cli.demo.screens import death_details
-from sigmic_guard.cli.demo.verdict import Killed, Truth, Verdict, judge_death
+from sigmic_guard.cli.demo.display import WIDTH
+from sigmic_guard.cli.demo.screens import death_details, last_screen
+from sigmic_guard.cli.demo.verdict import Act, Killed, Truth, Verdict, judge_death
 from sigmic_guard.ledger import MemoryLedger, MemoryStore
 from sigmic_guard.supervisor.creating import MAX_CREATES
 from tests.supervisor.lab import Lab
@@ -111,15 +114,22 @@ def test_a_next_start_that_failed() -> None:
 def test_the_details_add_up() -> None:
     """Creates in flight had an effect or none; a DELETE that never came has no time."""
     told = dict(death_details(COUNTS, TRUTH, KILLED, seconds=1.23))
-    assert told["creates in flight, a task was made"] == "12"
-    assert told["creates in flight, none was made"] == "13"
+    assert told["in flight: a task was made"] == "12"
+    assert told["in flight: none was made"] == "13"
     assert told["task-seconds without an owner"] == "546.7"
-    assert told["restart to last DELETE, seconds"] == "1.2"
-    assert not any("last DELETE" in name for name, _ in without_any(Counts()))
+    assert told["seconds to the last DELETE"] == "1.2"
+    assert "seconds to the last DELETE" not in dict(
+        death_details(COUNTS, TRUTH, KILLED, seconds=None)
+    )
 
 
-def without_any(counts: Counts) -> list[tuple[str, str]]:
-    return list(death_details(counts, TRUTH, KILLED, seconds=None))
+def test_both_tables_fit_side_by_side() -> None:
+    """The picture is wide enough for the books and what is behind them, whatever they say."""
+    details = tuple(death_details(COUNTS, TRUTH, KILLED, seconds=1.23))
+    console = Console(width=WIDTH, file=io.StringIO(), record=True)
+    console.print(last_screen([Act("A story.", verdict(Counts()), details)]))
+    lines = console.export_text().splitlines()
+    assert any("supervisor" in line and "behind the numbers" in line for line in lines)
 
 
 def test_the_truth_knows_the_last_cancellation() -> None:

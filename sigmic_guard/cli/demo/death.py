@@ -11,7 +11,7 @@ from sigmic_guard.cli.demo.counts import Counts
 from sigmic_guard.cli.demo.processes import Emulator, Fault, Worker, emulator, worker
 from sigmic_guard.cli.demo.screens import death_details, orphans
 from sigmic_guard.cli.demo.service import Order
-from sigmic_guard.cli.demo.shutdown import FAULTS
+from sigmic_guard.cli.demo.shutdown import FAILURES
 from sigmic_guard.cli.demo.verdict import Act, Killed, judge_death
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class _Death:
     async def play(self) -> Act:
         self._display.act(self._scene.live + self._scene.in_flight, orphans)
         self._display.phase("starting another emulator")
-        async with emulator(FAULTS) as server:
+        async with emulator(FAILURES) as server:
             async with server.watched_by(self._display.see):
                 killed = await self._live_and_die(server)
                 await server.disarm("create")
@@ -96,8 +96,7 @@ class _Death:
         seconds = last - restarted_at if last is not None else None
         story = (
             f"SIGKILL came with {killed.live} running and {killed.in_flight} creates in flight. "
-            f"The next start found {self._counts.started} tasks without an owner "
-            f"(exit code {exit_code})."
+            f"The next start reaped {sum(self._counts.reaped.values())} (exit code {exit_code})."
         )
         details = death_details(self._counts, truth, killed, seconds=seconds)
         return Act(story, verdict, tuple(details))

@@ -53,7 +53,7 @@ def orphans(counts: Counts, truth: Truth | None) -> Table:
     reaped = counts.reaped
     return _now(
         *_living(counts, truth),
-        ("reaped: had finished", reaped.get("already_finished", 0), theirs.get("completed", 0)),
+        ("reaped: finished", reaped.get("already_finished", 0), theirs.get("completed", 0)),
         ("reaped: no effect", reaped.get("never_created", 0), None),
         ("reaped: cancelled", reaped.get("cancelled", 0), theirs.get("cancelled", 0)),
     )
@@ -143,15 +143,16 @@ def death_details(
 ) -> Iterator[tuple[str, str]]:
     """Name what the counts of act two are made of.
 
-    :param seconds: from the next start to the last DELETE that ended a task, if one did.
+    :param seconds: from the next start, its imports included, to the last DELETE that ended a task,
+        if one did.
     """
     yield "live when SIGKILL came", str(killed.live)
-    yield "creates in flight, a task was made", str(killed.effective)
-    yield "creates in flight, none was made", str(killed.in_flight - killed.effective)
-    yield "tasks created twice", str(truth.repeated)
+    yield "in flight: a task was made", str(killed.effective)
+    yield "in flight: none was made", str(killed.in_flight - killed.effective)
+    yield "created twice", str(truth.repeated)
     yield "task-seconds without an owner", f"{counts.orphan_seconds:.1f}"
     if seconds is not None:
-        yield "restart to last DELETE, seconds", f"{seconds:.1f}"
+        yield "seconds to the last DELETE", f"{seconds:.1f}"
     yield from _deletes(counts)
 
 

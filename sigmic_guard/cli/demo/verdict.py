@@ -149,7 +149,7 @@ def judge_death(
     checks = (
         Check("creates sent", counts.started, truth.posts),
         Check("reaped: no effect", reaped["never_created"], truth.posts - truth.created),
-        Check("reaped: had finished", reaped["already_finished"], truth.by_status["completed"]),
+        Check("reaped: finished", reaped["already_finished"], truth.by_status["completed"]),
         Check("reaped: cancelled", reaped["cancelled"], truth.by_status["cancelled"]),
         Check("still running", counts.alive, truth.live),
     )
