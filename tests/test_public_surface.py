@@ -152,6 +152,7 @@ def test_supervisor_is_called_as_designed() -> None:
         "marker": True,
         "registry": prometheus_client.REGISTRY,
         "signals": False,
+        "watchdog": False,
     }
     assert len(defaults_of(found)) == len(found)
 

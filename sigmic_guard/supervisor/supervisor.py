@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Self, Unpack
 
@@ -70,7 +71,8 @@ class Supervisor:
         are called as well, and put back at the end. Where there was none, the process ends as it
         would have without us, after the drain: ``SystemExit(143)``, or ``KeyboardInterrupt``.
     :param watchdog: start a small helper process, which ends our tasks at once when this process
-        dies, even by ``kill -9``; default ``False``. Without it whoever starts next does.
+        dies, even by ``kill -9``, and pursues further what a shutdown could not prove; default
+        ``False``. Without it whoever starts next does.
     :raises ConfigurationError: an argument cannot be right.
     """
 
@@ -129,6 +131,8 @@ class Supervisor:
                     base_url=self._api.base_url,
                     ledger=self._ledger,
                     namespace=namespace,
+                    create_timeout=create_timeout,
+                    grace=grace,
                 )
             self._handlers = SignalHandlers(self._signalled) if signals else None
         finally:
@@ -304,7 +308,9 @@ class Supervisor:
         if self._own_client:
             native = await self._wait_out(self._close_client) or native
         if self._watchdog is not None:
-            native = await self._wait_out(self._watchdog.close) or native
+            # What is not proven the helper pursues further: our lock is gone by now.
+            clean = drain.report is not None and drain.report.clean
+            native = await self._wait_out(partial(self._watchdog.close, clean=clean)) or native
         if self._handlers is not None:
             self._handlers.restore()
         end = native or (exc if isinstance(exc, get_cancelled_exc_class()) else None)
@@ -371,7 +377,7 @@ class Supervisor:
             await watchdog.start(owner_id)
         except BaseException:
             with CancelScope(shield=True):
-                await watchdog.close()
+                await watchdog.close(clean=True)
                 await self._ledger.aclose()
             raise
 

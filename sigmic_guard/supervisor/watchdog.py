@@ -1,55 +1,62 @@
 """``Supervisor(watchdog=True)``: a small helper process that ends our tasks when we are gone.
 
-It holds the other end of a pipe that nobody writes to. However this process dies, the kernel closes
-the pipe, and the helper (:mod:`sigmic_guard.supervisor.helper`) reaps at once, instead of whoever
-starts next.
+It reads from a pipe whose other end is ours. However this process dies, the kernel closes that, and
+the helper (:mod:`sigmic_guard.supervisor.helper`) reaps at once, instead of whoever starts next.
+
+One thread looks after it: it starts the helper, waits for its end, and starts another one if that
+was not meant to be. The event loop only tells it what it wants.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import sys
+import time
 from contextlib import suppress
-from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
+from logging import WARNING
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from subprocess import DEVNULL, Popen
+from threading import Lock, Thread
 from typing import TYPE_CHECKING, Final
 
 import msgspec
-from anyio import to_thread
+from anyio import Event, from_thread, move_on_after
+from anyio.lowlevel import current_token
 
 from sigmic_guard.errors import ConfigurationError
 from sigmic_guard.ledger import SqliteLedger
 from sigmic_guard.ledger.forks import gate, in_child
+from sigmic_guard.observe.channel import Channel
 
 if TYPE_CHECKING:
     from sigmic_guard.ledger import Ledger
     from sigmic_guard.sigmic.credentials import Credential
 
-#: What is written before the pipe is closed on purpose.
+#: What the helper hears where nothing is left to be done: it goes.
 BYE: Final = b"bye\n"
-#: Seconds that the helper has to leave after that.
-PATIENCE: Final = 5.0
-
-#: The pipes to our helpers. A forked child closes what it inherited: else a helper would not notice
-#: our death for as long as the child lives.
-_pipes: Final[set[int]] = set()
-
-
-@in_child
-def _close_all() -> None:
-    for fd in _pipes:
-        with suppress(OSError):
-            os.close(fd)
-    _pipes.clear()
+#: What it hears where something is: it goes on as if we had died, as soon as our lock is gone.
+GO_ON: Final = b"go on\n"
+#: Seconds that a helper may take to be gone, beyond which nobody waits for it.
+PATIENCE: Final = 0.25
+#: Seconds before a helper that died is replaced: at first, and when the next ones die as well.
+PAUSE: Final = 0.1
+LONGEST_PAUSE: Final = 60.0
 
 
 class Charge(msgspec.Struct, frozen=True, kw_only=True):
     """What the helper is told on its standard input, in one line of JSON."""
 
+    parent: int
     owner_id: str
     namespace: str
     base_url: str
     ledger: str
     authorization: str
+    create_timeout: float
+    grace: float
 
     def __repr__(self) -> str:
         return f"<Charge of {self.owner_id}>"
@@ -60,72 +67,271 @@ class Watchdog:
 
     :param credential: that of the tasks.
     :param ledger: that of the tasks.
-    :raises ConfigurationError: the ledger is none that another process can open.
+    :param create_timeout: seconds that their creates may take.
+    :param grace: seconds that the helper may go on for once it was sent SIGTERM.
+    :raises ConfigurationError: the ledger is none that another process can open, or there is no
+        Python to run the helper.
     """
 
     def __init__(
-        self, credential: Credential, *, base_url: str, ledger: Ledger, namespace: str
+        self,
+        credential: Credential,
+        *,
+        base_url: str,
+        ledger: Ledger,
+        namespace: str,
+        create_timeout: float,
+        grace: float,
     ) -> None:
         if not isinstance(ledger, SqliteLedger):
             raise ConfigurationError(
                 "a watchdog needs a ledger in a file, named by its URL or a SqliteLedger"
             )
+        if not sys.executable or getattr(sys, "frozen", False):
+            raise ConfigurationError(
+                "a watchdog needs a Python interpreter to run, and sys.executable names none; "
+                "run the program under `sigmic-guard exec` instead"
+            )
         self._credential = credential
         self._base_url = base_url
-        self._ledger = f"sqlite:///{ledger.path}"
+        self._ledger = ledger.path
         self._namespace = namespace
-        self._process: Popen[bytes] | None = None
+        self._create_timeout = create_timeout
+        self._grace = grace
+        self._thread: _Keeper | None = None
 
     async def start(self, owner_id: str) -> None:
-        """Start the helper.
+        """Start the helper, and tell it what to do. It has yet to import what it needs.
 
         :raises ConfigurationError: no process can be started here. There is none then.
         """
         charge = Charge(
+            parent=os.getpid(),
             owner_id=owner_id,
             namespace=self._namespace,
             base_url=self._base_url,
             ledger=self._ledger,
             authorization=self._credential.headers["Authorization"],
+            create_timeout=self._create_timeout,
+            grace=self._grace,
         )
         try:
-            await to_thread.run_sync(self._start, charge)
-        except OSError as error:
-            await self.close()
+            self._thread = thread = _Keeper(charge)
+        except RuntimeError as error:
             raise ConfigurationError(f"the watchdog cannot be started: {error}") from error
+        await thread.begun.wait()
+        if (problem := thread.error) is not None:
+            self._thread = None
+            raise ConfigurationError(f"the watchdog cannot be started: {problem}") from problem
 
-    def _start(self, charge: Charge) -> None:
+    async def close(self, *, clean: bool) -> None:
+        """Let the helper go. Takes half a second at most, and can be called again.
+
+        :param clean: nothing is left to be done. Else it goes on without us.
+        """
+        if self._thread is not None and self._thread.pid == os.getpid():
+            await self._thread.close(clean=clean)
+
+
+class _Keeper:
+    """The thread, and the helper that it looks after.
+
+    :raises RuntimeError: no thread can be started.
+    """
+
+    def __init__(self, charge: Charge) -> None:
+        self.pid = os.getpid()
+        #: The first helper runs, or there is an :attr:`error`.
+        self.begun = Event()
+        self.error: OSError | None = None
+        self._charge = charge
+        self._token = current_token()
+        self._gone = Event()
+        self._helper: _Helper | None = None
+        self._word = b""
+        self._over: SimpleQueue[None] = SimpleQueue()
+        # A daemon: the end of the process waits for no helper.
+        Thread(target=self._work, name="sigmic-guard: watchdog", daemon=True).start()
+
+    async def close(self, *, clean: bool) -> None:
+        """Let the helper go, and wait for its end if it is the end."""
+        self._word = self._word or (BYE if clean else GO_ON)
+        self._over.put(None)
+        if (helper := self._helper) is not None:
+            helper.hear(self._word)
+        if self._word == BYE:
+            with move_on_after(PATIENCE):
+                await self._gone.wait()
+
+    def _work(self) -> None:
+        # The helper inherits this. What is meant for the service is not for it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            self._helper = _Helper(self._charge)
+        except OSError as error:
+            self.error = error
+        finally:
+            self._ring(self.begun)
+        if self.error is None:
+            self._keep()
+        self._ring(self._gone)
+
+    def _keep(self) -> None:
+        pause, since = PAUSE, time.monotonic()
+        while True:
+            status: int | None = None
+            if (helper := self._helper) is not None:
+                if self._word:
+                    helper.hear(self._word)  # it was said before there was somebody to hear it
+                status = helper.wait()
+                self._helper = None
+            if self._word:
+                return
+            if time.monotonic() - since > LONGEST_PAUSE:
+                pause = PAUSE
+            if pause == PAUSE:
+                _tell(status)
+            with suppress(Empty):
+                self._over.get(timeout=pause)
+                return
+            pause, since = min(2 * pause, LONGEST_PAUSE), time.monotonic()
+            with suppress(OSError):
+                self._helper = _Helper(self._charge)
+
+    def _ring(self, event: Event) -> None:
+        with suppress(RuntimeError):  # the loop is closed
+            from_thread.run_sync(event.set, token=self._token)
+
+
+class _Helper:
+    """One process, and our end of the pipe.
+
+    :raises OSError: it cannot be started, or told what to do.
+    """
+
+    def __init__(self, charge: Charge) -> None:
+        self._lock = Lock()
+        self._process: Popen[bytes] | None = None
         with gate:  # no fork happens between the pipe's birth and its being on the list
-            process = self._process = Popen(
-                [sys.executable, "-m", "sigmic_guard.supervisor.helper"],
-                stdin=PIPE,
+            # The end that is read stays open here too: so no word is ever said to nobody, which
+            # would end a process that has SIGPIPE's default action.
+            self._fds: tuple[int, ...] = os.pipe()
+            _helpers.add(self)
+        try:
+            os.set_blocking(self._fds[1], False)
+            self._process = Popen(
+                [
+                    sys.executable,
+                    "-P",  # nothing is imported from the current folder; where modules are, we say
+                    "-c",
+                    (
+                        "import json, sys; sys.path[:] = json.loads(sys.stdin.buffer.readline()); "
+                        "from sigmic_guard.supervisor.helper import main; main()"
+                    ),
+                ],
+                stdin=self._fds[0],
+                env=_environment(),
+                # It must not keep open what others read to its end.
                 stdout=DEVNULL,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                stderr=DEVNULL,
+                cwd="/",
                 start_new_session=True,  # what a terminal sends to our group is not for it
             )
-            assert process.stdin is not None
-            _pipes.add(process.stdin.fileno())
-        process.stdin.write(msgspec.json.encode(charge, enc_hook=str) + b"\n")
-        process.stdin.flush()
+            self._write(_search_path())
+            self._write(msgspec.structs.asdict(charge))
+        except BaseException:
+            if self._process is not None:
+                self._process.kill()
+                self._process.wait()
+            self._close()
+            raise
 
-    async def close(self) -> None:
-        """Let the helper go home."""
-        process, self._process = self._process, None
-        if process is not None:
-            await to_thread.run_sync(_dismiss, process)
+    def wait(self) -> int:
+        """Wait for its end; return its exit status."""
+        assert self._process is not None
+        status = self._process.wait()
+        self._close()
+        return status
 
+    def hear(self, word: bytes) -> None:
+        """Say our last word; never blocks."""
+        if self._lock.acquire(blocking=False):  # else it is gone, and is being put away
+            try:
+                self._say(word)
+            finally:
+                self._lock.release()
 
-def _dismiss(process: Popen[bytes]) -> None:
-    assert process.stdin is not None
-    with suppress(OSError):  # it may have gone before
-        process.stdin.write(BYE)
-        process.stdin.flush()
-    with gate:
-        _pipes.discard(process.stdin.fileno())
+    def _say(self, word: bytes) -> None:
+        if not self._fds:
+            return
+        assert self._process is not None
         with suppress(OSError):
-            process.stdin.close()
-    try:
-        process.wait(PATIENCE)
-    except TimeoutExpired:
-        process.kill()
-        process.wait()
+            os.write(self._fds[1], word)
+        if word == BYE:
+            # It has nothing to do, and may be stopped, or be importing. Who has given up the rights
+            # to do this since has said a word.
+            with suppress(PermissionError):
+                self._process.kill()
+
+    def _write(self, thing: object) -> None:
+        """Write a line of JSON, which has room in an empty pipe.
+
+        :raises OSError: it has not.
+        """
+        try:
+            line = json.dumps(thing).encode() + b"\n"
+            if os.write(self._fds[1], line) < len(line):
+                raise OSError("a pipe has too little room")
+        finally:
+            # A traceback that is printed with its locals must not show them.
+            del line, thing
+
+    def _close(self) -> None:
+        with gate, self._lock:
+            _helpers.discard(self)
+            fds, self._fds = self._fds, ()
+            for fd in fds:
+                os.close(fd)
+
+    def renounce(self) -> None:
+        """Be no parent of it, in a forked child."""
+        fds, self._fds = self._fds, ()
+        for fd in fds:
+            with suppress(OSError):
+                os.close(fd)
+        if self._process is not None:
+            self._process.returncode = 0  # nobody is to wait for it here, or to complain
+
+
+#: Those whose pipe is open. A forked child closes what it inherited: else a helper would not notice
+#: our death for as long as the child lives.
+_helpers: Final[set[_Helper]] = set()
+
+
+@in_child
+def _renounce_all() -> None:
+    for helper in _helpers:
+        helper.renounce()
+    _helpers.clear()
+
+
+def _environment() -> dict[str, str]:
+    """Return ours, without what this interpreter was told to ignore."""
+    ignored = "PYTHON" if sys.flags.ignore_environment else "\0"
+    return {name: text for name, text in os.environ.items() if not name.startswith(ignored)}
+
+
+def _search_path() -> list[str]:
+    """Return where modules are looked for, whatever the folder is that the helper is in."""
+    found: list[str] = []
+    for entry in sys.path:
+        with suppress(OSError, TypeError):  # there is no current folder; it is no path
+            found.append(str(Path(entry).absolute()))
+    return found
+
+
+def _tell(status: int | None) -> None:
+    """Tell that there is no helper now."""
+    told = {} if status is None else {"status": status}
+    hint = "another one is started; until it runs nobody would end our tasks at our death"
+    Channel("sigmic_guard").write(WARNING, "watchdog.died", {**told, "hint": hint})
