@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Iterator
     from multiprocessing.context import ForkServerProcess
 
-#: Seconds after which a create that was lost is proven absent: what the dead sent has come by then,
-#: for it stood in a socket's buffer when they died.
-HEIRS_TIMEOUT: Final = 0.3
+#: Seconds after which a create that was lost is proven absent, by who creates nothing itself: what
+#: the dead sent has come by then, for it stood in a socket's buffer when they died.
+HEIRS_TIMEOUT: Final = 0.1
 
 # A process is forked from one that has imported everything, and has no threads.
 _forks = multiprocessing.get_context("forkserver")
@@ -76,7 +76,7 @@ class Scene:
             api_key=victim.KEY,
             base_url=self.emulator.url,
             ledger=SqliteLedger(self.path),
-            create_timeout=HEIRS_TIMEOUT,
+            create_timeout=HEIRS_TIMEOUT if key is None else victim.CREATE_TIMEOUT,
             registry=registry,
         )
         with anyio.fail_after(victim.PATIENCE):
