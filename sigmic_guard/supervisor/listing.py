@@ -81,18 +81,17 @@ async def read_all(
     :param passed: is given a task's latest activity, and that of the newest one seen.
     :raises SigmicGuardError: the API refused, or gave no answer.
     """
-    top, pages = await _read(api, take, passed)
+    reading = await _read(api, take, passed)
     left = REREADINGS
     # What was active meanwhile has moved up, past the reader: read the top again, down to where
     # the last reading began. One page is one instant, and nobody moves within it.
-    while pages > 1 and top > -inf:  # without times there is nothing to go by
+    while reading.pages > 1 and reading.newest > -inf:  # without times there is nothing to go by
         if not left:
             return False
-        last_top, last_pages = top, pages
-        top, pages = await _read(api, take, _before(top))
-        if top <= last_top:
+        last, reading = reading, await _read(api, take, _before(reading.newest))
+        if reading.still and reading.newest <= last.newest:
             return True  # many are as old as the newest, and none was active meanwhile
-        left -= pages >= last_pages
+        left -= reading.pages >= last.pages
     return True
 
 
@@ -100,19 +99,33 @@ def _before(top: float) -> Callable[[float, float], bool]:
     return lambda at, _: at < top
 
 
+class _Reading:
+    """What one reading showed."""
+
+    def __init__(self) -> None:
+        self.pages = 0
+        #: The latest activity.
+        self.newest = -inf
+        #: Whether no page began with what the page before had shown: who moves up, past the
+        #: reader, pushes all in between one place down.
+        self.still = True
+
+
 async def _read(
     api: TaskApi, take: Callable[[TaskInfo], None], passed: Callable[[float, float], bool]
-) -> tuple[float, int]:
-    """Read down to what is passed; return the latest activity, and the number of pages."""
-    newest, pages, done, slices = -inf, 0, False, Slices()
+) -> _Reading:
+    """Read down to what is passed."""
+    reading, done, shown, slices = _Reading(), False, frozenset[str](), Slices()
     listing = Listing(api)
     while not done and (page := await listing.next_page()):
-        pages += 1
+        reading.pages += 1
+        reading.still &= page[0].id not in shown
+        shown = frozenset(info.id for info in page)
         for info in page:
             take(info)
             at = active_at(info)
             if at is not None:
-                newest = max(newest, at)
-                done |= passed(at, newest)
+                reading.newest = max(reading.newest, at)
+                done |= passed(at, reading.newest)
             await slices.breathe()
-    return newest, pages
+    return reading
