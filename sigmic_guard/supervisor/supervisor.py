@@ -281,11 +281,8 @@ class Supervisor:
         group = create_task_group()
         workers = Workers(group, self._crashed)
         core = Core(self._settings, workers, self._api, self._ledger, self._observer)
-        await self._ledger.open(core.owner_id)
-        if self._watchdog is not None:
-            await self._start_watchdog(self._watchdog, core.owner_id)
+        self._doorbell = await self._prepare(core.owner_id)
         self._group, self._workers, self._core = group, workers, core
-        self._doorbell = Doorbell()
         if self._handlers is not None:
             self._handlers.install()
         await group.__aenter__()
@@ -372,12 +369,17 @@ class Supervisor:
             else:
                 return hit
 
-    async def _start_watchdog(self, watchdog: Watchdog, owner_id: str) -> None:
+    async def _prepare(self, owner_id: str) -> Doorbell:
+        """Open what has to be closed again if one of the others cannot be opened."""
+        await self._ledger.open(owner_id)
         try:
-            await watchdog.start(owner_id)
+            if self._watchdog is not None:
+                await self._watchdog.start(owner_id)
+            return Doorbell()
         except BaseException:
-            with CancelScope(shield=True):
-                await watchdog.close(clean=True)
+            with move_on_after(CLOSING, shield=True):
+                if self._watchdog is not None:
+                    await self._watchdog.close(clean=True)
                 await self._ledger.aclose()
             raise
 
