@@ -146,7 +146,7 @@ class Logs:
             seconds = max(0.0, ended - record.created_at)
         fields = {
             "task_id": record.remote_id and clean(record.remote_id),
-            "intent_id": clean(record.intent_id[:8]),
+            "intent_id": clean(record.intent_id),
             "namespace": clean(record.namespace),
             "state": record.state.value,
             "outcome": outcome and outcome.value,

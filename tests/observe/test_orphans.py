@@ -302,7 +302,7 @@ def test_the_end_of_an_orphan_is_told_with_what_came_of_it(result: ReapResult) -
             "event": "orphan.reaped",
             "log_level": "info",
             "task_id": lives.ID,
-            "intent_id": "fedcba98",
+            "intent_id": "fedcba9876543210",
             "namespace": "default",
             "state": "failed",
             "outcome": "failed",
@@ -347,7 +347,7 @@ def test_an_intent_that_becomes_a_dead_owners_task_is_told_as_taken_over() -> No
         change = Change(lives.born(), lives.taken_over(*lives.CREATED), Event.TAKE_OVER)
         Logs().task_changed(change)
     [line] = lines
-    assert (line["event"], line["intent_id"]) == ("task.taken_over", "fedcba98")
+    assert (line["event"], line["intent_id"]) == ("task.taken_over", "fedcba9876543210")
 
 
 def test_candidates_are_their_ids_cleaned_and_not_too_many() -> None:
