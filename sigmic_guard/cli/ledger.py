@@ -166,7 +166,7 @@ def _rows(
     for record in records():
         owner_id, living = record.owner_id, lives(record.owner_id)
         if owner_id not in seen:
-            seen[owner_id] = presence.last_seen(connection, owner_id)
+            seen[owner_id] = presence.last_seen(connection, folder, owner_id)
         adopted = not living and record.finished_at is None and is_adopted(record)
         rows.append(Row(record, living, seen[owner_id], adopted))
     return rows

@@ -74,6 +74,11 @@ class OwnerLock:
             old, self._fd = self._fd, _make(self._path)
             _close(old)
 
+    def touch(self, at: float) -> None:
+        """Leave a sign of life on the file: cheap, and lost in a power cut."""
+        with suppress(OSError):
+            os.utime(self._fd, (at, at))
+
     def release(self, *, left: bool) -> None:
         """Be dead.
 
@@ -95,6 +100,16 @@ def examine(folder: Path, owner_id: str) -> Sign:
         return Sign.MISSING
     except OSError:
         return Sign.ALIVE
+
+
+def touched_at(folder: Path, owner_id: str) -> float | None:
+    """Return when an owner touched its file last, if it has one."""
+    if not _NAME.fullmatch(owner_id):
+        return None
+    try:
+        return (folder / (owner_id + _LOCK)).lstat().st_mtime
+    except OSError:
+        return None
 
 
 def sweep(folder: Path, keep: Collection[str]) -> None:

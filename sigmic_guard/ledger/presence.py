@@ -10,13 +10,16 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from sigmic_guard.ledger.owners import Sign, examine, sweep
+from sigmic_guard.ledger.owners import Sign, examine, sweep, touched_at
 from sigmic_guard.ledger.statements import owners
 
 if TYPE_CHECKING:
     from sigmic_guard.ledger.schema import Connection
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+
+#: Seconds by which the time of a file may differ from what was asked for.
+_ROUNDING: Final = 0.01
 
 _ARRIVE: Final = """
     INSERT INTO owners (owner_id, boot_id, pid, opened_at) VALUES (?, ?, ?, ?)
@@ -53,11 +56,16 @@ def leave(connection: Connection, owner_id: str, now: float) -> None:
     connection.execute("UPDATE owners SET left_at=? WHERE owner_id=?", (now, owner_id))
 
 
-def last_seen(connection: Connection, owner_id: str) -> float | None:
-    """Return the owner's last sign of life."""
+def last_seen(connection: Connection, folder: Path, owner_id: str) -> float | None:
+    """Return the owner's last sign of life: on its row or, while it has one, on its file."""
     sql = "SELECT seen_at FROM owners WHERE owner_id=?"
     row = connection.execute(sql, (owner_id,)).fetchone()
-    return None if row is None else row[0]
+    if row is None or row[0] is None:
+        return None
+    seen_at: float = row[0]
+    touched = touched_at(folder, owner_id)
+    # The file's time is rounded; it counts where it is news.
+    return touched if touched is not None and touched > seen_at + _ROUNDING else seen_at
 
 
 def is_alive(connection: Connection, folder: Path, owner_id: str) -> bool:
@@ -76,10 +84,12 @@ def bury(connection: Connection, folder: Path, now: float) -> None:
     here = connection.execute(sql).fetchall()
     dead = [row for row in here if not is_alive(connection, folder, row[0])]
     if dead:
+        last = [last_seen(connection, folder, owner_id) for owner_id, _ in dead]
         connection.execute("BEGIN IMMEDIATE")
         connection.executemany(
-            "UPDATE owners SET left_at=? WHERE owner_id=? AND opened_at=? AND left_at IS NULL",
-            [(now, owner_id, opened_at) for owner_id, opened_at in dead],
+            "UPDATE owners SET left_at=?, seen_at=? "
+            "WHERE owner_id=? AND opened_at=? AND left_at IS NULL",
+            [(now, seen_at, *row) for row, seen_at in zip(dead, last, strict=True)],
         )
         connection.execute("COMMIT")
     sweep(folder, keep={row[0] for row in here} - {row[0] for row in dead})

@@ -93,8 +93,8 @@ class Ledger(Protocol):
     async def last_seen(self, owner_id: str) -> float | None:
         """Return an owner's last sign of life in seconds since the epoch, if it is known.
 
-        Says nothing about whether the owner lives. It is at most as old as the pause between two
-        calls of :meth:`upkeep` was when the owner died.
+        Says nothing about whether the owner lives. When the owner died it was at most as old as the
+        pause between two calls of :meth:`upkeep`; better ledgers tell it to the second.
         """
 
     async def upkeep(self, now: float) -> None:

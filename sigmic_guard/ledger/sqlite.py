@@ -11,7 +11,7 @@ import os
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from time import time
+from time import monotonic, time
 from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
 
 from sigmic_guard.errors import LedgerError
@@ -38,9 +38,9 @@ PORTIONS: Final = 20
 class _Desk:
     """A thread, and the connection that it alone uses."""
 
-    def __init__(self, file: LedgerFile, name: str) -> None:
+    def __init__(self, file: LedgerFile, name: str, beat: Callable[[], None] | None = None) -> None:
         self.access = Access(file)
-        self.thread = CallThread(f"sigmic-guard: ledger, {name}", self.access)
+        self.thread = CallThread(f"sigmic-guard: ledger, {name}", self.access, beat)
 
     async def run(
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -63,9 +63,16 @@ class _Session:
         self.owner_id = owner_id
         self.pid = os.getpid()
         self.file = LedgerFile(path)
-        self.writer = _Desk(self.file, "writing")
+        self.writer = _Desk(self.file, "writing", self._beat)
         self.reader = _Desk(self.file, "reading")
         self.lock: OwnerLock | None = None
+        #: What the clock of :meth:`upkeep` is ahead of the monotonic one, once it is known.
+        self._epoch: float | None = None
+
+    def _beat(self) -> None:
+        """Leave a sign of life, whatever the event loop does."""
+        if self.lock is not None and self._epoch is not None:
+            self.lock.touch(monotonic() + self._epoch)
 
     @property
     def folder(self) -> Path:
@@ -83,6 +90,8 @@ class _Session:
         """Show that the owner is alive, and clear away who is not."""
         assert self.lock is not None
         self.lock.mend()
+        self._epoch = now - monotonic()
+        self.lock.touch(now)
         self.writer.do(presence.seen, self.owner_id, now)
         self.writer.do(presence.bury, self.folder, now)
         self.writer.do(presence.forget, now - keep)
@@ -177,7 +186,7 @@ class SqliteLedger:
 
     async def last_seen(self, owner_id: str) -> float | None:
         """Return the owner's last sign of life."""
-        return await self._read(presence.last_seen, owner_id)
+        return await self._read(presence.last_seen, self._opened().folder, owner_id)
 
     async def upkeep(self, now: float) -> None:
         """Leave a sign of life, clear away the dead, and delete old rows.

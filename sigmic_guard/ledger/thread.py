@@ -7,8 +7,9 @@ leaves the call behind, and the thread is a daemon (anyio's own are none on asyn
 from __future__ import annotations
 
 from contextlib import suppress
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Thread
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from anyio import Event, from_thread
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 T = TypeVar("T")
+
+
+#: Seconds between two beats of a thread that has one.
+BEAT: Final = 1.0
 
 
 class Call:
@@ -65,12 +70,14 @@ class Call:
 class CallThread:
     """Does one call after the other, in their order, until it is stopped.
 
+    :param beat: called about once a second, in between; must not raise.
     :param tool: what the calls work with. A forked child has the thread's frame, and not the thread
         that would leave it, so there the tool is never destroyed: a child that closes a connection
         of its parent can take away what its parent is just writing.
     """
 
-    def __init__(self, name: str, tool: object) -> None:
+    def __init__(self, name: str, tool: object, beat: Callable[[], None] | None = None) -> None:
+        self._beat = beat
         self._calls: SimpleQueue[Call | None] = SimpleQueue()
         self._last: Call | None = None
         Thread(target=self._work, args=(tool,), name=name, daemon=True).start()
@@ -94,7 +101,17 @@ class CallThread:
 
     def _work(self, tool: object) -> None:
         held: Final = tool
-        while (call := self._calls.get()) is not None:
+        beats_at = monotonic() + BEAT
+        while True:
+            if self._beat is not None and monotonic() >= beats_at:
+                self._beat()
+                beats_at = monotonic() + BEAT
+            try:
+                call = self._calls.get(timeout=None if self._beat is None else BEAT)
+            except Empty:
+                continue
+            if call is None:
+                break
             if call is self._last or not call.abandoned:
                 call.run()
             del call  # and what it returned, while there is nothing else to do

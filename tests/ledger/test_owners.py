@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from anyio import fail_after
 
 from sigmic_guard.errors import LedgerError
 from sigmic_guard.ledger import SqliteLedger, presence
@@ -268,6 +269,28 @@ async def test_who_was_taken_for_dead_says_no(ledger: Ledger, path: Path) -> Non
     administer(path, "DELETE FROM owners")
     await ledger.upkeep(6.0)
     assert owners(path) == {"owner-1": None}
+
+
+async def test_the_dead_were_seen_to_the_second(
+    ledger: Ledger, path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two calls of upkeep an owner's thread goes on to show that it lives, by its clock."""
+    monkeypatch.setattr("sigmic_guard.ledger.thread.BEAT", 0.02)
+    async with opened(lambda: SqliteLedger(path), "owner-2") as dies:
+        await write(dies, make_record(owner_id="owner-2"), 0)
+        await dies.upkeep(1000.0)
+        with fail_after(20):
+            while (seen := await ledger.last_seen("owner-2")) == 1000.0:
+                pass
+        assert seen is not None
+        assert 1000.0 < seen < 1020.0
+        # The kernel does this at its death; and then its file is cleared away.
+        lock, vars(dies)["_session"].lock = vars(dies)["_session"].lock, None
+        os.utime(folder / "owner-2.lock", (1500.0, 1500.0))
+        lock.release(left=False)
+        await ledger.upkeep(2000.0)
+        assert not (folder / "owner-2.lock").exists()
+        assert await ledger.last_seen("owner-2") == pytest.approx(1500.0)
 
 
 async def test_those_long_gone_are_forgotten(path: Path) -> None:
