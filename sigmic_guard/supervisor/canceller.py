@@ -8,9 +8,9 @@ happens on 401 and 403 (asking again cannot help) and at the end of a shutdown's
 from __future__ import annotations
 
 from random import random
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
-from anyio import current_time
+from anyio import CancelScope, current_time
 
 from sigmic_guard.errors import (
     ApiError,
@@ -47,8 +47,18 @@ LOOK_EVERY: Final = 3
 #: A bug that hits the same task so often makes it one that is given up.
 MAX_BUGS: Final = 3
 
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
 _WORTH_RETRYING: Final = (RateLimited, ServerError, ConnectionFailed)
 _HOPELESS: Final = (AuthenticationError, PermissionDenied)
+
+
+class Request(Protocol[T_co]):
+    """A DELETE or a GET."""
+
+    async def __call__(self, task_id: str, *, timeout: float) -> T_co:
+        """Send it."""
 
 
 def status_of(error: SigmicGuardError) -> str:
@@ -83,6 +93,8 @@ class Canceller:
         self._here: set[Entry] = set()
         #: When the shutdown's budget ends, on anyio's clock; every wait here ends before.
         self.budget_end: float | None = None
+        #: Around the requests that are under way.
+        self._under_way: set[CancelScope] = set()
         self.hold = self._pool.hold
         self.release = self._pool.release
 
@@ -108,6 +120,12 @@ class Canceller:
         """Do not wait for the time of the next attempt."""
         if task.retry_alarm is not None:
             self.take(task)
+
+    def hasten(self) -> None:
+        """Let no request that is under way take longer than one that begins now may."""
+        end = current_time() + self._patience()
+        for scope in self._under_way:
+            scope.deadline = min(scope.deadline, end)
 
     def give_up(self, task: Entry, error: str | None = None) -> None:
         """Let it be known that the task may still run, and that nobody asks any more."""
@@ -146,7 +164,7 @@ class Canceller:
         record = task.record
         assert record.remote_id is not None
         try:
-            documented = await self._api.delete(record.remote_id, timeout=self._patience())
+            documented = await self._ask(self._api.delete, record.remote_id)
         except SigmicGuardError as error:
             self._observer.delete_answered(task.record, status_of(error))
             await self._refused(task, error)
@@ -159,6 +177,15 @@ class Canceller:
             return False
         task.acknowledged = 1
         return True
+
+    async def _ask(self, request: Request[T], task_id: str) -> T:
+        with CancelScope() as scope:
+            self._under_way.add(scope)
+            try:
+                return await request(task_id, timeout=self._patience())
+            finally:
+                self._under_way.discard(scope)
+        raise ConnectionFailed("the shutdown had no more time for it", sent=True, timed_out=True)
 
     def _ended(self, task: Entry, result: CancelResult) -> None:
         if task.record.state in TO_BE_ENDED:  # somebody may have seen its end while we asked
@@ -181,7 +208,7 @@ class Canceller:
         remote_id, turn = task.record.remote_id, task.turn
         assert remote_id is not None
         try:
-            info = await self._api.get(remote_id, timeout=self._patience())
+            info = await self._ask(self._api.get, remote_id)
         except TaskNotFound:
             self._ended(task, CancelResult.NOT_FOUND)
         except _HOPELESS as error:

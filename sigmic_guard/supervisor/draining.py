@@ -118,6 +118,7 @@ class Drain:
                 await core.outbox.flush()
         finally:
             core.canceller.release()
+            core.canceller.hasten()
 
     def _want_ended(self, task: Entry) -> None:
         core, state = self._core, task.record.state

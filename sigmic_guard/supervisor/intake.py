@@ -167,7 +167,18 @@ class Intake:
         if core.roster.observe(task, info, task.turn):
             core.creator.leave(task)  # it costs nothing; a follow-up takes the place again
         task.held = False
+        await self._write_down(task)
         return task
+
+    async def _write_down(self, task: Entry) -> None:
+        """Wait until a crash does not lose it; a ledger that fails is not waited for."""
+        try:
+            with move_on_after(self._core.settings.create_timeout):
+                await self._core.outbox.flush()
+        except BaseException:
+            if task.record.state is State.RUNNING:
+                self._core.roster.apply(task, Event.DETACH)  # it is as it was
+            raise
 
     async def _take_key(self, task: Entry, task_id: str) -> None:
         """Have the ledger say that the key is ours, before the task is.
