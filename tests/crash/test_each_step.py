@@ -53,7 +53,7 @@ async def test_an_heir_that_dies_too(late: Late) -> None:
     """What a recovery had begun is as easily taken over as what it recovered."""
     stories = [
         await tell(Plot(deaths=(at, 3 + at % 89), late=late, seed=at, claims=at % 2 == 0))
-        for at in range(5, 175, 13)
+        for at in range(5, 175, 19)
     ]
     assert [str(story) for story in stories if story.problems] == []
     assert any(not story.lives[1].alive for story in stories)

@@ -20,7 +20,7 @@ async def die_in_file(at: int, path: Path) -> None:
     assert story.problems == [], str(story)
 
 
-@pytest.mark.parametrize("at", range(11, 170, 40))
+@pytest.mark.parametrize("at", range(11, 170, 60))
 async def test_a_death_with_a_file(at: int, tmp_path: Path) -> None:
     """A ledger in a file is left as one in memory is: with all that somebody needs to know."""
     await die_in_file(at, tmp_path / "ledger.db")
@@ -35,7 +35,7 @@ async def test_a_death_at_each_third_step_with_a_file(part: int, tmp_path: Path)
 
 
 @pytest.mark.backends(ASYNCIO, UVLOOP)
-@pytest.mark.parametrize("at", [23, 71, 119, 151])
+@pytest.mark.parametrize("at", [71, 119])
 async def test_a_death_on_asyncio(at: int) -> None:
     """The order of events is another one than on trio."""
     story = await tell(Plot(deaths=(at,), claims=True, seed=at, pace=REAL))

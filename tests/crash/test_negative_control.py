@@ -47,7 +47,7 @@ async def test_a_post_before_its_intent(monkeypatch: pytest.MonkeyPatch) -> None
         return True
 
     monkeypatch.setattr(Creator, "_write_intent", only_queue)
-    assert await finds(" is live", at="took effect")
+    assert await finds(" is live", at="a create of")
 
 
 async def test_an_acknowledgement_before_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,7 +60,7 @@ async def test_an_acknowledgement_before_the_commit(monkeypatch: pytest.MonkeyPa
             await sleep(0.001)
 
     monkeypatch.setattr(Outbox, "commit", until_it_begins)
-    assert await finds(" is live", at="took effect")
+    assert await finds(" is live", at="a create of")
 
 
 async def test_an_heir_that_believes_an_intent(monkeypatch: pytest.MonkeyPatch) -> None:
