@@ -83,7 +83,11 @@ class Story:
 
 
 async def tell(plot: Plot, handles: Handles | None = None) -> Story:
-    """Let it happen, and look at what is left. Of one plot there is one story, as on trio."""
+    """Let it happen, and look at what is left.
+
+    On trio a plot makes much the same story each time; who wakes first of several that wait for one
+    thing is left to chance.
+    """
     random.seed(plot.seed)
     trio._core._run._r.seed(plot.seed)  # Hypothesis, once imported, has trio go by nothing else
     if handles is None:

@@ -68,12 +68,6 @@ async def test_a_second_death(second: int, part: int) -> None:
     await sweep(plot, part)
 
 
-async def test_a_plot_makes_one_story() -> None:
-    """What was found once is found again: a step is the same one each time."""
-    first, again = [await tell(Plot(deaths=(80,), seed=5)) for _ in range(2)]
-    assert [life.steps for life in first.lives] == [life.steps for life in again.lives]
-
-
 async def test_the_program_comes_to_every_kind_of_step() -> None:
     """There is something to die at on either side of each commit, and all along each request."""
     story = await tell(Plot())
