@@ -22,8 +22,13 @@ from sigmic_guard.cli.codes import CANNOT_RUN, NOT_FOUND, NOT_STARTED, USAGE
 from sigmic_guard.cli.reap import reap, survey
 from sigmic_guard.cli.terminal import Terminal
 from sigmic_guard.errors import ConfigurationError, LedgerError, SigmicGuardError
-from sigmic_guard.ledger import default_ledger_url, open_ledger
-from sigmic_guard.ledger.urls import sqlite_path
+from sigmic_guard.ledger import (
+    LEDGER_VARIABLE,
+    chosen_ledger_url,
+    open_ledger,
+    sqlite_path,
+    sqlite_url,
+)
 from sigmic_guard.lifecycle import Verdict
 
 if TYPE_CHECKING:
@@ -32,8 +37,6 @@ if TYPE_CHECKING:
     from anyio import CancelScope
 
     from sigmic_guard.ledger import Orphan
-
-LEDGER_VARIABLE: Final = "SIGMIC_GUARD_LEDGER"
 
 #: Seconds that opening the ledger may take. Signals wait for that long.
 OPENING: Final = 20.0
@@ -98,14 +101,14 @@ def ledger_url() -> str:
 
     :raises ConfigurationError: no ledger has such a URL, or it does not outlive the program.
     """
-    url = os.environ.get(LEDGER_VARIABLE) or default_ledger_url()
+    url = chosen_ledger_url()
     path = sqlite_path(url)
     if path is None:
         raise ConfigurationError(
             f"the ledger {url!r} dies with the program, and so does all knowledge of its tasks: "
             f"let {LEDGER_VARIABLE} name a file, or unset it"
         )
-    return f"sqlite:///{Path(path).absolute()}"
+    return sqlite_url(str(Path(path).absolute()))
 
 
 async def _open_once(url: str) -> None:

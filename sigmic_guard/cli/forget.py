@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from sigmic_guard.cli.codes import DONE, NOT_DONE
 from sigmic_guard.cli.ledger import find
-from sigmic_guard.ledger import Write, open_ledger
+from sigmic_guard.ledger import SqliteLedger, Write
 from sigmic_guard.ledger.schema import clean_text
 from sigmic_guard.lifecycle import Event, step
 
@@ -64,7 +64,7 @@ def _choose(path: str, rows: Sequence[Row] | None) -> tuple[Row | None, str | No
 async def _forget(path: str, row: Row) -> str | None:
     """Write it down; return why that was refused."""
     record = row.record
-    ledger = open_ledger(f"sqlite:///{path}")
+    ledger = SqliteLedger(path)
     await ledger.open(uuid4().hex)
     try:
         [refusal] = await ledger.commit([Write(step(record, Event.FORGET, time()), record.version)])

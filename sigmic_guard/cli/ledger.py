@@ -6,17 +6,21 @@ Commands that only tell do neither: they read, and ask which owners live.
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from sigmic_guard.errors import ConfigurationError, LedgerError
-from sigmic_guard.ledger import default_ledger_url, last_sign, presence
+from sigmic_guard.ledger import (
+    LEDGER_VARIABLE,
+    chosen_ledger_url,
+    last_sign,
+    presence,
+    sqlite_path,
+)
 from sigmic_guard.ledger import statements as sql
 from sigmic_guard.ledger.connection import Access, LedgerFile
 from sigmic_guard.ledger.thread import CallThread
-from sigmic_guard.ledger.urls import sqlite_path
 from sigmic_guard.lifecycle import Record, Verdict, judge
 from sigmic_guard.sigmic.urls import check_base_url
 
@@ -26,9 +30,6 @@ if TYPE_CHECKING:
     from sigmic_guard.ledger.schema import Connection
 
 T = TypeVar("T")
-
-#: Where the ledger's URL comes from when none is given.
-ENVIRONMENT_VARIABLE: Final = "SIGMIC_GUARD_LEDGER"
 
 
 class Row(NamedTuple):
@@ -78,12 +79,12 @@ def ledger_path(url: str | None) -> str:
     :param url: default: ``SIGMIC_GUARD_LEDGER``, and then the default file.
     :raises ConfigurationError: no ledger has such a URL, or it lives in its process only.
     """
-    url = url or os.environ.get(ENVIRONMENT_VARIABLE) or default_ledger_url()
+    url = url or chosen_ledger_url()
     path = sqlite_path(url)
     if path is None:
         raise ConfigurationError(
             f"the ledger {url!r} lives and dies with its process, and nobody else can look into "
-            f"it: name a file with --ledger, or in {ENVIRONMENT_VARIABLE}"
+            f"it: name a file with --ledger, or in {LEDGER_VARIABLE}"
         )
     return str(Path(path).absolute())
 

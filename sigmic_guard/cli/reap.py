@@ -24,8 +24,7 @@ from sigmic_guard import (
 from sigmic_guard.cli.codes import CONNECTION, DONE, NOT_DONE
 from sigmic_guard.cli.ledger import get, unfinished
 from sigmic_guard.cli.terminal import span
-from sigmic_guard.ledger import Orphan
-from sigmic_guard.ledger.urls import sqlite_path
+from sigmic_guard.ledger import Orphan, sqlite_path, sqlite_url
 from sigmic_guard.lifecycle import CancelReason, Verdict
 from sigmic_guard.sigmic.credentials import Credential
 
@@ -198,7 +197,7 @@ async def command(
 ) -> int:
     """End what dead owners left, or only tell; see the exit codes of ``sigmic-guard reap``."""
     terminal.leave_out("orphan.left", "shutdown.finished", "task.unconfirmed")
-    url, until = f"sqlite:///{path}", current_time() + wait
+    url, until = sqlite_url(path), current_time() + wait
     found = await survey(url, namespace)
     if not found:
         terminal.status(f"no dead owner's task is left, says {path}")

@@ -6,9 +6,16 @@ from sigmic_guard.ledger.memory import MemoryLedger, MemoryStore
 from sigmic_guard.ledger.orphans import Orphan, find_orphans, last_sign
 from sigmic_guard.ledger.protocol import Ledger, Refusal, Write
 from sigmic_guard.ledger.sqlite import SqliteLedger
-from sigmic_guard.ledger.urls import default_ledger_url, sqlite_path
+from sigmic_guard.ledger.urls import (
+    LEDGER_VARIABLE,
+    chosen_ledger_url,
+    default_ledger_url,
+    sqlite_path,
+    sqlite_url,
+)
 
 __all__ = [
+    "LEDGER_VARIABLE",
     "Ledger",
     "MemoryLedger",
     "MemoryStore",
@@ -16,10 +23,13 @@ __all__ = [
     "Refusal",
     "SqliteLedger",
     "Write",
+    "chosen_ledger_url",
     "default_ledger_url",
     "find_orphans",
     "last_sign",
     "open_ledger",
+    "sqlite_path",
+    "sqlite_url",
 ]
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from typing import Final
 
 from platformdirs import user_state_path
 
 from sigmic_guard.errors import ConfigurationError
+
+#: Names the ledger where no argument does.
+LEDGER_VARIABLE: Final = "SIGMIC_GUARD_LEDGER"
 
 _SQLITE: Final = "sqlite:///"
 _FORMS: Final = (
@@ -15,9 +19,19 @@ _FORMS: Final = (
 )
 
 
+def chosen_ledger_url() -> str:
+    """Return the URL that the environment names, or else the default one."""
+    return os.environ.get(LEDGER_VARIABLE) or default_ledger_url()
+
+
 def default_ledger_url() -> str:
     """Return the URL of the file ``ledger.db`` in the user's state directory."""
-    return f"{_SQLITE}{user_state_path('sigmic-guard') / 'ledger.db'}"
+    return sqlite_url(str(user_state_path("sigmic-guard") / "ledger.db"))
+
+
+def sqlite_url(path: str) -> str:
+    """Return the URL that names the file; see :func:`sqlite_path` for the way back."""
+    return _SQLITE + path
 
 
 def sqlite_path(url: str) -> str | None:

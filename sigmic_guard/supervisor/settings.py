@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 from sigmic_guard.errors import ConfigurationError
-from sigmic_guard.ledger import Ledger, default_ledger_url, open_ledger
+from sigmic_guard.ledger import Ledger, chosen_ledger_url, open_ledger
 from sigmic_guard.lifecycle.policy import check_seconds
-
-#: Names the ledger where no argument does.
-LEDGER_VARIABLE = "SIGMIC_GUARD_LEDGER"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +37,7 @@ def choose_ledger(ledger: str | Ledger | None) -> Ledger:
     :raises ConfigurationError: no ledger has such a URL.
     """
     if ledger is None:
-        ledger = os.environ.get(LEDGER_VARIABLE) or default_ledger_url()
+        ledger = chosen_ledger_url()
     return open_ledger(ledger) if isinstance(ledger, str) else ledger
 
 
