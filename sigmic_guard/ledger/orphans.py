@@ -37,6 +37,11 @@ async def find_orphans(ledger: Ledger, namespace: str | None = None) -> Sequence
 
 
 def last_sign(record: Record, seen: float | None) -> float:
-    """Return when a row's owner was certainly alive, by the row itself and by the ledger."""
+    """Return when a row's owner was certainly alive, by the row itself and by the ledger.
+
+    Of a reaper that died that does not count: the row had been an orphan before.
+    """
+    if record.orphaned_at is not None:
+        return record.orphaned_at
     told = (seen, record.created_at, record.posted_at, record.cancel_requested_at)
     return max(at for at in told if at is not None)

@@ -49,7 +49,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     lost_at: float | None = None
     #: Of a create that carries no marker: the digest of its message, by which it may be told.
     message_digest: str | None = None
-    #: When the owner that it was taken over from gave its last sign of life.
+    #: When the owner gave its last sign of life from whom it was taken over to be ended.
     orphaned_at: float | None = None
     #: Why it is to end: the first cause. Set means that a cancel was asked for, in every state.
     reason: CancelReason | None = None
@@ -71,8 +71,9 @@ class TakeOver(NamedTuple):
     """Who takes a dead owner's task over, and on which terms."""
 
     owner_id: str
-    #: The dead owner's last sign of life, in seconds since the epoch.
-    orphaned_at: float
+    #: The dead owner's last sign of life, in seconds since the epoch; ``None`` if the task is
+    #: wanted again, and so no orphan any more.
+    orphaned_at: float | None
     #: New terms; ``None`` leaves those of the record, its deadline included.
     policy: TaskPolicy | None = None
     deadline_at: float | None = None

@@ -117,7 +117,7 @@ class Claims:
                 key=row.key or "",
             )
         mine = task.record
-        heir = TakeOver(self._owner_id, orphan.orphaned_at, mine.policy, mine.deadline_at)
+        heir = TakeOver(self._owner_id, None, mine.policy, mine.deadline_at)
         after = step(row, Event.TAKE_OVER, self._roster.now(), heir=heir)
         # If we are hit meanwhile, or nobody wants it any more, it is an orphan like any other.
         if not await self._reaper.write([(after, Verdict.REAP)]):
@@ -126,6 +126,7 @@ class Claims:
             self._reaper.enter(after, Verdict.REAP)
             return False
         task.marked = after.message_digest is None
+        task.claimed = True
         self._roster.assume(task, after)
-        self._reaper.tell(task, ReapResult.REATTACHED)
+        self._reaper.tell(task, ReapResult.REATTACHED, orphaned_at=orphan.orphaned_at)
         return True

@@ -92,6 +92,7 @@ class Core:
             api,
             ledger,
             observer,
+            self.outbox,
             self.canceller,
             self.reconciler,
             owner_id=self.owner_id,
@@ -154,7 +155,7 @@ class Core:
         self.creator.join(task)
         if task.orphan is None:
             self.watcher.join(task)
-            if task.record.orphaned_at is not None:
+            if task.claimed:
                 self.watcher.look(task)  # it may have ended while nobody watched it
         else:
             self.reaper.examine(task)
@@ -168,10 +169,11 @@ class Core:
 
     def _must_end(self, task: Entry) -> None:
         self._not_heard_from(task)
-        if task.orphan is None or task.examined:
+        if task.orphan is None:
             self.canceller.take(task)
-        else:
+        elif not task.examined:
             self.reaper.examine(task)
+        # else the reaper sends it on, when its row says so
 
     def _not_heard_from(self, task: Entry) -> None:
         self.watcher.leave(task)

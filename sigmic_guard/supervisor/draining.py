@@ -126,7 +126,7 @@ class Drain:
             core.roster.apply(task, Happening.CLOSE)  # no follow-up is taken any more
             task.interrupt(CancelReason.SHUTDOWN)
         elif task.orphan is not None:
-            core.reaper.decide(task)  # without another look
+            core.reaper.end_now(task)  # without another look
         elif task.record.policy.on_shutdown == "cancel" or state is State.INTENT:
             if state is State.UNCONFIRMED:
                 self._asked_again.append((task, task.record.version))

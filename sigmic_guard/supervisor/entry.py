@@ -38,6 +38,7 @@ class Entry:
         "acknowledged",
         "answer",
         "cancel_result",
+        "claimed",
         "core",
         "deadline",
         "deadline_alarm",
@@ -82,6 +83,8 @@ class Entry:
         self.sought = False
         #: What is to become of it, if it was a dead owner's and nobody asked for it.
         self.orphan: Verdict | None = None
+        #: Whether somebody asked for it, by the key.
+        self.claimed = False
         #: Whether a GET told how that one is.
         self.examined = False
         #: How often that one was looked at in vain.
@@ -150,6 +153,11 @@ class Entry:
         if state is State.UNKNOWN:  # what a dead owner left can be looked for by anybody, later
             return self.marked and self.orphan is None
         return state not in SETTLED
+
+    @property
+    def inherited(self) -> bool:
+        """Whether it was a dead owner's."""
+        return self.claimed or self.orphan is not None
 
     @property
     def worked_on(self) -> bool:

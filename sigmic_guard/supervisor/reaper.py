@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from sigmic_guard.sigmic.api import TaskApi
     from sigmic_guard.supervisor.canceller import Canceller
     from sigmic_guard.supervisor.entry import Entry
+    from sigmic_guard.supervisor.outbox import Outbox
     from sigmic_guard.supervisor.reconciler import Reconciler
     from sigmic_guard.supervisor.roster import Roster
     from sigmic_guard.supervisor.timer import Timer
@@ -85,6 +86,7 @@ class Reaper:
         api: TaskApi,
         ledger: Ledger,
         observer: Observer,
+        outbox: Outbox,
         canceller: Canceller,
         reconciler: Reconciler,
         *,
@@ -97,6 +99,7 @@ class Reaper:
         self._api = api
         self._ledger = ledger
         self._observer = observer
+        self._outbox = outbox
         self._canceller = canceller
         self._reconciler = reconciler
         self._owner_id = owner_id
@@ -352,7 +355,7 @@ class Reaper:
             record = task.record
             wanted = record.reason is None and await self._is_wanted(record, by_heirs=False)
         except _HOPELESS:
-            self.decide(task)  # the DELETE will tell
+            await self._end(task)  # the DELETE will tell
         except SigmicGuardError as error:
             delay = self._backoff.delay(
                 task.looks, random(), retry_after=getattr(error, "retry_after", None)
@@ -369,14 +372,28 @@ class Reaper:
             if wanted:
                 task.orphan = Verdict.RELEASE
             if not self._roster.observe(task, info, turn):
-                self.decide(task)
+                await self._end(task)
 
-    def decide(self, task: Entry) -> None:
-        """Let the task go, or have it ended."""
-        task.examined = True
-        if task.record.state is State.CANCELLING:
+    async def _end(self, task: Entry) -> None:
+        """Let the task go, or have it ended: not before the ledger says that it is to end.
+
+        If we died with the DELETE on its way, and a row that says nothing of it, somebody could ask
+        for the key and have a task that this DELETE ends.
+        """
+        self._decide(task)
+        try:
+            await self._outbox.flush()
+        finally:
             self._canceller.take(task)
-        elif task.record.state is State.RUNNING:
+
+    def end_now(self, task: Entry) -> None:
+        """Let the task go, or have it ended without another look."""
+        self._decide(task)
+        self._canceller.take(task)
+
+    def _decide(self, task: Entry) -> None:
+        task.examined = True
+        if task.record.state is State.RUNNING:
             if task.orphan is Verdict.RELEASE:
                 self._roster.apply(task, Happening.DETACH)
             else:
@@ -386,15 +403,23 @@ class Reaper:
         ended_at = self._ended_at.pop(task, None)
         if task in self.tasks:
             self.tasks.discard(task)
-            self.tell(task, result_of_orphan(task), ended_at)
+            result, since = result_of_orphan(task), task.record.orphaned_at
+            self.tell(task, result, orphaned_at=since, ended_at=ended_at)
             self._count()
 
-    def tell(self, task: Entry, result: ReapResult, ended_at: float | None = None) -> None:
+    def tell(
+        self,
+        task: Entry,
+        result: ReapResult,
+        *,
+        orphaned_at: float | None,
+        ended_at: float | None = None,
+    ) -> None:
         """Tell what came of a dead owner's task."""
         record, seconds = task.record, 0.0
-        if record.state is not State.NEVER_CREATED and record.orphaned_at is not None:
+        if record.state is not State.NEVER_CREATED and orphaned_at is not None:
             now = self._roster.now()
-            seconds = max(0.0, min(ended_at or now, now) - record.orphaned_at)
+            seconds = max(0.0, min(ended_at or now, now) - orphaned_at)
         self._observer.orphan_reaped(record, result, seconds)
         if record.intent_id in self._reported:  # left for who asks for its key, and claimed since
             self._reported.discard(record.intent_id)

@@ -291,7 +291,8 @@ class _Helper:
             _helpers.discard(self)
             fds, self._fds = self._fds, ()
             for fd in fds:
-                os.close(fd)
+                with suppress(OSError):  # somebody closed it who closes all there are
+                    os.close(fd)
 
     def renounce(self) -> None:
         """Be no parent of it, in a forked child."""

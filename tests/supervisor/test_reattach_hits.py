@@ -100,8 +100,12 @@ class SlowToAnswer(MemoryLedger):
         self.answer = Event()
 
     async def commit(self, writes: Sequence[Write]) -> Sequence[Refusal | None]:
+        before = dict(self.store.rows)
         refusals = await super().commit(writes)
-        if any(write.record.orphaned_at is not None for write in writes):
+        if any(
+            record.intent_id in before and before[record.intent_id].owner_id != record.owner_id
+            for record, _ in writes
+        ):
             self.taken.set()
             await self.answer.wait()
         return refusals
