@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from sigmic_guard import Supervisor
 from sigmic_guard.emulator import Fault
 from tests.watchdog.stage import gone, state_of
 
@@ -225,10 +224,8 @@ async def test_many_tasks_and_creates_in_flight(stage: Stage) -> None:
         await stage.emulator.wait_for(lambda state: state["created"] > 250)
         await victim.kill()
         died = time.time()
-        await stage.emulator.wait_for(lambda state: not state["tasks"]["live"], timeout=30)
-        took = stage.emulator.requests[-1].at - died
+        await stage.emulator.wait_for(lambda state: not state["tasks"]["live"])
         await gone(helper)
         assert stage.emulator.live == 0
     deletes = [seen.at - died for seen in stage.emulator.requests if seen.route == "delete"]
-    print(f"{len(deletes)} DELETEs, from {deletes[0]:.2f} to {deletes[-1]:.2f} s; {took:.2f}")
     assert max(deletes) < 3.0
