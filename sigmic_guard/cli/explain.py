@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sigmic_guard import State
 from sigmic_guard.cli.codes import DONE
-from sigmic_guard.cli.ledger import find
+from sigmic_guard.cli.ledger import judge_row
 from sigmic_guard.cli.ps import fields
 from sigmic_guard.cli.terminal import span
 from sigmic_guard.errors import ConfigurationError, SigmicGuardError
+from sigmic_guard.ledger.looking import find
 from sigmic_guard.ledger.schema import clean_text
 from sigmic_guard.lifecycle import CancelReason, Record, Verdict, claimable_until
 from sigmic_guard.lifecycle.states import NAMELESS
@@ -21,8 +22,8 @@ from sigmic_guard.sigmic.credentials import ENVIRONMENT_VARIABLE, Credential
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sigmic_guard.cli.ledger import Row
     from sigmic_guard.cli.terminal import Terminal
+    from sigmic_guard.ledger.looking import OwnedRow
 
 _WIDTHS: Final = (10, 0)
 
@@ -87,7 +88,7 @@ async def explain(terminal: Terminal, identifier: str, *, path: str) -> int:
     return DONE
 
 
-async def _tell(terminal: Terminal, row: Row, now: float) -> None:
+async def _tell(terminal: Terminal, row: OwnedRow, now: float) -> None:
     record, moments = row.record, list(history(row.record, now))
     told = judge(row, _fingerprint(), now)
     if terminal.json:
@@ -150,7 +151,7 @@ def _known(record: Record, now: float) -> Iterator[Moment]:
         yield Moment(record.finished_at, f"off the books as {record.state}{outcome}")
 
 
-def owner(row: Row, now: float) -> str:
+def owner(row: OwnedRow, now: float) -> str:
     """Tell who owns it, and whether that owner lives."""
     life = "alive" if row.alive else "dead"
     if row.seen is None:
@@ -160,7 +161,7 @@ def owner(row: Row, now: float) -> str:
     return f"{row.record.owner_id}, {life}; {seen}"
 
 
-def judge(row: Row, fingerprint: str | None, now: float) -> Explanation:
+def judge(row: OwnedRow, fingerprint: str | None, now: float) -> Explanation:
     """Tell what becomes of a row, why, and what one can do.
 
     :param fingerprint: of our credential, if there is one.
@@ -180,7 +181,7 @@ def judge(row: Row, fingerprint: str | None, now: float) -> Explanation:
         f"sigmic-guard forget {quote(record.intent_id)} takes it off the books, and leaves the "
         "task as it is"
     )
-    verdict = row.judge(fingerprint or record.credential_fingerprint, now)
+    verdict = judge_row(row, fingerprint or record.credential_fingerprint, now)
     match verdict:
         case Verdict.OTHER_SYSTEM:
             why = f"it was made at {record.base_url!r}, which is no API that one could ask"

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 from sigmic_guard.cli.codes import DONE, NOT_DONE
-from sigmic_guard.cli.ledger import find
 from sigmic_guard.ledger import SqliteLedger, Write
+from sigmic_guard.ledger.looking import find
 from sigmic_guard.ledger.schema import clean_text
 from sigmic_guard.lifecycle import Event, step
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sigmic_guard.cli.ledger import Row
     from sigmic_guard.cli.terminal import Terminal
+    from sigmic_guard.ledger.looking import OwnedRow
 
 _MEANING: Final = (
     "a task that is forgotten is neither looked for nor ended by anybody: if it still runs, it "
@@ -43,7 +43,7 @@ async def forget(terminal: Terminal, identifiers: Sequence[str], *, path: str) -
     return DONE if done else NOT_DONE
 
 
-def _choose(path: str, rows: Sequence[Row] | None) -> tuple[Row | None, str | None]:
+def _choose(path: str, rows: Sequence[OwnedRow] | None) -> tuple[OwnedRow | None, str | None]:
     """Return the row that is meant, or why there is none to forget."""
     if rows is None:
         return None, f"there is no ledger {path}"
@@ -61,7 +61,7 @@ def _choose(path: str, rows: Sequence[Row] | None) -> tuple[Row | None, str | No
     return orphans[0], None
 
 
-async def _forget(path: str, row: Row) -> str | None:
+async def _forget(path: str, row: OwnedRow) -> str | None:
     """Write it down; return why that was refused."""
     record = row.record
     ledger = SqliteLedger(path)
@@ -75,7 +75,9 @@ async def _forget(path: str, row: Row) -> str | None:
     return "changed meanwhile, somebody sees to it: look again with sigmic-guard explain"
 
 
-async def _tell(terminal: Terminal, identifier: str, row: Row | None, refusal: str | None) -> None:
+async def _tell(
+    terminal: Terminal, identifier: str, row: OwnedRow | None, refusal: str | None
+) -> None:
     if terminal.json:
         shown = {
             "kind": "forgotten",

@@ -1,76 +1,17 @@
-"""Which ledger a command means, and a look into it that leaves no trace.
-
-Who opens a ledger as a supervisor does announces an owner, and makes the file if there is none.
-Commands that only tell do neither: they read, and ask which owners live.
-"""
+"""Which ledger a command means, and what ``sigmic-guard reap`` would do with a row of it."""
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING
 
-from sigmic_guard.errors import ConfigurationError, LedgerError
-from sigmic_guard.ledger import (
-    LEDGER_VARIABLE,
-    chosen_ledger_url,
-    last_sign,
-    presence,
-    sqlite_path,
-)
-from sigmic_guard.ledger import statements as sql
-from sigmic_guard.ledger.connection import Access, LedgerFile
-from sigmic_guard.ledger.thread import CallThread
-from sigmic_guard.lifecycle import Record, Verdict, judge
+from sigmic_guard.errors import ConfigurationError
+from sigmic_guard.ledger import LEDGER_VARIABLE, chosen_ledger_url, sqlite_path
+from sigmic_guard.lifecycle import Verdict, judge
 from sigmic_guard.sigmic.urls import check_base_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
-
-    from sigmic_guard.ledger.schema import Connection
-
-T = TypeVar("T")
-
-
-class Row(NamedTuple):
-    """A row of the ledger, and what is known of its owner."""
-
-    record: Record
-    #: Whether the owner lives. In doubt, it does.
-    alive: bool
-    #: The owner's last sign of life, in seconds since the epoch, if the ledger knows of one.
-    seen: float | None
-    #: Whether a live owner has the same remote task in a row of its own.
-    adopted: bool
-
-    @property
-    def orphan(self) -> bool:
-        """Whether this is unfinished, and its owner is dead."""
-        return not self.alive and self.record.finished_at is None
-
-    @property
-    def orphaned_at(self) -> float:
-        """When the owner was certainly alive, in seconds since the epoch."""
-        return last_sign(self.record, self.seen)
-
-    def judge(self, fingerprint: str, now: float) -> Verdict:
-        """Tell what becomes of a dead owner's row when ``sigmic-guard reap`` comes.
-
-        :param fingerprint: of the credential that it would have.
-        """
-        record = self.record
-        if not _is_base_url(record.base_url):
-            return Verdict.OTHER_SYSTEM
-        verdict = judge(
-            record,
-            base_url=record.base_url,
-            credential_fingerprint=fingerprint,
-            orphaned_at=self.orphaned_at,
-            now=now,
-        )
-        if verdict is Verdict.REAP and record.reason is None and self.adopted:
-            return Verdict.RELEASE
-        return verdict
+    from sigmic_guard.ledger.looking import OwnedRow
 
 
 def ledger_path(url: str | None) -> str:
@@ -89,119 +30,24 @@ def ledger_path(url: str | None) -> str:
     return str(Path(path).absolute())
 
 
-# --- looking --------------------------------------------------------------------------------------
+def judge_row(row: OwnedRow, fingerprint: str, now: float) -> Verdict:
+    """Tell what becomes of a dead owner's row when ``sigmic-guard reap`` comes.
 
-
-async def unfinished(path: str, namespace: str | None = None) -> list[Row] | None:
-    """Return the rows that have not finished; ``None`` if there is no such ledger.
-
-    :param namespace: default: of all namespaces.
-    :raises LedgerError: the ledger cannot be read.
+    :param fingerprint: of the credential that it would have.
     """
-
-    def read(connection: Connection, folder: Path) -> list[Row]:
-        owners = sql.owners(connection, namespace)
-        return _rows(
-            connection, folder, owners, partial(sql.unfinished, connection, namespace, None)
-        )
-
-    return await _look(path, read)
-
-
-async def find(path: str, identifier: str) -> list[Row] | None:
-    """Return the rows, finished ones too, whose intent id or remote id it is.
-
-    :raises LedgerError: the ledger cannot be read.
-    """
-
-    def read(connection: Connection, folder: Path) -> list[Row]:
-        records = partial(sql.find, connection, identifier)
-        return _rows(connection, folder, {record.owner_id for record in records()}, records)
-
-    return await _look(path, read)
-
-
-async def get(path: str, intent_ids: Collection[str]) -> dict[str, Row]:
-    """Return the rows that are there, finished ones too, by intent id.
-
-    :raises LedgerError: the ledger cannot be read.
-    """
-
-    def read(connection: Connection, folder: Path) -> dict[str, Row]:
-        def records() -> list[Record]:
-            rows = (sql.get(connection, intent_id) for intent_id in intent_ids)
-            return [row for row in rows if row is not None]
-
-        owners = {record.owner_id for record in records()}
-        return {row.record.intent_id: row for row in _rows(connection, folder, owners, records)}
-
-    return await _look(path, read) or {}
-
-
-def _rows(
-    connection: Connection,
-    folder: Path,
-    owners: Iterable[str],
-    records: Callable[[], Sequence[Record]],
-) -> list[Row]:
-    # Who is dead stays so, and the rows are read after it is known.
-    alive = {owner_id: presence.is_alive(connection, folder, owner_id) for owner_id in owners}
-    seen: dict[str, float | None] = {}
-
-    def lives(owner_id: str) -> bool:
-        if owner_id not in alive:
-            alive[owner_id] = presence.is_alive(connection, folder, owner_id)
-        return alive[owner_id]
-
-    def is_adopted(record: Record) -> bool:
-        return record.remote_id is not None and any(
-            other.intent_id != record.intent_id
-            and other.reason is None
-            and other.base_url == record.base_url
-            and other.credential_fingerprint == record.credential_fingerprint
-            and lives(other.owner_id)
-            for other in sql.unfinished(connection, None, remote_id=record.remote_id)
-        )
-
-    rows = []
-    for record in records():
-        owner_id, living = record.owner_id, lives(record.owner_id)
-        if owner_id not in seen:
-            seen[owner_id] = presence.last_seen(connection, folder, owner_id)
-        adopted = not living and record.finished_at is None and is_adopted(record)
-        rows.append(Row(record, living, seen[owner_id], adopted))
-    return rows
-
-
-async def _look(path: str, function: Callable[[Connection, Path], T]) -> T | None:
-    """Call the function in a thread, with a connection and the folder of the owners' lock files."""
-    thread = CallThread("sigmic-guard: looking", None)
-    try:
-        return await thread.run(partial(_read, path, function))
-    finally:
-        thread.stop(_nothing)
-
-
-def _read(path: str, function: Callable[[Connection, Path], T]) -> T | None:
-    try:
-        if not Path(path).stat().st_size:
-            return None  # somebody is making it
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise LedgerError(f"the ledger {path} is out of reach: {error.strerror}") from error
-    file = LedgerFile(path)
-    file.prepare()
-    access = Access(file)
-    try:
-        with access.use() as connection:
-            return function(connection, Path(f"{file.path}.owners"))
-    finally:
-        access.close()
-
-
-def _nothing() -> None:
-    pass
+    record = row.record
+    if not _is_base_url(record.base_url):
+        return Verdict.OTHER_SYSTEM
+    verdict = judge(
+        record,
+        base_url=record.base_url,
+        credential_fingerprint=fingerprint,
+        orphaned_at=row.orphaned_at,
+        now=now,
+    )
+    if verdict is Verdict.REAP and record.reason is None and row.adopted:
+        return Verdict.RELEASE
+    return verdict
 
 
 def _is_base_url(text: str) -> bool:

@@ -7,14 +7,14 @@ from time import time
 from typing import TYPE_CHECKING, Final
 
 from sigmic_guard.cli.codes import DONE, NOT_DONE
-from sigmic_guard.cli.ledger import unfinished
 from sigmic_guard.cli.terminal import one_line, span
+from sigmic_guard.ledger.looking import unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sigmic_guard.cli.ledger import Row
     from sigmic_guard.cli.terminal import Terminal
+    from sigmic_guard.ledger.looking import OwnedRow
 
 HEADS: Final = ("task", "state", "owner", "age", "due", "reason", "namespace")
 
@@ -29,7 +29,7 @@ class View:
 
     path: str
     missing: bool
-    rows: Sequence[Row]
+    rows: Sequence[OwnedRow]
     taken_at: float
 
     @property
@@ -106,7 +106,7 @@ async def show(terminal: Terminal, view: View) -> None:
         await terminal.row(*line, widths=widths)
 
 
-def columns(row: Row, now: float) -> tuple[str, ...]:
+def columns(row: OwnedRow, now: float) -> tuple[str, ...]:
     """Return what is shown of a row, in the order of ``HEADS``; nothing of it steers a terminal."""
     record = row.record
     return (
@@ -120,7 +120,7 @@ def columns(row: Row, now: float) -> tuple[str, ...]:
     )
 
 
-def fields(row: Row, now: float) -> dict[str, object]:
+def fields(row: OwnedRow, now: float) -> dict[str, object]:
     """Return what machines are shown of a row; ``age`` and ``deadline`` are seconds from now."""
     record = row.record
     return {

@@ -22,9 +22,10 @@ from sigmic_guard import (
     Supervisor,
 )
 from sigmic_guard.cli.codes import CONNECTION, DONE, NOT_DONE
-from sigmic_guard.cli.ledger import get, unfinished
+from sigmic_guard.cli.ledger import judge_row
 from sigmic_guard.cli.terminal import span
 from sigmic_guard.ledger import Orphan, sqlite_path, sqlite_url
+from sigmic_guard.ledger.looking import get, unfinished
 from sigmic_guard.lifecycle import CancelReason, Verdict
 from sigmic_guard.sigmic.credentials import Credential
 
@@ -71,7 +72,7 @@ async def survey(url: str, namespace: str | None = None) -> Sequence[tuple[Orpha
         return []  # what lived in memory has died
     rows, now = await unfinished(path, namespace) or [], time.time()
     return [
-        (Orphan(row.record, row.orphaned_at), row.judge(fingerprint, now))
+        (Orphan(row.record, row.orphaned_at), judge_row(row, fingerprint, now))
         for row in rows
         if row.orphan
     ]

@@ -58,6 +58,11 @@ class LedgerFile:
         self.path = path
         self._inode: _Inode | None = None
 
+    @property
+    def owners(self) -> Path:
+        """The folder of the owners' lock files."""
+        return Path(f"{self.path}.owners")
+
     def prepare(self) -> None:
         """Make the file and its folder if they do not exist, and remember which it is.
 

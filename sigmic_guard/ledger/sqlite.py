@@ -74,16 +74,11 @@ class _Session:
         if self.lock is not None and self._epoch is not None:
             self.lock.touch(monotonic() + self._epoch)
 
-    @property
-    def folder(self) -> Path:
-        """Of the owners' lock files."""
-        return Path(f"{self.file.path}.owners")
-
     def begin(self) -> None:
         """Open the file, lock the owner's own, and put it on record."""
         self.file.prepare()
         self.writer.do(lambda _: None)
-        self.lock = OwnerLock(self.folder, self.owner_id)
+        self.lock = OwnerLock(self.file.owners, self.owner_id)
         self.writer.do(presence.arrive, self.owner_id, time())
 
     def upkeep(self, now: float, keep: float) -> None:
@@ -93,7 +88,7 @@ class _Session:
         self._epoch = now - monotonic()
         self.lock.touch(now)
         self.writer.do(presence.seen, self.owner_id, now)
-        self.writer.do(presence.bury, self.folder, now)
+        self.writer.do(presence.bury, self.file.owners, now)
         self.writer.do(presence.forget, now - keep)
 
     def end(self) -> None:
@@ -182,11 +177,11 @@ class SqliteLedger:
 
     async def owner_alive(self, owner_id: str) -> bool:
         """Tell whether the owner's process lives and has its handle open."""
-        return await self._read(presence.is_alive, self._opened().folder, owner_id)
+        return await self._read(presence.is_alive, self._opened().file.owners, owner_id)
 
     async def last_seen(self, owner_id: str) -> float | None:
         """Return the owner's last sign of life."""
-        return await self._read(presence.last_seen, self._opened().folder, owner_id)
+        return await self._read(presence.last_seen, self._opened().file.owners, owner_id)
 
     async def upkeep(self, now: float) -> None:
         """Leave a sign of life, clear away the dead, and delete old rows.

@@ -125,7 +125,7 @@ async def test_taken_over_meanwhile(
 ) -> None:
     """A row that somebody takes over between the look and the write stays his."""
     from sigmic_guard.cli import forget as forgetting
-    from sigmic_guard.cli.ledger import find
+    from sigmic_guard.ledger.looking import find
     from sigmic_guard.cli.terminal import Terminal
 
     record = await books.add()
