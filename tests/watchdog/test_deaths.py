@@ -7,7 +7,6 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
-import anyio
 import pytest
 
 from sigmic_guard.emulator import Fault
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from tests.watchdog.stage import Stage
 
 #: Seconds for which nothing must happen, where it would otherwise in a third of that.
-A_WHILE = 1.5
+A_WHILE = 1.0
 
 
 async def test_a_kill(stage: Stage) -> None:
@@ -44,6 +43,7 @@ async def test_a_kill_without_a_helper(stage: Stage) -> None:
     assert stage.emulator.live == 3
 
 
+@pytest.mark.slow
 async def test_a_helper_that_listens_to_nothing(stage: Stage) -> None:
     """Negative control: a helper that does not notice the end of its input ends nothing."""
     async with stage.victim("deaf") as victim:
@@ -63,6 +63,36 @@ async def test_other_deaths(stage: Stage, how: str, status: int) -> None:
     async with stage.victim(how) as victim:
         helper = await victim.hear("helper")
         assert await victim.process.wait() == status
+        await stage.ended(3)
+        await gone(helper)
+
+
+@pytest.mark.parametrize("how, status", [("leave", 0), ("fail", 1)])
+async def test_no_death(stage: Stage, how: str, status: int) -> None:
+    """A process that ends as it should ends its tasks itself, and its helper without a word."""
+    async with stage.victim(how) as victim:
+        helper = await victim.hear("helper")
+        assert await victim.process.wait() == status
+        assert state_of(helper) == ""
+        assert stage.emulator.live == 0
+        await victim.silent.wait()
+        assert ("as intended" in victim.errors) is (how == "fail")
+        assert "Warning" not in victim.errors
+        assert "ignored" not in victim.errors
+        victim.errors = ""
+
+
+@pytest.mark.slow
+async def test_a_death_after_the_pipe_was_closed(stage: Stage) -> None:
+    """A helper that heard the end of its input too early stays until its owner dies."""
+    async with stage.victim("hang up") as victim:
+        helper = await victim.hear("helper")
+        await victim.hear("done")
+        with pytest.raises(TimeoutError):
+            await stage.emulator.wait_for(
+                lambda _: stage.emulator.count(route="delete"), timeout=A_WHILE
+            )
+        await victim.kill()
         await stage.ended(3)
         await gone(helper)
 
@@ -177,13 +207,13 @@ async def test_a_helper_that_is_killed(stage: Stage) -> None:
         os.kill(first, signal.SIGKILL)
         second = await victim.hear("helper", 2)
         assert state_of(first) == ""
-        await anyio.sleep(0)
         await victim.kill()
         await stage.ended(3)
         await gone(second)
         assert victim.errors.count("watchdog.died") == 1
 
 
+@pytest.mark.slow
 async def test_the_helper_and_a_restarted_service(stage: Stage) -> None:
     """Both come for the same tasks, and each task is ended once."""
     async with stage.victim() as victim:

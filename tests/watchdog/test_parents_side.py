@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from contextlib import closing
 from pathlib import Path
 from queue import SimpleQueue
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.backends(ASYNCIO, UVLOOP)
 
 #: Seconds that letting a helper go may take, on a machine that has other things to do.
-SOON = 0.5
+SOON = 0.9
 
 
 class Starts:
@@ -165,9 +166,10 @@ async def test_a_clean_end(stage: Stage, starts: Starts, stopped: bool) -> None:
 
 async def test_a_helper_that_nobody_can_end(stage: Stage, starts: Starts) -> None:
     """A helper that hears nothing, and that we may not kill any more, is left behind in time."""
-    async with supervised(stage):
+    async with supervised(stage) as supervisor:
         pid = await starts.next()
         os.kill(pid, signal.SIGSTOP)
+        await supervisor.shutdown()
         since = time.monotonic()
         refused = patch.object(subprocess.Popen, "kill", side_effect=PermissionError)
         refused.start()
@@ -291,23 +293,52 @@ async def test_helpers_that_die(
     assert KEY[7:] not in caplog.text
 
 
+CHARGE = watchdog.Charge(
+    parent=os.getpid(),
+    owner_id="me",
+    namespace="default",
+    base_url="http://127.0.0.1:1",
+    ledger="/nowhere",
+    authorization=f"Bearer {KEY}",
+    create_timeout=1.0,
+    grace=1.0,
+)
+
+
+def test_a_charge_does_not_show_the_key() -> None:
+    """It can be printed."""
+    assert KEY[7:] not in repr(CHARGE)
+
+
+def test_a_forked_child_has_no_helper() -> None:
+    """Its copies of the pipe are closed, and it never waits for what is not its child."""
+    helper = watchdog._Helper(CHARGE)
+    fds, process = helper._fds, helper._process
+    assert process is not None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # there are threads; the child has none
+        child = os.fork()
+    if child == 0:
+        try:
+            renounced = not watchdog._helpers and process.returncode == 0
+            closed = not any(Path(f"/proc/self/fd/{fd}").exists() for fd in fds)
+            helper.hear(watchdog.BYE)
+            os._exit(0 if renounced and closed else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert process.poll() is None
+    helper.hear(watchdog.BYE)
+    assert helper.wait() == -signal.SIGKILL
+    assert not any(Path(f"/proc/self/fd/{fd}").exists() for fd in fds)
+
+
 def test_no_word_to_the_dead_ends_us() -> None:
     """A helper that has died is told goodbye without a SIGPIPE, whatever its action is here."""
-    charge = watchdog.Charge(
-        parent=os.getpid(),
-        owner_id="me",
-        namespace="default",
-        base_url="http://127.0.0.1:1",
-        ledger="/nowhere",
-        authorization=f"Bearer {KEY}",
-        create_timeout=1.0,
-        grace=1.0,
-    )
-    assert KEY[7:] not in repr(charge)
     before = signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
     try:
-        helper = watchdog._Helper(charge)
+        helper = watchdog._Helper(CHARGE)
         process = helper._process
         assert process is not None
         os.kill(process.pid, signal.SIGKILL)

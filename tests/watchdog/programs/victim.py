@@ -71,6 +71,17 @@ def spawn() -> None:
     say(child=os.posix_spawn(sys.executable, command, os.environ))
 
 
+def hang_up() -> None:
+    """Close our end of the pipe, as whoever closes all that is open does."""
+    [helper] = watchdog._helpers
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, helper._fds[1], inheritable=False)
+
+
+def fail() -> NoReturn:
+    raise RuntimeError("as intended")
+
+
 def half(helper: watchdog._Helper, thing: object) -> NoReturn:
     """Write half of a line, and die."""
     line = json.dumps(thing).encode()
@@ -97,6 +108,8 @@ AFTER: dict[str, Callable[[], object]] = {
     "fork": fork,
     "fork that inherits": fork_that_inherits,
     "spawn": spawn,
+    "hang up": hang_up,
+    "fail": fail,
 }
 
 
@@ -129,10 +142,14 @@ async def main(how: str, number: int) -> None:
         if how == "in flight":
             for lane in range(20):
                 group.start_soon(create_more, supervisor, lane)
+        assert supervisor._core is not None
+        say(owner=supervisor._core.owner_id)
         say(ready=True)
         if how in AFTER:
             AFTER[how]()
-        if how == "drain":
+            say(done=True)
+        if how in {"drain", "leave"}:
+            group.cancel_scope.cancel()
             return
         await anyio.sleep_forever()
 

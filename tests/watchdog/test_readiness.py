@@ -1,0 +1,58 @@
+"""A helper has everything imported before its parent dies: then there is no time for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+
+from tests.watchdog.stage import KEY
+
+if TYPE_CHECKING:
+    from tests.watchdog.stage import Stage
+
+#: Does what a helper does, and says what was imported from the parent's death on.
+PROGRAM = """
+import sys
+import anyio, msgspec
+from sigmic_guard.supervisor import helper
+charge = msgspec.json.decode(sys.stdin.readline(), type=helper.Charge)
+if {warm}:
+    anyio.run(helper._warm_up, charge)
+before = set(sys.modules)
+anyio.run(helper.reap, charge)
+print(*sorted(set(sys.modules) - before))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("warm", [True, False])
+async def test_nothing_is_imported_after_the_death(stage: Stage, warm: bool) -> None:
+    """Neither to open the ledger nor to send the DELETEs; negative control: without warming up."""
+    async with stage.victim("without") as victim:
+        owner_id = await victim.hear("owner")
+        await victim.hear("ready")
+        await victim.kill()
+    charge = {
+        "parent": os.getpid(),
+        "owner_id": owner_id,
+        "namespace": "default",
+        "base_url": stage.emulator.url,
+        "ledger": str(stage.folder / "ledger.db"),
+        "authorization": f"Bearer {KEY}",
+        "create_timeout": 1.0,
+        "grace": 1.0,
+    }
+    done = await anyio.run_process(
+        [sys.executable, "-c", PROGRAM.format(warm=warm)],
+        input=json.dumps(charge).encode() + b"\n",
+        env=stage.environment,
+        stderr=subprocess.PIPE,
+    )
+    assert stage.emulator.live == 0
+    assert bool(done.stdout.split()) is not warm
