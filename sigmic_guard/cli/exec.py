@@ -29,7 +29,7 @@ from sigmic_guard.ledger import (
     sqlite_path,
     sqlite_url,
 )
-from sigmic_guard.lifecycle import Verdict
+from sigmic_guard.lifecycle import REAPABLE, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -153,7 +153,7 @@ async def _reap(terminal: Terminal, url: str, *, grace: float, since: float) -> 
         terminal.problem("the program's tasks may still run: the ledger does not answer")
     for (record, _), verdict in left:
         name = record.remote_id or f"with {record.intent_id} in its env"
-        if verdict in {Verdict.REAP, Verdict.RELEASE}:
+        if verdict in REAPABLE:
             terminal.problem(
                 f"the task {name} is {record.state}, and may still run: "
                 "`sigmic-guard reap` tries again"

@@ -26,7 +26,7 @@ from sigmic_guard.cli.ledger import judge_row
 from sigmic_guard.cli.terminal import span
 from sigmic_guard.ledger import Orphan, sqlite_path, sqlite_url
 from sigmic_guard.ledger.looking import get, unfinished
-from sigmic_guard.lifecycle import CancelReason, Verdict
+from sigmic_guard.lifecycle import REAPABLE, CancelReason, Verdict
 from sigmic_guard.sigmic.credentials import Credential
 
 if TYPE_CHECKING:
@@ -41,9 +41,6 @@ RETRY: Final = 0.5
 GRACE: Final = 1.0
 #: Seconds for the look at an API that seems not to work.
 PROBE: Final = 5.0
-
-#: What a reaper sees to; the rest is somebody else's, or for later.
-OURS: Final = frozenset({Verdict.REAP, Verdict.RELEASE})
 
 _WIDTHS: Final = (36, 16, 12, 8, 0)
 _WORDS: Final = {
@@ -99,7 +96,7 @@ async def reap_found(
     :raises LedgerError: the ledger cannot be read.
     """
     places = {
-        (record.base_url, record.namespace) for (record, _), verdict in found if verdict in OURS
+        (record.base_url, record.namespace) for (record, _), verdict in found if verdict in REAPABLE
     }
     reported: dict[str, OrphanRow] = {}
     broken: list[SigmicGuardError] = []
@@ -147,7 +144,7 @@ async def _until_settled(
     path: str, found: Sequence[tuple[Orphan, Verdict]], until: float
 ) -> dict[str, Record]:
     """Wait for whoever was quicker than we were, and return the rows by intent id."""
-    ours = {record.intent_id for (record, _), verdict in found if verdict in OURS}
+    ours = {record.intent_id for (record, _), verdict in found if verdict in REAPABLE}
     while True:
         rows = await get(path, [record.intent_id for (record, _), _ in found])
         pursued = any(
@@ -171,7 +168,7 @@ def _tell(orphan: Orphan, verdict: Verdict, records: dict[str, Record], now: flo
         intent_id=record.intent_id,
         state=record.state,
         result=result,
-        why=None if result else record.state.value if verdict in OURS else verdict.value,
+        why=None if result else record.state.value if verdict in REAPABLE else verdict.value,
         age=max(0.0, (record.finished_at or now) - orphan.orphaned_at),
     )
 
@@ -207,7 +204,7 @@ async def command(
         await terminal.header("task", "verdict", "state", "dead for", "", widths=_WIDTHS)
         for orphan, verdict in found:
             await _show_plan(terminal, orphan, verdict)
-        ours = [verdict for _, verdict in found if verdict in OURS]
+        ours = [verdict for _, verdict in found if verdict in REAPABLE]
         terminal.status(f"{len(ours)} of {len(found)} to be seen to; nothing was done")
         return NOT_DONE if ours else DONE
 
@@ -218,7 +215,7 @@ async def command(
     for row, (orphan, verdict) in zip(rows, found, strict=True):
         record = stored[row.intent_id].record if row.intent_id in stored else orphan.record
         await _show(terminal, row, record, verdict)
-        if row.result is None and verdict in OURS:
+        if row.result is None and verdict in REAPABLE:
             failed.append(record)
     done = sum(row.result is not None for row in rows)
     terminal.status(f"{done} of {len(rows)} seen to; {len(failed)} may still run")
@@ -244,7 +241,7 @@ async def _show(terminal: Terminal, row: OrphanRow, record: Record, verdict: Ver
         return
     if row.result is not None:
         result, more = row.result.value, ""
-    elif verdict in OURS:
+    elif verdict in REAPABLE:
         result, more = "may_still_run", record.last_error or ""
     else:
         result, more = verdict.value, _WORDS[verdict]

@@ -6,7 +6,7 @@ The reaper does what it says, and ``sigmic-guard explain`` tells it.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from sigmic_guard.lifecycle.record import Record
@@ -20,6 +20,10 @@ class Verdict(StrEnum):
     WAIT = "wait"  # on_crash="reattach": somebody may still ask for its key
     OTHER_CREDENTIAL = "other_credential"  # made with a credential that is not ours
     OTHER_SYSTEM = "other_system"  # made at another base URL
+
+
+#: What a reaper takes over; the rest is somebody else's, or for later.
+REAPABLE: Final = frozenset({Verdict.REAP, Verdict.RELEASE})
 
 
 def judge(
@@ -47,6 +51,19 @@ def judge(
     ):
         return Verdict.WAIT
     return Verdict.REAP
+
+
+def wants_too(other: Record, record: Record) -> bool:
+    """Tell whether another row of the same remote task wants it to run on, if its owner lives.
+
+    It would spare the task from being reaped for the sake of ``record``.
+    """
+    return (
+        other.intent_id != record.intent_id
+        and other.reason is None
+        and other.base_url == record.base_url
+        and other.credential_fingerprint == record.credential_fingerprint
+    )
 
 
 def claimable_until(record: Record, orphaned_at: float) -> float:

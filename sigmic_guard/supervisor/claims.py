@@ -13,7 +13,7 @@ from anyio import move_on_after, sleep
 
 from sigmic_guard.errors import DuplicateKey
 from sigmic_guard.ledger import Orphan, last_sign
-from sigmic_guard.lifecycle import Event, State, TakeOver, Verdict, step
+from sigmic_guard.lifecycle import REAPABLE, Event, State, TakeOver, Verdict, step
 from sigmic_guard.observe import ReapResult
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class Claims:
         seen = await self._ledger.last_seen(row.owner_id)
         orphan = Orphan(row, last_sign(row, seen))
         verdict = await self._reaper.judge(orphan)
-        if verdict in {Verdict.REAP, Verdict.RELEASE}:
+        if verdict in REAPABLE:
             await self._reaper.take([(orphan, verdict)])
             return False
         if verdict is not Verdict.WAIT:

@@ -12,6 +12,7 @@ What cannot be reached, be it the ledger or the API, leads to nothing but anothe
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 from random import random
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
@@ -27,7 +28,17 @@ from sigmic_guard.errors import (
     TaskNotFound,
 )
 from sigmic_guard.ledger import Write, find_orphans
-from sigmic_guard.lifecycle import Backoff, CancelReason, State, TakeOver, Verdict, judge, step
+from sigmic_guard.lifecycle import (
+    REAPABLE,
+    Backoff,
+    CancelReason,
+    State,
+    TakeOver,
+    Verdict,
+    judge,
+    step,
+    wants_too,
+)
 from sigmic_guard.lifecycle import Event as Happening
 from sigmic_guard.supervisor.listing import seconds_of
 from sigmic_guard.supervisor.results import ReapReport
@@ -196,8 +207,7 @@ class Reaper:
         round_.left = []  # a round whose worker was hit is begun again
         for orphan in await find_orphans(self._ledger, self._namespace):
             verdict = await self.judge(orphan)
-            taken = verdict in {Verdict.REAP, Verdict.RELEASE}
-            (to_take if taken else round_.left).append((orphan, verdict))
+            (to_take if verdict in REAPABLE else round_.left).append((orphan, verdict))
         self._report(round_.left)
         await self.take(to_take)
         absent = await self._ledger.absent(self._namespace, self._roster.now() - AFTERLIFE)
@@ -228,16 +238,21 @@ class Reaper:
         """
         if record.remote_id is None:
             return False
+        ours = self._roster.named.get(record.remote_id)
+        if ours is not None and ours.orphan is None and ours.reason is None:
+            return True  # the ledger may not know it yet
         for other in await self._ledger.unfinished(remote_id=record.remote_id):
-            if (
-                other.intent_id != record.intent_id
-                and (by_heirs or other.orphaned_at is None)
-                and self._is_within_reach(other)
-                and other.reason is None
-                and await self._ledger.owner_alive(other.owner_id)
-            ):
+            if other.intent_id != record.intent_id and await self._wants(other, by_heirs=by_heirs):
                 return True
         return False
+
+    async def _wants(self, other: Record, *, by_heirs: bool) -> bool:
+        return (
+            (by_heirs or other.orphaned_at is None)
+            and self._is_within_reach(other)
+            and other.reason is None
+            and await self._ledger.owner_alive(other.owner_id)
+        )
 
     def _is_within_reach(self, record: Record) -> bool:
         return (
@@ -348,14 +363,13 @@ class Reaper:
     async def _examine(self, task: Entry) -> None:
         if task.examined or task.record.finished_at is not None:
             return
-        turn = task.turn
+        turn, info = task.turn, None
         try:
-            info = await self._api.get(task.id, timeout=PATIENCE)
+            with suppress(*_HOPELESS):  # the DELETE will tell
+                info = await self._api.get(task.id, timeout=PATIENCE)
             # Its id may have become known only now, and somebody may have adopted it since.
             record = task.record
             wanted = record.reason is None and await self._is_wanted(record, by_heirs=False)
-        except _HOPELESS:
-            await self._end(task)  # the DELETE will tell
         except SigmicGuardError as error:
             delay = self._backoff.delay(
                 task.looks, random(), retry_after=getattr(error, "retry_after", None)
@@ -366,12 +380,16 @@ class Reaper:
             self._pool.put(task)  # the worker was hit, the task is as it was
             raise
         else:
-            if info.terminal and (ended_at := seconds_of(info.completed_at)) is not None:
+            if (
+                info is not None
+                and info.terminal
+                and (ended_at := seconds_of(info.completed_at)) is not None
+            ):
                 self._ended_at[task] = ended_at
             task.examined = True
             if wanted:
                 task.orphan = Verdict.RELEASE
-            if not self._roster.observe(task, info, turn):
+            if info is None or not self._roster.observe(task, info, turn):
                 await self._end(task)
 
     async def _end(self, task: Entry) -> None:
@@ -385,6 +403,31 @@ class Reaper:
             await self._outbox.flush()
         finally:
             self._canceller.take(task)
+
+    async def spare(self) -> None:
+        """Find out whom of those that nobody examined yet somebody has adopted meanwhile.
+
+        :raises LedgerError: the ledger could not be read.
+        """
+        unsure = [
+            task for task in self.tasks if not task.examined and task.state is State.RUNNING
+        ]
+        if not unsure:
+            return
+        ids, wanted, slices = {task.id for task in unsure}, set[str](), Slices()
+        for other in await self._ledger.unfinished():
+            if (
+                other.remote_id in ids
+                and other.remote_id not in wanted
+                and other.owner_id != self._owner_id
+                and await self._wants(other, by_heirs=False)
+            ):
+                wanted.add(other.remote_id)
+            await slices.breathe()
+        for task in unsure:
+            ours = self._roster.named.get(task.id)
+            if task.id in wanted or (ours is not None and ours.orphan is None):
+                task.orphan = Verdict.RELEASE
 
     def end_now(self, task: Entry) -> None:
         """Let the task go, or have it ended without another look."""
