@@ -26,8 +26,9 @@ from sigmic_guard.cli.ledger import judge_row
 from sigmic_guard.cli.terminal import span
 from sigmic_guard.ledger import Orphan, sqlite_path, sqlite_url
 from sigmic_guard.ledger.looking import get, unfinished
-from sigmic_guard.lifecycle import REAPABLE, CancelReason, Verdict
+from sigmic_guard.lifecycle import REAPABLE, Verdict
 from sigmic_guard.sigmic.credentials import Credential
+from sigmic_guard.supervisor.telling import result_of_orphan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -162,7 +163,7 @@ async def _until_settled(
 def _tell(orphan: Orphan, verdict: Verdict, records: dict[str, Record], now: float) -> OrphanRow:
     """Say what the ledger holds now of what was found."""
     record = records.get(orphan.record.intent_id, orphan.record)
-    result = _result_of(record)
+    result = result_of_orphan(record)
     return OrphanRow(
         id=record.remote_id,
         intent_id=record.intent_id,
@@ -171,20 +172,6 @@ def _tell(orphan: Orphan, verdict: Verdict, records: dict[str, Record], now: flo
         why=None if result else record.state.value if verdict in REAPABLE else verdict.value,
         age=max(0.0, (record.finished_at or now) - orphan.orphaned_at),
     )
-
-
-def _result_of(record: Record) -> ReapResult | None:
-    if record.finished_at is None:
-        return None
-    match record.state:
-        case State.NEVER_CREATED:
-            return ReapResult.NEVER_CREATED
-        case State.DETACHED:
-            return ReapResult.RELEASED
-        case State.CANCELLED if record.reason is not CancelReason.REMOTE:
-            return ReapResult.CANCELLED
-        case _:
-            return ReapResult.ALREADY_FINISHED
 
 
 # --- the command ----------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from sigmic_guard.ledger import statements as sql
 from sigmic_guard.ledger.connection import Access, LedgerFile
 from sigmic_guard.ledger.orphans import last_sign
 from sigmic_guard.ledger.thread import CallThread
-from sigmic_guard.lifecycle import Record, wants_too
+from sigmic_guard.lifecycle import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -111,7 +111,11 @@ def _rows(
 
     def is_adopted(record: Record) -> bool:
         return record.remote_id is not None and any(
-            wants_too(other, record) and lives(other.owner_id)
+            other.intent_id != record.intent_id
+            and other.reason is None
+            and other.base_url == record.base_url
+            and other.credential_fingerprint == record.credential_fingerprint
+            and lives(other.owner_id)
             for other in sql.unfinished(connection, None, remote_id=record.remote_id)
         )
 

@@ -4,7 +4,7 @@ Nothing in this room reads a clock, draws a random number, opens a socket or awa
 """
 
 from sigmic_guard.lifecycle.backoff import Backoff
-from sigmic_guard.lifecycle.orphan import REAPABLE, Verdict, claimable_until, judge, wants_too
+from sigmic_guard.lifecycle.orphan import REAPABLE, Verdict, claimable_until, judge
 from sigmic_guard.lifecycle.policy import TaskPolicy
 from sigmic_guard.lifecycle.record import Change, Record, TakeOver, step
 from sigmic_guard.lifecycle.states import (
@@ -33,5 +33,4 @@ __all__ = [
     "judge",
     "outcome_of",
     "step",
-    "wants_too",
 ]

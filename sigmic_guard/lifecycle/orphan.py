@@ -53,19 +53,6 @@ def judge(
     return Verdict.REAP
 
 
-def wants_too(other: Record, record: Record) -> bool:
-    """Tell whether another row of the same remote task wants it to run on, if its owner lives.
-
-    It would spare the task from being reaped for the sake of ``record``.
-    """
-    return (
-        other.intent_id != record.intent_id
-        and other.reason is None
-        and other.base_url == record.base_url
-        and other.credential_fingerprint == record.credential_fingerprint
-    )
-
-
 def claimable_until(record: Record, orphaned_at: float) -> float:
     """Return until when the record's key can be asked for, in seconds since the epoch."""
     end = orphaned_at + record.policy.reattach_within

@@ -37,7 +37,6 @@ from sigmic_guard.lifecycle import (
     Verdict,
     judge,
     step,
-    wants_too,
 )
 from sigmic_guard.lifecycle import Event as Happening
 from sigmic_guard.supervisor.listing import seconds_of
@@ -409,9 +408,7 @@ class Reaper:
 
         :raises LedgerError: the ledger could not be read.
         """
-        unsure = [
-            task for task in self.tasks if not task.examined and task.state is State.RUNNING
-        ]
+        unsure = [task for task in self.tasks if not task.examined and task.state is State.RUNNING]
         if not unsure:
             return
         ids, wanted, slices = {task.id for task in unsure}, set[str](), Slices()
@@ -446,8 +443,10 @@ class Reaper:
         ended_at = self._ended_at.pop(task, None)
         if task in self.tasks:
             self.tasks.discard(task)
-            result, since = result_of_orphan(task), task.record.orphaned_at
-            self.tell(task, result, orphaned_at=since, ended_at=ended_at)
+            record = task.record
+            result = result_of_orphan(record, task.cancel_result)
+            assert result is not None
+            self.tell(task, result, orphaned_at=record.orphaned_at, ended_at=ended_at)
             self._count()
 
     def tell(

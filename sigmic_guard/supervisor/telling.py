@@ -19,7 +19,7 @@ from sigmic_guard.supervisor.results import Cancellation, OrphanRow, TaskResult
 
 if TYPE_CHECKING:
     from sigmic_guard.ledger import Orphan
-    from sigmic_guard.lifecycle import Verdict
+    from sigmic_guard.lifecycle import Record, Verdict
     from sigmic_guard.supervisor.entry import Entry
 
 
@@ -44,13 +44,13 @@ def tell(task: Entry) -> TaskResult:
 def tell_orphan(task: Entry) -> OrphanRow:
     """Say what came of a dead owner's task so far."""
     record, now = task.record, task.core.now()
-    seen_to = record.finished_at is not None
+    result = result_of_orphan(record, task.cancel_result)
     return OrphanRow(
         id=record.remote_id,
         intent_id=record.intent_id,
         state=record.state,
-        result=result_of_orphan(task) if seen_to else None,
-        why=None if seen_to else record.state.value,
+        result=result,
+        why=None if result else record.state.value,
         age=now - (record.orphaned_at or now),
     )
 
@@ -68,16 +68,23 @@ def tell_left(orphan: Orphan, verdict: Verdict, now: float) -> OrphanRow:
     )
 
 
-def result_of_orphan(task: Entry) -> ReapResult:
-    """Name how a dead owner's task that has finished came to its end."""
-    match task.record.state:
+def result_of_orphan(
+    record: Record, cancel_result: CancelResult | None = None
+) -> ReapResult | None:
+    """Name how a dead owner's task came to its end; ``None`` while its row has not finished.
+
+    :param cancel_result: what came of its cancellation, where that is known; no row tells.
+    """
+    if record.finished_at is None:
+        return None
+    match record.state:
         case State.NEVER_CREATED:
             return ReapResult.NEVER_CREATED
         case State.DETACHED:
             return ReapResult.RELEASED
-        case State.CANCELLED if task.cancel_result is CancelResult.NOT_FOUND:
+        case State.CANCELLED if cancel_result is CancelResult.NOT_FOUND:
             return ReapResult.NOT_FOUND
-        case State.CANCELLED if task.record.reason is not CancelReason.REMOTE:
+        case State.CANCELLED if record.reason is not CancelReason.REMOTE:
             return ReapResult.CANCELLED
         case _:
             return ReapResult.ALREADY_FINISHED
