@@ -177,7 +177,7 @@ async def test_stopped(emulator: Emulator, ledger: Path, owner: Owner) -> None:
         owner.go_on()
         [finished, *_] = sorted(owner.ids)
         emulator.complete(finished)
-        assert (await owner.tell("wait")) == {"outcome": "completed"}
+        assert (await owner.tell(f"wait {finished}")) == {"outcome": "completed"}
         owner.ids.remove(finished)
         await leaves_alone(reaper, owner, emulator)
         await owner.kill()

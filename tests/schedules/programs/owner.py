@@ -44,8 +44,9 @@ async def main() -> None:
         say(ids=[task.id for task in tasks])
         while command := (await to_thread.run_sync(sys.stdin.readline)).strip():
             match command:
-                case "wait":
-                    say(outcome=(await tasks[0].wait()).outcome)
+                case wait if wait.startswith("wait "):
+                    [task] = [task for task in tasks if task.id == wait.split()[1]]
+                    say(outcome=(await task.wait()).outcome)
                 case "upkeep":
                     await supervisor.reap()
                     say(done=True)
