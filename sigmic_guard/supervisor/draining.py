@@ -6,10 +6,12 @@ It runs in a worker of the supervisor, so that whatever hits those who wait for 
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from anyio import CancelScope, Event, current_time, move_on_after
 
+from sigmic_guard.errors import LedgerError
 from sigmic_guard.lifecycle import CancelReason, Outcome, Record, State
 from sigmic_guard.lifecycle import Event as Happening
 from sigmic_guard.lifecycle.states import SETTLED
@@ -110,6 +112,8 @@ class Drain:
         core, slices = self._core, Slices()
         core.canceller.hold()
         try:
+            with move_on_after(self.grace / 4), suppress(LedgerError):
+                await core.reaper.spare()
             for task in tasks:
                 self._want_ended(task)
                 await slices.breathe()
