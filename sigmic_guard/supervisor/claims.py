@@ -128,5 +128,5 @@ class Claims:
         task.marked = after.message_digest is None
         task.claimed = True
         self._roster.assume(task, after)
-        self._reaper.tell(task, ReapResult.REATTACHED, orphaned_at=orphan.orphaned_at)
+        self._reaper.tally.tell(task, ReapResult.REATTACHED, orphaned_at=orphan.orphaned_at)
         return True

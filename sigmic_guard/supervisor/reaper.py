@@ -41,6 +41,7 @@ from sigmic_guard.lifecycle import (
 from sigmic_guard.lifecycle import Event as Happening
 from sigmic_guard.supervisor.listing import seconds_of
 from sigmic_guard.supervisor.results import ReapReport
+from sigmic_guard.supervisor.tally import Tally
 from sigmic_guard.supervisor.telling import result_of_orphan, tell_left, tell_orphan
 from sigmic_guard.supervisor.timer import Slices
 from sigmic_guard.supervisor.workers import Pool
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 
     from sigmic_guard.ledger import Ledger, Orphan
     from sigmic_guard.lifecycle import Record
-    from sigmic_guard.observe import Observer, ReapResult
+    from sigmic_guard.observe import Observer
     from sigmic_guard.sigmic.api import TaskApi
     from sigmic_guard.supervisor.canceller import Canceller
     from sigmic_guard.supervisor.entry import Entry
@@ -119,6 +120,7 @@ class Reaper:
         self._pool: Pool[Entry] = Pool(workers, "examine", self._examine, MAX_LOOKS)
         #: Live tasks that were taken over to be ended.
         self.tasks: set[Entry] = set()
+        self.tally = Tally(self.tasks, observer, roster.now, owner_id)
         #: Rows of which a hit left unknown whether they are ours, by intent id.
         self._in_doubt: dict[str, tuple[Record, Verdict]] = {}
         self._holding = False
@@ -126,10 +128,6 @@ class Reaper:
         self._round: Round | None = None
         self._next = Round()
         self._wanted = Event()
-        self._left = 0
-        #: Since when the oldest orphan is one, in seconds since the epoch.
-        self._since: float | None = None
-        self._reported: set[str] = set()
         #: When a task ended by itself, in seconds since the epoch, where the API told.
         self._ended_at: dict[Entry, float] = {}
         roster.finished.append(self._finished)
@@ -147,7 +145,7 @@ class Reaper:
             if round_ is not None:
                 round_.error = self._closed
                 round_.done.set()
-        self._observer.orphans_counted(self._owner_id, 0, 0.0)
+        self.tally.close()
 
     async def request(self) -> Round:
         """Wait for a round that begins after now.
@@ -207,7 +205,7 @@ class Reaper:
         for orphan in await find_orphans(self._ledger, self._namespace):
             verdict = await self.judge(orphan)
             (to_take if verdict in REAPABLE else round_.left).append((orphan, verdict))
-        self._report(round_.left)
+        self.tally.report(round_.left)
         await self.take(to_take)
         absent = await self._ledger.absent(self._namespace, self._roster.now() - AFTERLIFE)
         self._reconciler.beware_of(filter(self._is_within_reach, absent))
@@ -258,27 +256,6 @@ class Reaper:
             record.base_url == self._api.base_url
             and record.credential_fingerprint == self._api.credential_fingerprint
         )
-
-    def _report(self, left: Sequence[tuple[Orphan, Verdict]]) -> None:
-        now = self._roster.now()
-        for orphan, verdict in left:
-            if verdict is not Verdict.WAIT and orphan.record.intent_id not in self._reported:
-                self._observer.orphan_left(orphan.record, verdict)
-        self._reported = {orphan.record.intent_id for orphan, _ in left}
-        self._left = len(left)
-        since = [orphan.orphaned_at for orphan, _ in left]
-        since += [task.record.orphaned_at or now for task in self.tasks]
-        self._since = min(since, default=None)
-        self._count()
-
-    def _count(self, fresh: Entry | None = None) -> None:
-        if self._closed is not None:
-            return
-        if fresh is not None and (at := fresh.record.orphaned_at) is not None:
-            self._since = at if self._since is None else min(self._since, at)
-        count, now = self._left + len(self.tasks), self._roster.now()
-        age = max(0.0, now - self._since) if count and self._since is not None else 0.0
-        self._observer.orphans_counted(self._owner_id, count, age)
 
     # --- taking over ----------------------------------------------------------------------------
 
@@ -345,7 +322,7 @@ class Reaper:
         self.tasks.add(task)
         if self._round is not None:
             self._round.taken.append(task)
-        self._count(task)
+        self.tally.count(task)
         self._roster.inherit(task)
 
     # --- seeing to it ---------------------------------------------------------------------------
@@ -353,7 +330,7 @@ class Reaper:
     def adopt(self, task: Entry) -> None:
         """See to the end of a task that was found otherwise."""
         self.tasks.add(task)
-        self._count(task)
+        self.tally.count(task)
 
     def examine(self, task: Entry) -> None:
         """Find out by GET whether the task still runs, as soon as a worker is free."""
@@ -446,24 +423,5 @@ class Reaper:
             record = task.record
             result = result_of_orphan(record, task.cancel_result)
             assert result is not None
-            self.tell(task, result, orphaned_at=record.orphaned_at, ended_at=ended_at)
-            self._count()
-
-    def tell(
-        self,
-        task: Entry,
-        result: ReapResult,
-        *,
-        orphaned_at: float | None,
-        ended_at: float | None = None,
-    ) -> None:
-        """Tell what came of a dead owner's task."""
-        record, seconds = task.record, 0.0
-        if record.state is not State.NEVER_CREATED and orphaned_at is not None:
-            now = self._roster.now()
-            seconds = max(0.0, min(ended_at or now, now) - orphaned_at)
-        self._observer.orphan_reaped(record, result, seconds)
-        if record.intent_id in self._reported:  # left for who asks for its key, and claimed since
-            self._reported.discard(record.intent_id)
-            self._left -= 1
-            self._count()
+            self.tally.tell(task, result, orphaned_at=record.orphaned_at, ended_at=ended_at)
+            self.tally.count()

@@ -1,0 +1,89 @@
+"""What operators are told of orphans: how many there are, since when, and what came of each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sigmic_guard.lifecycle import State, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from sigmic_guard.ledger import Orphan
+    from sigmic_guard.observe import Observer, ReapResult
+    from sigmic_guard.supervisor.entry import Entry
+
+
+class Tally:
+    """Counts the orphans that the reaper knows of.
+
+    :param tasks: those that were taken over and live; the reaper's own set.
+    """
+
+    def __init__(
+        self,
+        tasks: Collection[Entry],
+        observer: Observer,
+        now: Callable[[], float],
+        owner_id: str,
+    ) -> None:
+        self._tasks = tasks
+        self._observer = observer
+        self._now = now
+        self._owner_id = owner_id
+        #: How many the last round left alone, and their intent ids.
+        self._left = 0
+        self._reported: set[str] = set()
+        #: Since when the oldest orphan is one, in seconds since the epoch.
+        self._since: float | None = None
+        self._closed = False
+
+    def report(self, left: Sequence[tuple[Orphan, Verdict]]) -> None:
+        """Tell what a round left alone: each once, and how many there are in all."""
+        now = self._now()
+        for orphan, verdict in left:
+            if verdict is not Verdict.WAIT and orphan.record.intent_id not in self._reported:
+                self._observer.orphan_left(orphan.record, verdict)
+        self._reported = {orphan.record.intent_id for orphan, _ in left}
+        self._left = len(left)
+        since = [orphan.orphaned_at for orphan, _ in left]
+        since += [task.record.orphaned_at or now for task in self._tasks]
+        self._since = min(since, default=None)
+        self.count()
+
+    def count(self, fresh: Entry | None = None) -> None:
+        """Tell how many there are, and for how long the oldest has been one.
+
+        :param fresh: one that has come since the last round.
+        """
+        if self._closed:
+            return
+        if fresh is not None and (at := fresh.record.orphaned_at) is not None:
+            self._since = at if self._since is None else min(self._since, at)
+        count, now = self._left + len(self._tasks), self._now()
+        age = max(0.0, now - self._since) if count and self._since is not None else 0.0
+        self._observer.orphans_counted(self._owner_id, count, age)
+
+    def tell(
+        self,
+        task: Entry,
+        result: ReapResult,
+        *,
+        orphaned_at: float | None,
+        ended_at: float | None = None,
+    ) -> None:
+        """Tell what came of a dead owner's task."""
+        record, seconds = task.record, 0.0
+        if record.state is not State.NEVER_CREATED and orphaned_at is not None:
+            now = self._now()
+            seconds = max(0.0, min(ended_at or now, now) - orphaned_at)
+        self._observer.orphan_reaped(record, result, seconds)
+        if record.intent_id in self._reported:  # left for who asks for its key, and claimed since
+            self._reported.discard(record.intent_id)
+            self._left -= 1
+            self.count()
+
+    def close(self) -> None:
+        """Count none any more: whoever comes next does."""
+        self._closed = True
+        self._observer.orphans_counted(self._owner_id, 0, 0.0)
