@@ -108,7 +108,7 @@ class Claims:
         orphan = Orphan(row, last_sign(row, seen))
         verdict = await self._reaper.judge(orphan)
         if verdict in REAPABLE:
-            await self._reaper.take([(orphan, verdict)])
+            await self._reaper.take_over([(orphan, verdict)])
             return False
         if verdict is not Verdict.WAIT:
             raise DuplicateKey(
@@ -120,13 +120,13 @@ class Claims:
         heir = TakeOver(self._owner_id, None, mine.policy, mine.deadline_at)
         after = step(row, Event.TAKE_OVER, self._roster.now(), heir=heir)
         # If we are hit meanwhile, or nobody wants it any more, it is an orphan like any other.
-        if not await self._reaper.write([(after, Verdict.REAP)]):
+        if not await self._reaper.commit([(after, Verdict.REAP)]):
             return False
         if task.record.state is not State.INTENT:
-            self._reaper.enter(after, Verdict.REAP)
+            self._reaper.see_to(after, Verdict.REAP)
             return False
         task.marked = after.message_digest is None
         task.claimed = True
-        self._roster.assume(task, after)
+        self._roster.claim(task, after)
         self._reaper.tally.tell(task, ReapResult.REATTACHED, orphaned_at=orphan.orphaned_at)
         return True

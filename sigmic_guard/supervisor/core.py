@@ -97,7 +97,7 @@ class Core:
             self.reconciler,
             owner_id=self.owner_id,
             namespace=settings.namespace,
-            take_on=self.intake.take_on,
+            entry_of=self.intake.entry_of,
         )
         self.claims = Claims(
             self.roster,

@@ -203,7 +203,7 @@ class Intake:
 
     # --- found ----------------------------------------------------------------------------------
 
-    def take_on(self, record: Record, verdict: Verdict) -> Entry:
+    def entry_of(self, record: Record, verdict: Verdict) -> Entry:
         """Make the entry of a dead owner's row that is ours by now."""
         task = Entry(self._core, record, None)
         task.orphan = verdict
@@ -215,7 +215,7 @@ class Intake:
         record = self._intend(absent.policy, None, None, orphaned_at=absent.finished_at)
         task = self._enlist(record, None)
         task.orphan = Verdict.REAP
-        self._core.reaper.adopt(task)
+        self._core.reaper.join(task)
         self._core.outbox.insert(record)
         self._core.roster.apply(task, Event.ADOPT, remote_id=task_id)
 

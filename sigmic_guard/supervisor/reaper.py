@@ -103,7 +103,7 @@ class Reaper:
         *,
         owner_id: str,
         namespace: str,
-        take_on: Callable[[Record, Verdict], Entry],
+        entry_of: Callable[[Record, Verdict], Entry],
     ) -> None:
         self._roster = roster
         self._timer = timer
@@ -115,7 +115,7 @@ class Reaper:
         self._reconciler = reconciler
         self._owner_id = owner_id
         self._namespace = namespace
-        self._take_on = take_on
+        self._entry_of = entry_of
         self._backoff = Backoff(first=0.2, most=10.0)
         self._pool: Pool[Entry] = Pool(workers, "examine", self._examine, MAX_LOOKS)
         #: Live tasks that were taken over to be ended.
@@ -206,7 +206,7 @@ class Reaper:
             verdict = await self.judge(orphan)
             (to_take if verdict in REAPABLE else round_.left).append((orphan, verdict))
         self.tally.report(round_.left)
-        await self.take(to_take)
+        await self.take_over(to_take)
         absent = await self._ledger.absent(self._namespace, self._roster.now() - AFTERLIFE)
         self._reconciler.beware_of(filter(self._is_within_reach, absent))
 
@@ -259,7 +259,7 @@ class Reaper:
 
     # --- taking over ----------------------------------------------------------------------------
 
-    async def take(self, orphans: Sequence[tuple[Orphan, Verdict]]) -> None:
+    async def take_over(self, orphans: Sequence[tuple[Orphan, Verdict]]) -> None:
         """Take rows over that are still as they were read, and see to them.
 
         :raises LedgerError: the ledger could not be written.
@@ -272,16 +272,18 @@ class Reaper:
                 after = step(record, Happening.TAKE_OVER, self._roster.now(), heir=heir)
                 taken.append((after, verdict))
                 await slices.breathe()
-            ours = await self.write(taken)
+            ours = await self.commit(taken)
             try:
                 while ours:
-                    self.enter(*ours.popleft())
+                    self.see_to(*ours.popleft())
                     await slices.breathe()
             except BaseException:
                 self._doubt(ours)
                 raise
 
-    async def write(self, taken: Sequence[tuple[Record, Verdict]]) -> deque[tuple[Record, Verdict]]:
+    async def commit(
+        self, taken: Sequence[tuple[Record, Verdict]]
+    ) -> deque[tuple[Record, Verdict]]:
         """Write take-overs, and return those that are ours now.
 
         Of whatever a hit leaves in doubt the next round finds out.
@@ -312,13 +314,13 @@ class Reaper:
         for intent_id, (record, verdict) in list(self._in_doubt.items()):
             stored = await self._ledger.get(intent_id)
             if self._in_doubt.pop(intent_id, None) is not None and stored == record:
-                self.enter(record, verdict)
+                self.see_to(record, verdict)
 
-    def enter(self, record: Record, verdict: Verdict) -> None:
+    def see_to(self, record: Record, verdict: Verdict) -> None:
         """See to a row that is ours by now."""
         if self._holding:
             return  # its owner will be dead in a moment, and somebody else comes for it
-        task = self._take_on(record, verdict)
+        task = self._entry_of(record, verdict)
         self.tasks.add(task)
         if self._round is not None:
             self._round.taken.append(task)
@@ -327,8 +329,8 @@ class Reaper:
 
     # --- seeing to it ---------------------------------------------------------------------------
 
-    def adopt(self, task: Entry) -> None:
-        """See to the end of a task that was found otherwise."""
+    def join(self, task: Entry) -> None:
+        """Count a task among the orphans that was found otherwise."""
         self.tasks.add(task)
         self.tally.count(task)
 

@@ -58,7 +58,7 @@ class Roster:
         self._observer.task_changed(Change(None, record, Event.TAKE_OVER))
         self._settle_in(task)
 
-    def assume(self, task: Entry, record: Record) -> None:
+    def claim(self, task: Entry, record: Record) -> None:
         """Let a task that was not created be a dead owner's, whose row is ours already."""
         self._replace(task, record, Event.TAKE_OVER)
         self._settle_in(task)

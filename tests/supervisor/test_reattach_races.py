@@ -167,7 +167,7 @@ async def test_it_is_reaped_at_the_same_moment() -> None:
             ledger.before = None
             assert other.supervisor._core is not None
             orphan = (await other.supervisor._core.reaper.request()).left[0][0]
-            await other.supervisor._core.reaper.take([(orphan, "reap")])  # type: ignore[list-item]
+            await other.supervisor._core.reaper.take_over([(orphan, "reap")])  # type: ignore[list-item]
             await lab.fake.until(lambda: not lab.fake.live)
             await other.flush()
 
