@@ -45,7 +45,12 @@ class MemoryLedger:
         self._owner_id: str | None = None
 
     async def open(self, owner_id: str) -> None:
-        """Announce the owner."""
+        """Announce the owner.
+
+        :raises LedgerError: the handle is open.
+        """
+        if self._owner_id is not None:
+            raise LedgerError("the ledger is open already in this handle: make one for each owner")
         self._owner_id = owner_id
         self.store.owners.add(owner_id)
 

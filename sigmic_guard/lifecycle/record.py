@@ -51,6 +51,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     message_digest: str | None = None
     #: When the owner gave its last sign of life from whom it was taken over to be ended.
     orphaned_at: float | None = None
+    #: When a follow-up was about to be sent: it may arrive when its sender is dead.
+    asked_at: float | None = None
     #: Why it is to end: the first cause. Set means that a cancel was asked for, in every state.
     reason: CancelReason | None = None
     cancel_requested_at: float | None = None
@@ -146,7 +148,7 @@ def step(
         state = State.CANCELLING  # rule 1 of the theory: the remembered cancel takes effect
     if heir is not None:
         return _inherit(record, state, now, heir)
-    if state is before:
+    if state is before and event is not Event.FOLLOW_UP:
         return record  # a fact that comes late, or twice
 
     if state is State.CANCELLED and record.reason is None:
@@ -158,6 +160,7 @@ def step(
         remote_id=remote_id or record.remote_id,
         posted_at=now if event is Event.POST else record.posted_at,
         lost_at=now if event is Event.LOSE else record.lost_at,
+        asked_at=now if event is Event.FOLLOW_UP else record.asked_at,
         reason=reason or record.reason,
         cancel_requested_at=now if reason is not None else record.cancel_requested_at,
         last_error=error or record.last_error,

@@ -164,6 +164,7 @@ TRANSITIONS: Final[Mapping[State, Mapping[Event, State]]] = MappingProxyType(
             **_ENDS,
             _E.CANCEL: _S.CANCELLING,
             _E.DETACH: _S.DETACHED,
+            _E.FOLLOW_UP: _S.RUNNING,
             **_left(_S.RUNNING),
         },
         _S.CANCELLING: {

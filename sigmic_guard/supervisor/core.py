@@ -70,7 +70,9 @@ class Core:
         self.intake = Intake(self)
         self.timer = Timer()
         self.outbox = Outbox(ledger, observer)
-        self.roster = Roster(self.outbox, observer, self.now)
+        self.roster = Roster(
+            self.outbox, observer, self.now, request_timeout=settings.create_timeout
+        )
         self.canceller = Canceller(
             workers, self.roster, self.timer, api, observer, max_cancels=settings.max_cancels
         )
@@ -122,6 +124,7 @@ class Core:
             self.roster,
             self.canceller,
             self.watcher,
+            self.outbox,
             api,
             timeout=settings.create_timeout,
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from anyio import Event
+from anyio import Event, move_on_after
 
 from sigmic_guard.errors import ConnectionFailed, SigmicGuardError, SupervisorShutdown
 from sigmic_guard.lifecycle import Event as Happening
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sigmic_guard.sigmic.models import TaskInfo
     from sigmic_guard.supervisor.canceller import Canceller
     from sigmic_guard.supervisor.entry import Entry
+    from sigmic_guard.supervisor.outbox import Outbox
     from sigmic_guard.supervisor.roster import Roster
     from sigmic_guard.supervisor.watcher import Watcher
     from sigmic_guard.supervisor.workers import Workers
@@ -53,6 +54,7 @@ class Courier:
         roster: Roster,
         canceller: Canceller,
         watcher: Watcher,
+        outbox: Outbox,
         api: TaskApi,
         *,
         timeout: float,
@@ -60,6 +62,7 @@ class Courier:
         self._roster = roster
         self._canceller = canceller
         self._watcher = watcher
+        self._outbox = outbox
         self._api = api
         self._timeout = timeout
         self._pool: Pool[_Errand] = Pool(workers, "errand", self._run, MAX_ERRANDS)
@@ -71,8 +74,8 @@ class Courier:
         # asked again, with the answer lost, must not be taken for completed.
         task.sending += 1
         task.turn += 1
-        reopened = self._roster.apply(task, Happening.FOLLOW_UP) if _asleep(task) else False
-        turn = task.turn if reopened else None
+        turn = task.turn if _asleep(task) else None
+        self._roster.apply(task, Happening.FOLLOW_UP)
         await self._errand(lambda: self._send(task, message, files, reopened_in=turn))
 
     async def _send(
@@ -80,6 +83,9 @@ class Courier:
     ) -> None:
         refused = False
         try:
+            # Whoever comes after us must know that it may be on its way.
+            with move_on_after(self._timeout):
+                await self._outbox.flush()
             await self._api.send(task.id, message, files=files, timeout=self._timeout)
         except SigmicGuardError as error:
             refused = refused_outright(error)

@@ -48,6 +48,7 @@ class Entry:
         "glance_alarm",
         "handle",
         "held",
+        "inherited_at",
         "interruption",
         "looking",
         "looks",
@@ -83,6 +84,8 @@ class Entry:
         self.sought = False
         #: What is to become of it, if it was a dead owner's and nobody asked for it.
         self.orphan: Verdict | None = None
+        #: When it was taken over, if it was a dead owner's, in seconds since the epoch.
+        self.inherited_at: float | None = None
         #: Whether somebody asked for it, by the key.
         self.claimed = False
         #: Whether a GET told how that one is.
@@ -153,11 +156,6 @@ class Entry:
         if state is State.UNKNOWN:  # what a dead owner left can be looked for by anybody, later
             return self.marked and self.orphan is None
         return state not in SETTLED
-
-    @property
-    def inherited(self) -> bool:
-        """Whether it was a dead owner's."""
-        return self.claimed or self.orphan is not None
 
     @property
     def worked_on(self) -> bool:

@@ -245,6 +245,7 @@ class TaskEvents:
         answer = data.get("finalResponse") if isinstance(data, dict) else None
         task = self._task
         plain = isinstance(answer, str) and not self._error_seen and self._turn == task.turn
+        plain = plain and not self._roster.was_asked_lately(task)
         if plain and task.state is State.RUNNING and not task.sending:
             task.answer = answer
             self._roster.apply(task, Event.COMPLETE, status="completed")

@@ -43,10 +43,7 @@ def main() -> None:
     """Wait for the end of the standard input, or a word on it."""
     # It ends with its parent, and not before. Our parent blocked these before we were there.
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    line = sys.stdin.buffer.readline()
-    if not line.endswith(b"\n"):
-        return  # the parent died before it had anything to lose
-    charge = msgspec.json.decode(line, type=Charge)
+    charge = msgspec.json.decode(sys.stdin.buffer.readline(), type=Charge)
     anyio.run(_warm_up, charge)
     if sys.stdin.buffer.readline() != BYE:
         anyio.run(reap, charge)

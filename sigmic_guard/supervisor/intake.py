@@ -142,7 +142,7 @@ class Intake:
             return 0.0
         patience = 2 * self._core.settings.create_timeout
         # Who claimed it can do nothing with the key until it is found, or created.
-        return patience + PATIENCE if task.inherited else patience
+        return patience + PATIENCE if task.claimed else patience
 
     # --- adopted --------------------------------------------------------------------------------
 

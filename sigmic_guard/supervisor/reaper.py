@@ -12,7 +12,6 @@ What cannot be reached, be it the ledger or the API, leads to nothing but anothe
 from __future__ import annotations
 
 from collections import deque
-from contextlib import suppress
 from random import random
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
@@ -20,9 +19,13 @@ from typing import TYPE_CHECKING, Final
 from anyio import Event, move_on_after
 
 from sigmic_guard.errors import (
+    ApiError,
     AuthenticationError,
     LedgerError,
     PermissionDenied,
+    ProtocolError,
+    RateLimited,
+    ServerError,
     SigmicGuardError,
     SupervisorShutdown,
     TaskNotFound,
@@ -47,12 +50,13 @@ from sigmic_guard.supervisor.timer import Slices
 from sigmic_guard.supervisor.workers import Pool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from sigmic_guard.ledger import Ledger, Orphan
     from sigmic_guard.lifecycle import Record
     from sigmic_guard.observe import Observer
     from sigmic_guard.sigmic.api import TaskApi
+    from sigmic_guard.sigmic.models import TaskInfo
     from sigmic_guard.supervisor.canceller import Canceller
     from sigmic_guard.supervisor.entry import Entry
     from sigmic_guard.supervisor.outbox import Outbox
@@ -68,6 +72,10 @@ PORTION: Final = 500
 #: GETs under way at once, and seconds that one may take.
 MAX_LOOKS: Final = 32
 PATIENCE: Final = 10.0
+#: Looks, after which an answer that makes no sense is taken for the only one there is.
+MAX_NONSENSE: Final = 5
+#: Seconds before a task is looked at again whose end was not believed.
+AGAIN: Final = 1.0
 #: Seconds for which a task may still appear after its absence was proven.
 AFTERLIFE: Final = 600.0
 
@@ -198,8 +206,10 @@ class Reaper:
                 await self._wanted.wait()
 
     async def _look_around(self, round_: Round) -> None:
+        # A write that was under way when it came to be in doubt is done before the upkeep is.
+        doubts = dict(self._in_doubt)
         await self._ledger.upkeep(self._roster.now())
-        await self._clear_doubts()
+        await self._clear_doubts(doubts)
         to_take: list[tuple[Orphan, Verdict]] = []
         round_.left = []  # a round whose worker was hit is begun again
         for orphan in await find_orphans(self._ledger, self._namespace):
@@ -298,6 +308,7 @@ class Reaper:
                 [Write(record, record.version - 1) for record, _ in taken]
             )
         except LedgerError:
+            self._note_doubt(taken)  # and no hurry: it may fail again
             raise
         except BaseException:
             self._doubt(taken)
@@ -307,13 +318,19 @@ class Reaper:
 
     def _doubt(self, taken: Iterable[tuple[Record, Verdict]]) -> None:
         """Have a round find out which of them are ours: nobody else here knows of them."""
-        self._in_doubt |= {record.intent_id: (record, verdict) for record, verdict in taken}
+        self._note_doubt(taken)
         self._wanted.set()
 
-    async def _clear_doubts(self) -> None:
-        for intent_id, (record, verdict) in list(self._in_doubt.items()):
+    def _note_doubt(self, taken: Iterable[tuple[Record, Verdict]]) -> None:
+        self._in_doubt |= {record.intent_id: (record, verdict) for record, verdict in taken}
+
+    async def _clear_doubts(self, doubts: Mapping[str, tuple[Record, Verdict]]) -> None:
+        for intent_id, (record, verdict) in doubts.items():
             stored = await self._ledger.get(intent_id)
-            if self._in_doubt.pop(intent_id, None) is not None and stored == record:
+            if self._in_doubt.get(intent_id) != (record, verdict):
+                continue  # another worker has cleared it, or there is a newer one
+            del self._in_doubt[intent_id]
+            if stored == record:
                 self.see_to(record, verdict)
 
     def see_to(self, record: Record, verdict: Verdict) -> None:
@@ -341,10 +358,9 @@ class Reaper:
     async def _examine(self, task: Entry) -> None:
         if task.examined or task.record.finished_at is not None:
             return
-        turn, info = task.turn, None
+        turn = task.turn
         try:
-            with suppress(*_HOPELESS):  # the DELETE will tell
-                info = await self._api.get(task.id, timeout=PATIENCE)
+            info = await self._look(task)
             # Its id may have become known only now, and somebody may have adopted it since.
             record = task.record
             wanted = record.reason is None and await self._is_wanted(record, by_heirs=False)
@@ -367,8 +383,27 @@ class Reaper:
             task.examined = True
             if wanted:
                 task.orphan = Verdict.RELEASE
-            if info is None or not self._roster.observe(task, info, turn):
+            if info is not None and self._roster.observe(task, info, turn):
+                return
+            if info is not None and info.terminal:  # and not believed, for now
+                task.examined = False
+                self._timer.after(AGAIN, self.examine, task)
+            else:
                 await self._end(task)
+
+    async def _look(self, task: Entry) -> TaskInfo | None:
+        """Ask how the task is; ``None`` where the DELETE will tell.
+
+        :raises SigmicGuardError: it is worth while to ask again.
+        """
+        try:
+            return await self._api.get(task.id, timeout=PATIENCE)
+        except _HOPELESS:
+            return None
+        except (ApiError, ProtocolError) as error:
+            if isinstance(error, RateLimited | ServerError) or task.looks < MAX_NONSENSE:
+                raise
+            return None
 
     async def _end(self, task: Entry) -> None:
         """Let the task go, or have it ended: not before the ledger says that it is to end.

@@ -63,7 +63,7 @@ class _Sought:
         self.task = task
         #: When its POST had been sent at the latest, by our own clock: a dead owner may have sent
         #: it, unwritten, until the moment it died, and its clock need not have been ours.
-        self.sent_by = now if task.inherited else record.posted_at or now
+        self.sent_by = now if task.inherited_at is not None else record.posted_at or now
         #: Complete scans that did not show it, past its time-out.
         self.scans = 0
 

@@ -30,9 +30,17 @@ BRAND_NEW: Final = 2.5
 class Roster:
     """The live tasks of one supervisor, by intent id, by remote id and by key."""
 
-    def __init__(self, outbox: Outbox, observer: Observer, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        outbox: Outbox,
+        observer: Observer,
+        now: Callable[[], float],
+        *,
+        request_timeout: float,
+    ) -> None:
         self._outbox = outbox
         self._observer = observer
+        self._request_timeout = request_timeout
         self.now = now
         self.tasks: dict[str, Entry] = {}
         self.named: dict[str, Entry] = {}
@@ -55,11 +63,13 @@ class Roster:
         """Take a dead owner's task on, whose row is ours already."""
         record = task.record
         self.tasks[record.intent_id] = task
+        task.inherited_at = self.now()
         self._observer.task_changed(Change(None, record, Event.TAKE_OVER))
         self._settle_in(task)
 
     def claim(self, task: Entry, record: Record) -> None:
         """Let a task that was not created be a dead owner's, whose row is ours already."""
+        task.inherited_at = self.now()
         self._replace(task, record, Event.TAKE_OVER)
         self._settle_in(task)
 
@@ -81,7 +91,9 @@ class Roster:
     def _settle_in(self, task: Entry) -> None:
         record = task.record
         if record.remote_id is not None:
-            self.named.setdefault(record.remote_id, task)
+            namesake = self.named.setdefault(record.remote_id, task)
+            if namesake.orphan is not None and task.orphan is None:
+                self.named[record.remote_id] = task  # who is wanted bears the name
         reaction = self.reactions.get(record.state)
         if reaction is not None:
             reaction(task)
@@ -174,6 +186,15 @@ class Roster:
         if self.now() - (record.posted_at or record.created_at) >= BRAND_NEW:
             self.cancel(task, CancelReason.REMOTE)
 
+    def was_asked_lately(self, task: Entry) -> bool:
+        """Tell whether a follow-up of a dead owner's may be on its way to the task still."""
+        at = task.inherited_at
+        return (
+            at is not None
+            and task.record.asked_at is not None
+            and self.now() < at + self._request_timeout
+        )
+
     def observe(self, task: Entry, info: TaskInfo, turn: int) -> bool:
         """Take in what the API says of a task; ``True`` if it is the end.
 
@@ -185,6 +206,8 @@ class Roster:
         if task.sending and info.status != "cancelled":
             return False  # a follow-up under way may start it again at any moment
         match info.status:
+            case "completed" if self.was_asked_lately(task):
+                return False
             case "completed":
                 if info.output is not None:
                     task.answer = info.output.content

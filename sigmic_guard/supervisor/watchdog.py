@@ -219,6 +219,9 @@ class _Helper:
             _helpers.add(self)
         try:
             os.set_blocking(self._fds[1], False)
+            # Before it is there: so there is none that was told nothing, whenever we die.
+            self._write(_search_path())
+            self._write(msgspec.structs.asdict(charge))
             self._process = Popen(
                 [
                     sys.executable,
@@ -237,12 +240,7 @@ class _Helper:
                 cwd="/",
                 start_new_session=True,  # what a terminal sends to our group is not for it
             )
-            self._write(_search_path())
-            self._write(msgspec.structs.asdict(charge))
         except BaseException:
-            if self._process is not None:
-                self._process.kill()
-                self._process.wait()
             self._close()
             raise
 

@@ -33,6 +33,7 @@ FULL_RECORD: Final = Record(
     lost_at=1.75,
     message_digest="0f" * 32,
     orphaned_at=1.125,
+    asked_at=1.875,
     reason=CancelReason.DEADLINE,
     cancel_requested_at=2.25,
     attempts=17,

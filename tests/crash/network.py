@@ -50,7 +50,8 @@ class Late(StrEnum):
 
     NEVER = "never"
     AT_ONCE = "at_once"
-    #: A create arrives while the server can still be at work on it: within the create's time-out.
+    #: A create or a follow-up arrives while the server can still be at work on it: within the
+    #: create's time-out.
     SLOWLY = "slowly"
     #: When it was proven not to exist: a stray.
     AFTER_THE_PROOF = "after_the_proof"
@@ -82,8 +83,8 @@ class Network:
         self.arrived: Counter[str] = Counter()
         #: Ids that were asked to be deleted, by whom.
         self.deletes: list[tuple[Life, str]] = []
-        #: Creates that are under way.
-        self.creating = 0
+        #: Creates and follow-ups that are under way.
+        self.starting = 0
 
     async def request(self, life: Life, name: str, effect: Callable[[], Awaitable[T]]) -> T:
         """Send a request for a process, and wait for its answer."""
@@ -99,20 +100,21 @@ class Network:
         self, life: Life, name: str, effect: Callable[[], Awaitable[T]], answer: _Answer[T]
     ) -> None:
         creates = name.startswith("create")
-        self.creating += creates
+        starts = creates or name == "follow-up"
+        self.starting += starts
         try:
             await sleep(self._delay())
             if not life.alive:
                 if self._late is Late.NEVER:
                     return
-                if creates:
+                if creates or (starts and self._late is Late.SLOWLY):
                     await sleep(self._lateness)
             try:
                 answer.value = await effect()
             except Exception as error:
                 answer.error = error
         finally:
-            self.creating -= creates
+            self.starting -= starts
         life.mark(f"a {name} took effect")
         await sleep(self._delay())
         answer.there.set()

@@ -220,7 +220,7 @@ class _Teller:
             task = self.fake.tasks[task_id]
             if not self._may_live(task):
                 yield f"{task.message!r} is live"
-        if self.network.creating:
+        if self.network.starting:
             yield "a create is under way"
         for row in self.books.values():
             if row.finished_at is None:

@@ -46,6 +46,11 @@ def follows_up_after_the_close(record: Record, event: Event, now: float, **more:
     return step(record, event, now, **more)
 
 
+def asks_in_secret(record: Record, event: Event, now: float, **more: Any) -> Record:
+    after = step(record, event, now, **more)
+    return but(after, asked_at=record.asked_at) if event is Event.FOLLOW_UP else after
+
+
 def loses_the_id(record: Record, event: Event, now: float, **more: Any) -> Record:
     after = step(record, event, now, **more)
     return but(after, remote_id=None) if event is Event.GIVE_UP else after
@@ -142,6 +147,7 @@ BROKEN: dict[str, Step] = {
     "finishes_again": finishes_again,
     "follows_up_after_the_close": follows_up_after_the_close,
     "loses_the_id": loses_the_id,
+    "asks_in_secret": asks_in_secret,
     "blames_nobody": blames_nobody,
     "takes_over_what_is_finished": takes_over_what_is_finished,
     "forgets_without_an_end": forgets_without_an_end,

@@ -43,6 +43,7 @@ CHANGING = ALWAYS | {
 }
 CHANGED_BY = {
     Event.TAKE_OVER: ALWAYS | {"owner_id", "orphaned_at", "policy", "deadline_at", "lost_at"},
+    Event.FOLLOW_UP: CHANGING | {"asked_at"},
     Event.FORGET: ALWAYS | {"finished_at", "last_error", "remote_status"},
 }
 BEFORE_CLOSE = {Event.FOLLOW_UP, Event.TAKE_OVER, Event.FORGET}
@@ -157,6 +158,7 @@ def check_change(before: Record, after: Record, event: Event, now: float) -> Non
     elif after.lost_at is not None:
         assert after.lost_at == now
         assert event in {Event.LOSE, Event.TAKE_OVER}
+    assert after.asked_at == (now if event is Event.FOLLOW_UP else before.asked_at)
     assert after.attempts - before.attempts == (event is Event.ATTEMPT)
 
 

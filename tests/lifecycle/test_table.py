@@ -34,7 +34,7 @@ EXPECTED = {
     "intent": f"post>creating withdraw>never_created adopt>running cancel {LOST}",
     "creating": f"created>running refuse>never_created lose>unknown cancel {LOST}",
     "unknown": f"created>running absent>never_created cancel take_over {FORGET}",
-    "running": f"{ENDS} cancel>cancelling detach>detached take_over {FORGET}",
+    "running": f"{ENDS} cancel>cancelling detach>detached follow_up take_over {FORGET}",
     "cancelling": f"{ENDS} cancel attempt give_up>unconfirmed take_over {FORGET}",
     "unconfirmed": f"{ENDS} cancel attempt give_up take_over>cancelling {FORGET}",
     "completed": f"{LATE} follow_up>running take_over>running {FORGET}",
