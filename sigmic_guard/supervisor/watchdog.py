@@ -276,8 +276,8 @@ class _Helper:
 
         :raises OSError: it has not.
         """
+        line = json.dumps(thing).encode() + b"\n"
         try:
-            line = json.dumps(thing).encode() + b"\n"
             if os.write(self._fds[1], line) < len(line):
                 raise OSError("a pipe has too little room")
         finally:
