@@ -176,12 +176,13 @@ def test_a_snippet_that_leaves_a_task_is_found(remote: Remote) -> None:
 
 
 def test_the_command_lines_shown_are_understood(remote: Remote) -> None:
-    """Each of them exits with 0, and the last one cancels what still runs."""
+    """Each of them exits with 0, and one of them cancels what still runs."""
     task_id = anyio.run(created_by_something_else)
     lines = re.findall(r"^\$ sigmic-guard (.*)$", TEXT, re.MULTILINE)
-    assert [line.split()[0] for line in lines] == ["exec", "run", "list", "status", "cancel"]
+    shown = ["run", "list", "status", "cancel", "exec", "ps", "reap", "reap"]
+    assert [line.split()[0] for line in lines] == shown
     for line in lines:
-        words = shlex.split(re.sub("[0-9a-f-]{36}", task_id, line))
+        words = shlex.split(re.sub("[0-9a-f-]{36}", task_id, line), comments=True)
         command = [sys.executable, "-m", "sigmic_guard.cli", *words]
         done = subprocess.run(command, env=remote.environment, capture_output=True, check=False)
         assert done.returncode == 0, (words, done.stdout, done.stderr)

@@ -277,13 +277,16 @@ async def test_an_approval_under_way_at_the_shutdown() -> None:
 async def test_whoever_comes_after_us_knows_of_a_message() -> None:
     """When a message goes out the ledger has it on record that the task was asked."""
     lab, store = Lab(), MemoryStore()
-    async with lab.open(ledger=MemoryLedger(store)) as supervisor:
-        async with supervisor.task("m") as task, create_task_group() as group:
-            lab.fake.complete(task.id)
-            await task.result()
-            gate = lab.fake.gate("send")
-            group.start_soon(task.send, "and then?")
-            await gate.entered.wait()
-            [row] = store.rows.values()
-            assert row.asked_at is not None
-            gate.open()
+    async with (
+        lab.open(ledger=MemoryLedger(store)) as supervisor,
+        supervisor.task("m") as task,
+        create_task_group() as group,
+    ):
+        lab.fake.complete(task.id)
+        await task.result()
+        gate = lab.fake.gate("send")
+        group.start_soon(task.send, "and then?")
+        await gate.entered.wait()
+        [row] = store.rows.values()
+        assert row.asked_at is not None
+        gate.open()
