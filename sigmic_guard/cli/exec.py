@@ -70,7 +70,8 @@ def execute(
         except ConfigurationError as error:
             return _refuse(terminal, error, NOT_STARTED)
         try:
-            url = ledger_url()
+            path = ledger_path()
+            url = sqlite_url(path)
             run(_open_once, url)
         except ConfigurationError as error:
             return _refuse(terminal, error, USAGE)
@@ -85,7 +86,7 @@ def execute(
         except ValueError as error:  # an empty name
             terminal.problem(f"cannot run {command[0]!r}: {error}")
             return NOT_FOUND
-        run(partial(_reap, terminal, url, grace=grace, since=since))
+        run(partial(_reap, terminal, path, grace=grace, since=since))
         return status
     finally:
         terminal.flush()
@@ -96,8 +97,8 @@ def _refuse(terminal: Terminal, error: Exception, code: int) -> int:
     return code
 
 
-def ledger_url() -> str:
-    """Return the URL of the ledger that we share with the program, whatever its folder is.
+def ledger_path() -> str:
+    """Return the absolute path of the ledger that we share with the program.
 
     :raises ConfigurationError: no ledger has such a URL, or it does not outlive the program.
     """
@@ -108,7 +109,7 @@ def ledger_url() -> str:
             f"the ledger {url!r} dies with the program, and so does all knowledge of its tasks: "
             f"let {LEDGER_VARIABLE} name a file, or unset it"
         )
-    return sqlite_url(str(Path(path).absolute()))
+    return str(Path(path).absolute())
 
 
 async def _open_once(url: str) -> None:
@@ -130,7 +131,7 @@ def _is_news(record: logging.LogRecord) -> bool:
     return not any(event in record.getMessage() for event in _SAID)
 
 
-async def _reap(terminal: Terminal, url: str, *, grace: float, since: float) -> None:
+async def _reap(terminal: Terminal, path: str, *, grace: float, since: float) -> None:
     """End what dead owners left in the ledger, and name what may still run.
 
     The first SIGTERM or SIGINT that comes meanwhile is for the program, which is gone. A second one
@@ -143,10 +144,10 @@ async def _reap(terminal: Terminal, url: str, *, grace: float, since: float) -> 
         with move_on_after(grace + CLOSING):
             async with create_task_group() as group:
                 group.start_soon(_be_hurried, terminal, group.cancel_scope)
-                await reap(url, wait=grace)
+                await reap(path, wait=grace)
                 group.cancel_scope.cancel()
         with fail_after(CLOSING):
-            left = await survey(url)
+            left = await survey(path)
     except* SigmicGuardError as errors:
         terminal.problem(f"the program's tasks may still run: {_first(errors)}")
     except* TimeoutError:

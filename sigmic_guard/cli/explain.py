@@ -90,7 +90,7 @@ async def explain(terminal: Terminal, identifier: str, *, path: str) -> int:
 
 async def _tell(terminal: Terminal, row: OwnedRow, now: float) -> None:
     record, moments = row.record, list(history(row.record, now))
-    told = judge(row, _fingerprint(), now)
+    told = outlook(row, _fingerprint(), now)
     if terminal.json:
         shown = {
             **fields(row, now),
@@ -161,7 +161,7 @@ def owner(row: OwnedRow, now: float) -> str:
     return f"{row.record.owner_id}, {life}; {seen}"
 
 
-def judge(row: OwnedRow, fingerprint: str | None, now: float) -> Explanation:
+def outlook(row: OwnedRow, fingerprint: str | None, now: float) -> Explanation:
     """Tell what becomes of a row, why, and what one can do.
 
     :param fingerprint: of our credential, if there is one.

@@ -24,7 +24,7 @@ from sigmic_guard import (
 from sigmic_guard.cli.codes import CONNECTION, DONE, NOT_DONE
 from sigmic_guard.cli.ledger import judge_row
 from sigmic_guard.cli.terminal import span
-from sigmic_guard.ledger import Orphan, sqlite_path, sqlite_url
+from sigmic_guard.ledger import Orphan, SqliteLedger
 from sigmic_guard.ledger.looking import get, unfinished
 from sigmic_guard.lifecycle import REAPABLE, Verdict
 from sigmic_guard.sigmic.credentials import Credential
@@ -56,18 +56,16 @@ _WORDS: Final = {
 # --- the work -------------------------------------------------------------------------------------
 
 
-async def survey(url: str, namespace: str | None = None) -> Sequence[tuple[Orphan, Verdict]]:
+async def survey(path: str, namespace: str | None = None) -> Sequence[tuple[Orphan, Verdict]]:
     """Return what dead owners left, and what is to become of it if we are asked.
 
     Writes nothing, and sends nothing.
 
     :param namespace: default: of all namespaces.
     :raises LedgerError: the ledger cannot be read.
-    :raises ConfigurationError: there is no credential, or no ledger has such a URL.
+    :raises ConfigurationError: there is no credential.
     """
-    fingerprint, path = Credential().fingerprint, sqlite_path(url)
-    if path is None:
-        return []  # what lived in memory has died
+    fingerprint = Credential().fingerprint
     rows, now = await unfinished(path, namespace) or [], time.time()
     return [
         (Orphan(row.record, row.orphaned_at), judge_row(row, fingerprint, now))
@@ -76,20 +74,20 @@ async def survey(url: str, namespace: str | None = None) -> Sequence[tuple[Orpha
     ]
 
 
-async def reap(url: str, *, wait: float, namespace: str | None = None) -> Sequence[OrphanRow]:
+async def reap(path: str, *, wait: float, namespace: str | None = None) -> Sequence[OrphanRow]:
     """End what dead owners left, and tell of each task what came of it.
 
     :param wait: seconds to try for. Ending the attempt takes a second more at most.
     :param namespace: default: of all namespaces.
     :raises LedgerError: the ledger cannot be read.
-    :raises ConfigurationError: there is no credential, or no ledger has such a URL.
+    :raises ConfigurationError: there is no credential.
     """
     until = current_time() + wait
-    return await reap_found(url, await survey(url, namespace), until)
+    return await reap_found(path, await survey(path, namespace), until)
 
 
 async def reap_found(
-    url: str, found: Sequence[tuple[Orphan, Verdict]], until: float
+    path: str, found: Sequence[tuple[Orphan, Verdict]], until: float
 ) -> list[OrphanRow]:
     """End what was found, and tell of each task, in their order, what came of it.
 
@@ -104,7 +102,7 @@ async def reap_found(
 
     async def see_to(base_url: str, namespace: str) -> None:
         try:
-            rows = await _reap_there(url, base_url, namespace, until)
+            rows = await _reap_there(path, base_url, namespace, until)
         except SigmicGuardError as error:
             broken.append(error)
         else:
@@ -115,18 +113,20 @@ async def reap_found(
             group.start_soon(see_to, *place)
     if broken:
         raise broken[0]
-    records = await _until_settled(sqlite_path(url) or "", found, until)
+    records = await _until_settled(path, found, until)
     now = time.time()
     rows = [_tell(orphan, verdict, records, now) for orphan, verdict in found]
     # Who did it knows best how.
     return [row if row.result is None else reported.get(row.intent_id, row) for row in rows]
 
 
-async def _reap_there(url: str, base_url: str, namespace: str, until: float) -> Sequence[OrphanRow]:
+async def _reap_there(
+    path: str, base_url: str, namespace: str, until: float
+) -> Sequence[OrphanRow]:
     """End what was left in one namespace of one system."""
     supervisor = Supervisor(
         base_url=base_url,
-        ledger=url,
+        ledger=SqliteLedger(path),
         namespace=namespace,
         registry=CollectorRegistry(),
         grace=GRACE,
@@ -182,8 +182,8 @@ async def command(
 ) -> int:
     """End what dead owners left, or only tell; see the exit codes of ``sigmic-guard reap``."""
     terminal.leave_out("orphan.left", "shutdown.finished", "task.unconfirmed")
-    url, until = sqlite_url(path), current_time() + wait
-    found = await survey(url, namespace)
+    until = current_time() + wait
+    found = await survey(path, namespace)
     if not found:
         terminal.status(f"no dead owner's task is left, says {path}")
         return DONE
@@ -195,7 +195,7 @@ async def command(
         terminal.status(f"{len(ours)} of {len(found)} to be seen to; nothing was done")
         return NOT_DONE if ours else DONE
 
-    rows = await reap_found(url, found, until)
+    rows = await reap_found(path, found, until)
     stored = await get(path, [row.intent_id for row in rows])
     await terminal.header("task", "result", "state", "dead for", "", widths=_WIDTHS)
     failed: list[Record] = []
