@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
+from anyio import to_thread
 from anyio.streams.text import TextReceiveStream
 
 import sigmic_guard
@@ -110,14 +112,15 @@ async def program(emulator: Emulator, name: str, *options: str) -> AsyncIterator
         "SIGMIC_API_KEY": KEY,
         "SIGMIC_BASE_URL": emulator.url,
     }
-    environment.pop("SIGMIC_GUARD_LEDGER", None)
     command = [sys.executable, "-X", "dev", str(PROGRAMS / name), *options]
+    folder = await to_thread.run_sync(tempfile.TemporaryDirectory)
+    environment["SIGMIC_GUARD_LEDGER"] = f"sqlite:///{folder.name}/ledger.db"
     process = await anyio.open_process(
         command, stdin=subprocess.DEVNULL, env=environment, start_new_session=True
     )
     run = Run(process)
     try:
-        with anyio.fail_after(PATIENCE):
+        with folder, anyio.fail_after(PATIENCE):
             async with anyio.create_task_group() as group:
                 group.start_soon(run.read)
                 yield run
