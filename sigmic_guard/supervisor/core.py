@@ -16,6 +16,7 @@ from sigmic_guard.supervisor.claims import Claims
 from sigmic_guard.supervisor.courier import Courier
 from sigmic_guard.supervisor.creating import Creator
 from sigmic_guard.supervisor.events import TaskEvents
+from sigmic_guard.supervisor.examiner import Examiner
 from sigmic_guard.supervisor.intake import Intake
 from sigmic_guard.supervisor.outbox import Outbox
 from sigmic_guard.supervisor.reaper import Reaper
@@ -87,7 +88,7 @@ class Core:
             absent=self._absent,
             found_stray=self.intake.end_stray,
         )
-        self.reaper = Reaper(
+        self.examiner = Examiner(
             workers,
             self.roster,
             self.timer,
@@ -96,7 +97,15 @@ class Core:
             observer,
             self.outbox,
             self.canceller,
+            owner_id=self.owner_id,
+        )
+        self.reaper = Reaper(
+            self.roster,
+            api,
+            ledger,
+            observer,
             self.reconciler,
+            self.examiner,
             owner_id=self.owner_id,
             namespace=settings.namespace,
             entry_of=self.intake.entry_of,
@@ -161,7 +170,7 @@ class Core:
             if task.claimed:
                 self.watcher.look(task)  # it may have ended while nobody watched it
         else:
-            self.reaper.examine(task)
+            self.examiner.examine(task)
 
     def _lost(self, task: Entry) -> None:
         self.reconciler.take(task)
@@ -175,7 +184,7 @@ class Core:
         if task.orphan is None:
             self.canceller.take(task)
         elif not task.examined:
-            self.reaper.examine(task)
+            self.examiner.examine(task)
         # else the reaper sends it on, when its row says so
 
     def _not_heard_from(self, task: Entry) -> None:

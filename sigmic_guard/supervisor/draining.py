@@ -113,7 +113,7 @@ class Drain:
         core.canceller.hold()
         try:
             with move_on_after(self.grace / 4), suppress(LedgerError):
-                await core.reaper.spare()
+                await core.examiner.spare()
             for task in tasks:
                 self._want_ended(task)
                 await slices.breathe()
@@ -130,7 +130,7 @@ class Drain:
             core.roster.apply(task, Happening.CLOSE)  # no follow-up is taken any more
             task.interrupt(CancelReason.SHUTDOWN)
         elif task.orphan is not None:
-            core.reaper.end_now(task)  # without another look
+            core.examiner.end_now(task)  # without another look
         elif task.record.policy.on_shutdown == "cancel" or state is State.INTENT:
             if state is State.UNCONFIRMED:
                 self._asked_again.append((task, task.record.version))

@@ -215,7 +215,7 @@ class Intake:
         record = self._intend(absent.policy, None, None, orphaned_at=absent.finished_at)
         task = self._enlist(record, None)
         task.orphan = Verdict.REAP
-        self._core.reaper.join(task)
+        self._core.examiner.join(task)
         self._core.outbox.insert(record)
         self._core.roster.apply(task, Event.ADOPT, remote_id=task_id)
 

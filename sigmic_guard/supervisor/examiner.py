@@ -1,0 +1,234 @@
+"""Seeing to the orphans that are ours by now: a GET tells how each is; then it is ended, or let go.
+
+A task that somebody has adopted meanwhile is spared, however late that is found out.
+"""
+
+from __future__ import annotations
+
+from random import random
+from typing import TYPE_CHECKING, Final
+
+from sigmic_guard.errors import (
+    ApiError,
+    AuthenticationError,
+    PermissionDenied,
+    ProtocolError,
+    RateLimited,
+    ServerError,
+    SigmicGuardError,
+    TaskNotFound,
+)
+from sigmic_guard.lifecycle import Backoff, CancelReason, Event, State, Verdict
+from sigmic_guard.supervisor.listing import seconds_of
+from sigmic_guard.supervisor.tally import Tally
+from sigmic_guard.supervisor.telling import result_of_orphan
+from sigmic_guard.supervisor.timer import Slices
+from sigmic_guard.supervisor.workers import Pool
+
+if TYPE_CHECKING:
+    from sigmic_guard.ledger import Ledger
+    from sigmic_guard.lifecycle import Record
+    from sigmic_guard.observe import Observer
+    from sigmic_guard.sigmic.api import TaskApi
+    from sigmic_guard.sigmic.models import TaskInfo
+    from sigmic_guard.supervisor.canceller import Canceller
+    from sigmic_guard.supervisor.entry import Entry
+    from sigmic_guard.supervisor.outbox import Outbox
+    from sigmic_guard.supervisor.roster import Roster
+    from sigmic_guard.supervisor.timer import Timer
+    from sigmic_guard.supervisor.workers import Workers
+
+#: GETs under way at once, and seconds that one may take.
+MAX_LOOKS: Final = 32
+PATIENCE: Final = 10.0
+#: Looks, after which an answer that makes no sense is taken for the only one there is.
+MAX_NONSENSE: Final = 5
+#: Seconds before a task is looked at again whose end was not believed.
+AGAIN: Final = 1.0
+
+_HOPELESS: Final = (AuthenticationError, PermissionDenied, TaskNotFound)
+
+
+class Examiner:
+    """Takes orphans whose row is ours; they end, or are let go."""
+
+    def __init__(
+        self,
+        workers: Workers,
+        roster: Roster,
+        timer: Timer,
+        api: TaskApi,
+        ledger: Ledger,
+        observer: Observer,
+        outbox: Outbox,
+        canceller: Canceller,
+        *,
+        owner_id: str,
+    ) -> None:
+        self._roster = roster
+        self._timer = timer
+        self._api = api
+        self._ledger = ledger
+        self._outbox = outbox
+        self._canceller = canceller
+        self._owner_id = owner_id
+        self._backoff = Backoff(first=0.2, most=10.0)
+        self._pool: Pool[Entry] = Pool(workers, "examine", self._examine, MAX_LOOKS)
+        #: The live ones.
+        self.tasks: set[Entry] = set()
+        self.tally = Tally(self.tasks, observer, roster.now, owner_id)
+        #: When a task ended by itself, in seconds since the epoch, where the API told.
+        self._ended_at: dict[Entry, float] = {}
+        roster.finished.append(self._finished)
+
+    def join(self, task: Entry) -> None:
+        """Count a task among the orphans from now on."""
+        self.tasks.add(task)
+        self.tally.count(task)
+
+    # --- who else wants it ------------------------------------------------------------------------
+
+    async def is_wanted(self, record: Record, *, by_heirs: bool = True) -> bool:
+        """Tell whether a live owner has adopted the same remote task.
+
+        :param by_heirs: whether rows count that were taken over themselves. They may be about to
+            be ended, and two of them must not spare the task for each other's sake.
+        """
+        if record.remote_id is None:
+            return False
+        ours = self._roster.named.get(record.remote_id)
+        if ours is not None and ours.orphan is None and ours.reason is None:
+            return True  # the ledger may not know it yet
+        for other in await self._ledger.unfinished(remote_id=record.remote_id):
+            if other.intent_id != record.intent_id and await self._wants(other, by_heirs=by_heirs):
+                return True
+        return False
+
+    async def _wants(self, other: Record, *, by_heirs: bool) -> bool:
+        return (
+            (by_heirs or other.orphaned_at is None)
+            and self.is_within_reach(other)
+            and other.reason is None
+            and await self._ledger.owner_alive(other.owner_id)
+        )
+
+    def is_within_reach(self, record: Record) -> bool:
+        """Tell whether a task is of our API, and of our credential."""
+        return (
+            record.base_url == self._api.base_url
+            and record.credential_fingerprint == self._api.credential_fingerprint
+        )
+
+    # --- one by one -------------------------------------------------------------------------------
+
+    def examine(self, task: Entry) -> None:
+        """Find out by GET whether the task still runs, as soon as a worker is free."""
+        self._pool.put(task)
+
+    async def _examine(self, task: Entry) -> None:
+        if task.examined or task.record.finished_at is not None:
+            return
+        turn = task.turn
+        try:
+            info = await self._look(task)
+            # Its id may have become known only now, and somebody may have adopted it since.
+            record = task.record
+            wanted = record.reason is None and await self.is_wanted(record, by_heirs=False)
+        except SigmicGuardError as error:
+            delay = self._backoff.delay(
+                task.looks, random(), retry_after=getattr(error, "retry_after", None)
+            )
+            task.looks += 1
+            self._timer.after(delay, self.examine, task)
+        except BaseException:
+            self._pool.put(task)  # the worker was hit, the task is as it was
+            raise
+        else:
+            if (
+                info is not None
+                and info.terminal
+                and (ended_at := seconds_of(info.completed_at)) is not None
+            ):
+                self._ended_at[task] = ended_at
+            task.examined = True
+            if wanted:
+                task.orphan = Verdict.RELEASE
+            if info is not None and self._roster.observe(task, info, turn):
+                return
+            if info is not None and info.terminal:  # and not believed, for now
+                task.examined = False
+                self._timer.after(AGAIN, self.examine, task)
+            else:
+                await self._end(task)
+
+    async def _look(self, task: Entry) -> TaskInfo | None:
+        """Ask how the task is; ``None`` where the DELETE will tell.
+
+        :raises SigmicGuardError: it is worth while to ask again.
+        """
+        try:
+            return await self._api.get(task.id, timeout=PATIENCE)
+        except _HOPELESS:
+            return None
+        except (ApiError, ProtocolError) as error:
+            if isinstance(error, RateLimited | ServerError) or task.looks < MAX_NONSENSE:
+                raise
+            return None
+
+    async def _end(self, task: Entry) -> None:
+        """Let the task go, or have it ended: not before the ledger says that it is to end.
+
+        If we died with the DELETE on its way, and a row that says nothing of it, somebody could ask
+        for the key and have a task that this DELETE ends.
+        """
+        self._decide(task)
+        try:
+            await self._outbox.flush()
+        finally:
+            self._canceller.take(task)
+
+    async def spare(self) -> None:
+        """Find out whom of those that nobody examined yet somebody has adopted meanwhile.
+
+        :raises LedgerError: the ledger could not be read.
+        """
+        unsure = [task for task in self.tasks if not task.examined and task.state is State.RUNNING]
+        if not unsure:
+            return
+        ids, wanted, slices = {task.id for task in unsure}, set[str](), Slices()
+        for other in await self._ledger.unfinished():
+            if (
+                other.remote_id in ids
+                and other.remote_id not in wanted
+                and other.owner_id != self._owner_id
+                and await self._wants(other, by_heirs=False)
+            ):
+                wanted.add(other.remote_id)
+            await slices.breathe()
+        for task in unsure:
+            ours = self._roster.named.get(task.id)
+            if task.id in wanted or (ours is not None and ours.orphan is None):
+                task.orphan = Verdict.RELEASE
+
+    def end_now(self, task: Entry) -> None:
+        """Let the task go, or have it ended without another look."""
+        self._decide(task)
+        self._canceller.take(task)
+
+    def _decide(self, task: Entry) -> None:
+        task.examined = True
+        if task.record.state is State.RUNNING:
+            if task.orphan is Verdict.RELEASE:
+                self._roster.apply(task, Event.DETACH)
+            else:
+                self._roster.cancel(task, CancelReason.ORPHAN)
+
+    def _finished(self, task: Entry) -> None:
+        ended_at = self._ended_at.pop(task, None)
+        if task in self.tasks:
+            self.tasks.discard(task)
+            record = task.record
+            result = result_of_orphan(record, task.cancel_result)
+            assert result is not None
+            self.tally.tell(task, result, orphaned_at=record.orphaned_at, ended_at=ended_at)
+            self.tally.count()
