@@ -156,3 +156,8 @@ def state_of(pid: int) -> str:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
     except FileNotFoundError:
         return ""
+
+
+def lives(pid: int) -> bool:
+    """Tell whether there is such a process, and it has not ended."""
+    return state_of(pid) not in {"", "Z"}
