@@ -175,7 +175,7 @@ async def test_sigterm_and_an_api_that_is_out_of_order(stage: Stage) -> None:
         since = time.monotonic()
         await victim.kill()
         await gone(helper)
-    assert time.monotonic() - since < 1.0 + 1.0 + 1.5  # the last is for a busy machine
+    assert time.monotonic() - since < 1.0 + 1.0 + 6.0  # the last is for a busy machine
     assert stage.emulator.live == 3
 
 
