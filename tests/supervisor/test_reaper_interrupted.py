@@ -75,7 +75,7 @@ async def test_a_reaper_that_forgets_what_was_under_way_loses_a_row(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Negative control: without the rows in doubt a struck commit leaves tasks running."""
-    monkeypatch.setattr(reaper.Reaper, "_clear_doubts", lambda _: checkpoint())
+    monkeypatch.setattr(reaper.Reaper, "_clear_doubts", lambda *_: checkpoint())
     with pytest.raises(AssertionError, match="'commit'"):
         await test_a_reaper_that_is_struck_loses_no_row_and_counts_none_twice(late=True)
 

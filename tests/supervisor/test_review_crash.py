@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
-from anyio import fail_after, sleep
+from anyio import Lock, create_task_group, fail_after, sleep, sleep_forever
+from anyio.abc import TaskGroup, TaskStatus
 
-from sigmic_guard import LedgerError, State, TaskNotFound
+from sigmic_guard import (
+    DuplicateKey,
+    LedgerError,
+    ProtocolError,
+    SigmicGuardError,
+    State,
+    TaskNotFound,
+    ValidationError,
+)
 from sigmic_guard.ledger import MemoryLedger, MemoryStore, Refusal, Write
 from sigmic_guard.sigmic.models import TaskInfo
+from sigmic_guard.testing.fake_faults import Gate
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
 from tests.supervisor.deaths import MortalClient, left_by_the_dead, reaped
 from tests.supervisor.lab import Lab
@@ -116,3 +127,124 @@ async def test_a_claim_spares_its_task_from_another_row_of_it() -> None:
         assert (task.id, task.state, lab.deletes()) == (task_id, State.RUNNING, 0)
         assert supervisor.tasks[task_id] is task
         assert reaped(lab) == {"reattached": 1, "released": 1}
+
+
+# --- no row that nobody sees to -----------------------------------------------------------------
+
+
+@virtual
+async def test_a_take_over_that_is_done_although_the_ledger_failed_is_seen_to() -> None:
+    """A ledger may fail after it has written: a row that is ours by then is not left alone."""
+
+    class FailsAfterwards(MemoryLedger):
+        failures = 1
+
+        async def commit(self, writes: Sequence[Write]) -> Sequence[Refusal | None]:
+            refusals = await super().commit(writes)
+            if self.failures:
+                self.failures -= 1
+                raise LedgerError("the disk failed")
+            return refusals
+
+    lab, store = Lab(), MemoryStore()
+    await left(lab, store)
+    async with lab.open(ledger=FailsAfterwards(store)):
+        with fail_after(100):
+            await lab.fake.until(lambda: not lab.fake.live)
+        await sleep(10)
+        assert store.rows == {}
+    assert reaped(lab) == {"cancelled": 1}
+
+
+@virtual
+async def test_a_take_over_that_is_done_late_is_seen_to() -> None:
+    """A claim gave up on its commit, which is under way all the same while a round looks."""
+
+    class Late(MemoryLedger):
+        """Writes one after the other, as by a thread: who is cancelled leaves his call behind."""
+
+        group: TaskGroup
+        commits: Gate | None = None
+        upkeeps: Gate | None = None
+
+        def __init__(self, store: MemoryStore) -> None:
+            super().__init__(store)
+            self.busy = Lock()
+
+        async def commit(self, writes: Sequence[Write]) -> Sequence[Refusal | None]:
+            if self.commits is None or not writes[0].expected:
+                return await super().commit(writes)
+            await self.group.start(self._commit_late, writes)
+            await sleep_forever()
+            raise AssertionError
+
+        async def _commit_late(
+            self, writes: Sequence[Write], *, task_status: TaskStatus[None]
+        ) -> None:
+            async with self.busy:
+                task_status.started()
+                if self.commits is not None:
+                    await self.commits.hold()
+                await super().commit(writes)
+
+        async def upkeep(self, now: float) -> None:
+            async with self.busy:
+                await super().upkeep(now)
+            if self.upkeeps is not None:
+                await self.upkeeps.hold()
+
+    lab, store = Lab(), MemoryStore()
+    ledger = Late(store)
+    terms: dict[str, Any] = {"key": "k", "on_crash": "reattach", "reattach_within": 1e6}
+    await left(lab, store, **terms)
+    async with create_task_group() as ledger.group, lab.open(ledger=ledger) as supervisor:
+        await supervisor.reap()
+        ledger.commits, ledger.upkeeps = commits, upkeeps = Gate(), Gate()
+        ledger.group.start_soon(core_of(supervisor).reaper.request)
+        with fail_after(5):
+            await upkeeps.entered.wait()
+        with pytest.raises(DuplicateKey):
+            await supervisor.start("m", **terms)
+        assert commits.waiting == 1
+        ledger.commits = ledger.upkeeps = None
+        upkeeps.open()
+        await sleep(1)
+        commits.open()
+        with fail_after(200):
+            await lab.fake.until(lambda: not lab.fake.live)
+
+
+@virtual
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        ProtocolError("that is no JSON"),
+        ValidationError("no such id", code="VALIDATION_ERROR", status=400),
+    ],
+    ids=["garbage", "400"],
+)
+async def test_an_orphan_of_which_the_api_never_tells_is_ended_all_the_same(
+    trouble: SigmicGuardError,
+) -> None:
+    """An answer that makes no sense again and again is not to keep a task alive for ever."""
+    lab, store = Lab(), MemoryStore()
+    await left(lab, store)
+    lab.fake.always("get", trouble)
+    async with lab.open(ledger=MemoryLedger(store)):
+        with fail_after(300):
+            await lab.fake.until(lambda: not lab.fake.live)
+        assert lab.fake.count("get") > 3
+        lab.fake.always("get", None)
+
+
+async def test_one_handle_on_a_memory_ledger_is_opened_once() -> None:
+    """As with any other: two supervisors that share a handle would be dead for each other."""
+    ledger = MemoryLedger()
+    await ledger.open("one")
+    with pytest.raises(LedgerError, match="open already"):
+        await ledger.open("two")
+    assert await ledger.owner_alive("one")
+    await ledger.aclose()
+    await ledger.open("two")
+    assert not await ledger.owner_alive("one")
+    await ledger.aclose()
