@@ -23,6 +23,7 @@ from sigmic_guard.errors import (
     TaskTimedOut,
     ValidationError,
 )
+from sigmic_guard.ledger import Ledger, SqliteLedger
 from sigmic_guard.lifecycle import CancelReason, Outcome, State, TaskPolicy
 from sigmic_guard.observe import CancelResult, ReapResult
 from sigmic_guard.sigmic import SigmicClient, TaskApi, TaskInfo
@@ -52,6 +53,7 @@ __all__ = [
     "ConfigurationError",
     "ConnectionFailed",
     "DuplicateKey",
+    "Ledger",
     "LedgerError",
     "OrphanRow",
     "Outcome",
@@ -66,6 +68,7 @@ __all__ = [
     "SigmicClient",
     "SigmicGuardError",
     "Snapshot",
+    "SqliteLedger",
     "State",
     "Supervisor",
     "SupervisorShutdown",
