@@ -22,7 +22,7 @@ from sigmic_guard.errors import LedgerError, SigmicGuardError, SupervisorShutdow
 from sigmic_guard.ledger import Write, find_orphans
 from sigmic_guard.lifecycle import REAPABLE, TakeOver, Verdict, judge, step
 from sigmic_guard.lifecycle import Event as Happening
-from sigmic_guard.supervisor.results import ReapReport
+from sigmic_guard.supervisor.results import OrphanRow, ReapReport
 from sigmic_guard.supervisor.telling import tell_left, tell_orphan
 from sigmic_guard.supervisor.timer import Slices
 
@@ -131,13 +131,19 @@ class Reaper:
         tasks = set(self._examiner.tasks)
         round_ = await self.request()
         tasks |= self._examiner.tasks | set(round_.taken)
+        reaped, left, slices = list[OrphanRow](), list[OrphanRow](), Slices()
         for task in tasks:
             await task.until(lambda task: not task.worked_on or task.unsupervised)
+            await slices.breathe()
+        for task in tasks:
+            found = tell_orphan(task)
+            (reaped if found.result is not None else left).append(found)
+            await slices.breathe()
         now = self._roster.now()
-        rows = [tell_orphan(task) for task in tasks]
-        left = [row for row in rows if row.result is None]
-        left += [tell_left(orphan, verdict, now) for orphan, verdict in round_.left]
-        return ReapReport(reaped=[row for row in rows if row.result is not None], left=left)
+        for orphan, verdict in round_.left:
+            left.append(tell_left(orphan, verdict, now))
+            await slices.breathe()
+        return ReapReport(reaped=reaped, left=left)
 
     # --- rounds ---------------------------------------------------------------------------------
 
@@ -167,7 +173,7 @@ class Reaper:
         for orphan in await find_orphans(self._ledger, self._namespace):
             verdict = await self.judge(orphan)
             (to_take if verdict in REAPABLE else round_.left).append((orphan, verdict))
-        self.tally.report(round_.left)
+        await self.tally.report(round_.left)
         await self.take_over(to_take)
         absent = await self._ledger.absent(self._namespace, self._roster.now() - AFTERLIFE)
         self._reconciler.beware_of(filter(self._examiner.is_within_reach, absent))

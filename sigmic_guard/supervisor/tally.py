@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
 
 from sigmic_guard.lifecycle import State, Verdict
+from sigmic_guard.supervisor.timer import Slices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -34,21 +36,29 @@ class Tally:
         #: How many the last round left alone, and their intent ids.
         self._left = 0
         self._reported: set[str] = set()
+        #: Those that were told of since the last report began.
+        self._told: set[str] = set()
         #: Since when the oldest orphan is one, in seconds since the epoch.
         self._since: float | None = None
         self._closed = False
 
-    def report(self, left: Sequence[tuple[Orphan, Verdict]]) -> None:
+    async def report(self, left: Sequence[tuple[Orphan, Verdict]]) -> None:
         """Tell what a round left alone: each once, and how many there are in all."""
-        now = self._now()
-        for orphan, verdict in left:
-            if verdict is not Verdict.WAIT and orphan.record.intent_id not in self._reported:
-                self._observer.orphan_left(orphan.record, verdict)
-        self._reported = {orphan.record.intent_id for orphan, _ in left}
-        self._left = len(left)
-        since = [orphan.orphaned_at for orphan, _ in left]
-        since += [task.record.orphaned_at or now for task in self._tasks]
-        self._since = min(since, default=None)
+        now, since, ids, slices = self._now(), inf, set[str](), Slices()
+        self._told = set()
+        for (record, orphaned_at), verdict in left:
+            if verdict is not Verdict.WAIT and record.intent_id not in self._reported:
+                self._observer.orphan_left(record, verdict)
+                self._reported.add(record.intent_id)  # hit here, it is not told again
+            ids.add(record.intent_id)
+            since = min(since, orphaned_at)
+            await slices.breathe()
+        for task in tuple(self._tasks):
+            since = min(since, task.record.orphaned_at or now)
+            await slices.breathe()
+        self._reported = ids - self._told
+        self._left = len(self._reported)
+        self._since = since if since < inf else None
         self.count()
 
     def count(self, fresh: Entry | None = None) -> None:
@@ -78,6 +88,7 @@ class Tally:
             now = self._now()
             seconds = max(0.0, min(ended_at or now, now) - orphaned_at)
         self._observer.orphan_reaped(record, result, seconds)
+        self._told.add(record.intent_id)
         if record.intent_id in self._reported:  # left for who asks for its key, and claimed since
             self._reported.discard(record.intent_id)
             self._left -= 1

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from anyio import Lock, create_task_group, fail_after, sleep, sleep_forever
 from anyio.abc import TaskGroup, TaskStatus
+from anyio.lowlevel import checkpoint
 
 from sigmic_guard import (
     DuplicateKey,
@@ -19,7 +20,9 @@ from sigmic_guard import (
     ValidationError,
 )
 from sigmic_guard.ledger import MemoryLedger, MemoryStore, Refusal, Write
+from sigmic_guard.observe import Logs
 from sigmic_guard.sigmic.models import TaskInfo
+from sigmic_guard.supervisor import timer
 from sigmic_guard.testing.fake_faults import Gate
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
 from tests.supervisor.deaths import MortalClient, left_by_the_dead, reaped
@@ -248,3 +251,38 @@ async def test_one_handle_on_a_memory_ledger_is_opened_once() -> None:
     await ledger.open("two")
     assert not await ledger.owner_alive("one")
     await ledger.aclose()
+
+
+# --- many ---------------------------------------------------------------------------------------
+
+
+async def test_telling_of_many_that_are_left_alone_lets_others_have_their_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ten thousand rows of another credential are as many lines in the log, and not in one go."""
+    lab, store = Lab(), MemoryStore()
+    told, longest, now = 0, 0, 0
+
+    def note(*_: object) -> None:
+        nonlocal told, longest, now
+        told, now = told + 1, now + 1
+        longest = max(longest, now)
+
+    monkeypatch.setattr(Logs, "orphan_left", note)
+    monkeypatch.setattr(timer, "perf_counter", lambda: told * 1e-4)  # what a line takes
+    others = {"credential_fingerprint": "other", "remote_id": "x"}
+    await write(store, *(row(lab, f"intent-{number}", **others) for number in range(10_000)))
+
+    async def take_turns() -> None:
+        nonlocal now
+        while True:
+            await checkpoint()
+            now = 0
+
+    async with lab.open(ledger=MemoryLedger(store)) as supervisor, create_task_group() as group:
+        group.start_soon(take_turns)
+        with fail_after(60):
+            report = await supervisor.reap()
+        group.cancel_scope.cancel()
+    assert (len(report.left), told) == (10_000, 10_000)
+    assert longest <= 50  # 5 ms of them
