@@ -301,6 +301,8 @@ class Supervisor:
         native = await self._wait_out(drain.done.wait)
         self._workers.stop()
         native = await self._wait_out(self._workers.gone) or native
+        if self._bug is not None:  # it may have kept the drain from this, and we would live on
+            native = await self._wait_out(self._close_ledger) or native
         self._doorbell.close()
         if self._own_client:
             native = await self._wait_out(self._close_client) or native
@@ -382,6 +384,10 @@ class Supervisor:
                     await self._watchdog.close(clean=True)
                 await self._ledger.aclose()
             raise
+
+    async def _close_ledger(self) -> None:
+        with move_on_after(CLOSING):
+            await self._ledger.aclose()
 
     async def _close_client(self) -> None:
         with move_on_after(CLOSING):

@@ -23,6 +23,7 @@ from sigmic_guard.ledger import MemoryLedger, MemoryStore, Refusal, Write
 from sigmic_guard.observe import Logs
 from sigmic_guard.sigmic.models import TaskInfo
 from sigmic_guard.supervisor import timer
+from sigmic_guard.supervisor.draining import Drain
 from sigmic_guard.testing.fake_faults import Gate
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
 from tests.supervisor.deaths import MortalClient, left_by_the_dead, reaped
@@ -251,6 +252,29 @@ async def test_one_handle_on_a_memory_ledger_is_opened_once() -> None:
     await ledger.open("two")
     assert not await ledger.owner_alive("one")
     await ledger.aclose()
+
+
+async def test_a_bug_in_the_drain_makes_no_owner_that_lives_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The process goes on, the supervisor is gone: what it leaves is an orphan for the next one."""
+
+    def bug(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    lab, store = Lab(), MemoryStore()
+    supervisor = lab.make(ledger=MemoryLedger(store))
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="a bug"):
+        async with supervisor:
+            await supervisor.start("m")
+            await core_of(supervisor).outbox.flush()
+            patch.setattr(Drain, "_want_ended", bug)
+    assert (len(lab.fake.live), len(store.rows), store.owners) == (1, 1, set())
+    heir = beside(lab)
+    async with heir.open(ledger=MemoryLedger(store)) as another:
+        with fail_after(20):
+            await another.reap()
+    assert reaped(heir) == {"cancelled": 1}
 
 
 # --- many ---------------------------------------------------------------------------------------
