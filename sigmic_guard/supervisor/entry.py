@@ -37,6 +37,7 @@ class Entry:
         "_waiters",
         "acknowledged",
         "answer",
+        "asked_before",
         "cancel_result",
         "claimed",
         "core",
@@ -86,6 +87,8 @@ class Entry:
         self.orphan: Verdict | None = None
         #: When it was taken over, if it was a dead owner's, in seconds since the epoch.
         self.inherited_at: float | None = None
+        #: When that owner was about to send its last follow-up, if it was.
+        self.asked_before: float | None = None
         #: Whether somebody asked for it, by the key.
         self.claimed = False
         #: Whether a GET told how that one is.

@@ -63,13 +63,13 @@ class Roster:
         """Take a dead owner's task on, whose row is ours already."""
         record = task.record
         self.tasks[record.intent_id] = task
-        task.inherited_at = self.now()
+        task.inherited_at, task.asked_before = self.now(), record.asked_at
         self._observer.task_changed(Change(None, record, Event.TAKE_OVER))
         self._settle_in(task)
 
     def claim(self, task: Entry, record: Record) -> None:
         """Let a task that was not created be a dead owner's, whose row is ours already."""
-        task.inherited_at = self.now()
+        task.inherited_at, task.asked_before = self.now(), record.asked_at
         self._replace(task, record, Event.TAKE_OVER)
         self._settle_in(task)
 
@@ -191,7 +191,8 @@ class Roster:
         at = task.inherited_at
         return (
             at is not None
-            and task.record.asked_at is not None
+            and task.asked_before is not None
+            and task.record.asked_at == task.asked_before  # else it was asked by us since
             and self.now() < at + self._request_timeout
         )
 
