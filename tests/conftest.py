@@ -31,6 +31,16 @@ hypothesis.settings.register_profile("here", deadline=None)
 hypothesis.settings.load_profile("here")
 
 
+#: They start processes, which takes most of their time, and one CPython says as much as three.
+ONCE = {"cli", "crash", "crash_reattach", "examples", "schedules", "strangers", "watchdog"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if ONCE & set(item.path.relative_to(item.config.rootpath).parts):
+            item.add_marker("once")
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "anyio_backend" in metafunc.fixturenames:
         marker = metafunc.definition.get_closest_marker("backends")
