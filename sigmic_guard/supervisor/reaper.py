@@ -12,6 +12,7 @@ What cannot be reached, be it the ledger or the API, leads to nothing but anothe
 from __future__ import annotations
 
 from collections import deque
+from math import inf
 from random import random
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
@@ -20,7 +21,7 @@ from anyio import Event, move_on_after
 
 from sigmic_guard.errors import LedgerError, SigmicGuardError, SupervisorShutdown
 from sigmic_guard.ledger import Write, find_orphans
-from sigmic_guard.lifecycle import REAPABLE, TakeOver, Verdict, judge, step
+from sigmic_guard.lifecycle import REAPABLE, TakeOver, Verdict, claimable_until, judge, step
 from sigmic_guard.lifecycle import Event as Happening
 from sigmic_guard.supervisor.results import OrphanRow, ReapReport
 from sigmic_guard.supervisor.telling import tell_left, tell_orphan
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 #: Seconds between two rounds, give or take a half.
 EVERY: Final = 30.0
+#: And at least, where one that waited for its key is due before.
+LEAST: Final = 1.0
 #: Rows that are taken in one transaction.
 PORTION: Final = 500
 #: Seconds for which a task may still appear after its absence was proven.
@@ -56,6 +59,8 @@ class Round:
         self.taken: list[Entry] = []
         #: What is left to somebody else, or for later.
         self.left: list[tuple[Orphan, Verdict]] = []
+        #: When the first that waits for its key has waited enough, in seconds since the epoch.
+        self.due = inf
 
 
 class Reaper:
@@ -160,7 +165,8 @@ class Reaper:
                 self._observer.ledger_failed(0, error)
             self._round = None
             round_.done.set()
-            with move_on_after(EVERY * (0.5 + random())):
+            until_due = max(LEAST, round_.due - self._roster.now())
+            with move_on_after(min(EVERY * (0.5 + random()), until_due)):
                 await self._wanted.wait()
 
     async def _look_around(self, round_: Round) -> None:
@@ -169,10 +175,12 @@ class Reaper:
         await self._ledger.upkeep(self._roster.now())
         await self._clear_doubts(doubts)
         to_take: list[tuple[Orphan, Verdict]] = []
-        round_.left = []  # a round whose worker was hit is begun again
+        round_.left, round_.due = [], inf  # a round whose worker was hit is begun again
         for orphan in await find_orphans(self._ledger, self._namespace):
             verdict = await self.judge(orphan)
             (to_take if verdict in REAPABLE else round_.left).append((orphan, verdict))
+            if verdict is Verdict.WAIT:
+                round_.due = min(round_.due, claimable_until(*orphan))
         await self.tally.report(round_.left)
         await self.take_over(to_take)
         absent = await self._ledger.absent(self._namespace, self._roster.now() - AFTERLIFE)
