@@ -20,7 +20,7 @@ from statistics import median
 from subprocess import PIPE, Popen
 from tempfile import TemporaryDirectory
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 from prometheus_client import CollectorRegistry
@@ -28,7 +28,7 @@ from prometheus_client import CollectorRegistry
 from sigmic_guard import Supervisor
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
 KEY = "sigmic_" + "0" * 64
 
@@ -102,7 +102,7 @@ def measure(
     ledger: str,
 ) -> None:
     """Let all ways take turns."""
-    ways = {
+    ways: dict[str, Callable[[str, int, int], Coroutine[Any, Any, float]]] = {
         "by hand": by_hand,
         "memory": partial(supervised, "memory:"),
         "sqlite": partial(supervised, ledger),

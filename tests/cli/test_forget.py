@@ -125,8 +125,8 @@ async def test_taken_over_meanwhile(
 ) -> None:
     """A row that somebody takes over between the look and the write stays his."""
     from sigmic_guard.cli import forget as forgetting
-    from sigmic_guard.ledger.looking import find
     from sigmic_guard.cli.terminal import Terminal
+    from sigmic_guard.ledger.looking import find
 
     record = await books.add()
     heir = step(record, Event.TAKE_OVER, time.time(), heir=TakeOver("heir", time.time()))

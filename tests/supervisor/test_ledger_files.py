@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -65,9 +66,8 @@ async def test_a_ledger_that_breaks_stops_creates_and_no_delete(
         created = lab.fake.count("create")
         break_it(path)
         for _ in range(2):
-            with fail_after(10), pytest.raises(LedgerError, match="ledger") as caught:
+            with fail_after(10), pytest.raises(LedgerError, match=re.escape(str(path))):
                 await supervisor.start("too late")
-        assert str(path) in str(caught.value)
         assert lab.fake.count("create") == created
         assert (await tasks[0].cancel()).result == "acknowledged"
         began = current_time()
@@ -98,8 +98,8 @@ def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
 async def test_a_disk_that_hangs_hangs_nobody(path: Path, stuck: Callable[[], None]) -> None:
     """A create gives up after its time-out, nothing is sent, and the shutdown keeps its time."""
     lab = Lab()
-    options = {"ledger": SqliteLedger(path), "grace": GRACE, "create_timeout": 0.2}
-    async with lab.open(**options) as supervisor:
+    ledger = SqliteLedger(path)
+    async with lab.open(ledger=ledger, grace=GRACE, create_timeout=0.2) as supervisor:
         task = await supervisor.start("m")
         stuck()
         with fail_after(5), pytest.raises(LedgerError, match=r"did not answer within 0\.2 s"):
