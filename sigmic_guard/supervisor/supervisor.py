@@ -322,11 +322,11 @@ class Supervisor:
             self._workers.bury()
         if native is not None and not swallowed:
             raise native
-        if exc is None or swallowed or _only_shutdowns(exc):
-            if self._bug is not None:
-                raise self._bug
-            if self._handlers is not None:
-                self._handlers.pay()
+        ours = exc is None or swallowed or _only_shutdowns(exc)
+        if self._bug is not None and (ours or isinstance(exc, Exception)):
+            raise self._bug  # in the context of the body's own error, if it had one
+        if ours and self._handlers is not None:
+            self._handlers.pay()
         if swallowed and isinstance(exc, get_cancelled_exc_class()):
             # Nobody cancelled the body but the group, and with it us: that is no cancellation.
             raise SupervisorShutdown(
