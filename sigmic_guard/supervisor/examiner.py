@@ -81,6 +81,12 @@ class Examiner:
         self._ended_at: dict[Entry, float] = {}
         roster.finished.append(self._finished)
 
+    def ask_again(self) -> None:
+        """Come back for those whose end could not be proven: nobody else may, while we live."""
+        for task in self.tasks:
+            if task.state is State.UNCONFIRMED:
+                self._canceller.take(task)
+
     def join(self, task: Entry) -> None:
         """Count a task among the orphans from now on."""
         self.tasks.add(task)

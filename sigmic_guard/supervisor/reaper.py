@@ -182,6 +182,7 @@ class Reaper:
             if verdict is Verdict.WAIT:
                 round_.due = min(round_.due, claimable_until(*orphan))
         await self.tally.report(round_.left)
+        self._examiner.ask_again()
         await self.take_over(to_take)
         absent = await self._ledger.absent(self._namespace, self._roster.now() - AFTERLIFE)
         self._reconciler.beware_of(filter(self._examiner.is_within_reach, absent))

@@ -27,7 +27,7 @@ from sigmic_guard.supervisor.draining import Drain
 from sigmic_guard.testing.fake_faults import Gate
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
 from tests.supervisor.deaths import MortalClient, left_by_the_dead, reaped
-from tests.supervisor.lab import Lab
+from tests.supervisor.lab import UNAUTHORISED, Lab
 from tests.supervisor.orphanage import core_of, left, row, write
 
 pytestmark = pytest.mark.backends(ASYNCIO, TRIO_VIRTUAL)
@@ -333,3 +333,16 @@ async def test_telling_of_many_that_are_left_alone_lets_others_have_their_turn(
         group.cancel_scope.cancel()
     assert (len(report.left), told) == (10_000, 10_000)
     assert longest <= 50  # 5 ms of them
+
+
+async def test_a_refusal_that_passes_strands_no_orphan() -> None:
+    """A DELETE that was refused for good is sent again by a later round: the key may be back."""
+    lab, store = Lab(), MemoryStore()
+    task_id = await left_by_the_dead(lab, store, key=None, on_crash="cancel")
+    lab.fake.on("delete", UNAUTHORISED)
+    async with lab.open(ledger=MemoryLedger(store)) as supervisor:
+        with fail_after(600):
+            await supervisor.reap()
+            assert lab.fake.live == {task_id}
+            await supervisor.reap()
+            await lab.fake.until(lambda: not lab.fake.live)
