@@ -65,6 +65,7 @@ async def ended(process: Mortal) -> int:
         return await process.process.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "code, status",
     [
@@ -81,6 +82,7 @@ async def test_status(tmp_path: Path, code: str, status: int) -> None:
         assert (await home.call("exec", "--", sys.executable, "-c", code)).status == status
 
 
+@pytest.mark.slow
 async def test_the_dashes_are_optional(tmp_path: Path) -> None:
     """Without `--` the program's own options are its own all the same."""
     async with stage(tmp_path) as home:
@@ -92,6 +94,7 @@ async def test_the_dashes_are_optional(tmp_path: Path) -> None:
         assert again.out == "['--', '-y']\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command, status",
     [(["no-such-program-at-all"], 127), (["/"], 126), (["/etc/passwd"], 126)],
@@ -105,6 +108,7 @@ async def test_no_program(tmp_path: Path, command: list[str], status: int) -> No
         assert "Traceback" not in called.err
 
 
+@pytest.mark.slow
 async def test_no_key_and_no_ledger(tmp_path: Path) -> None:
     """125 if it was not run for want of a key or a ledger."""
     async with stage(tmp_path) as home:
@@ -120,6 +124,7 @@ async def test_no_key_and_no_ledger(tmp_path: Path) -> None:
         assert mark.exists()
 
 
+@pytest.mark.slow
 async def test_no_command(tmp_path: Path) -> None:
     """Nothing to run is wrong usage."""
     async with stage(tmp_path) as home:
@@ -127,6 +132,7 @@ async def test_no_command(tmp_path: Path) -> None:
         assert (await home.call("exec", "--")).status == 2
 
 
+@pytest.mark.slow
 async def test_the_environment(tmp_path: Path) -> None:
     """The program gets the ledger's URL, and stdin, as it is."""
     async with stage(tmp_path) as home:
@@ -136,6 +142,7 @@ async def test_the_environment(tmp_path: Path) -> None:
         assert called.out.startswith(f"sqlite:///{tmp_path}/state")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
 async def test_a_death(tmp_path: Path, number: int) -> None:
     """The child dies with 100 tasks: all DELETEs within 2 s, and nothing else is touched."""
@@ -152,6 +159,7 @@ async def test_a_death(tmp_path: Path, number: int) -> None:
         assert home.server.count("DELETE") == 100
 
 
+@pytest.mark.slow
 async def test_a_good_end(tmp_path: Path) -> None:
     """A program that ends well is not kept waiting."""
     async with stage(tmp_path) as home, watched(home) as process:
@@ -162,6 +170,7 @@ async def test_a_good_end(tmp_path: Path) -> None:
         assert home.server.world.live == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
 async def test_signals_are_passed_on(tmp_path: Path, number: int) -> None:
     """What we get the program gets; its status is ours."""
@@ -187,6 +196,7 @@ async def test_signals_are_passed_on(tmp_path: Path, number: int) -> None:
             await kill(process)
 
 
+@pytest.mark.slow
 async def test_sigterm_to_a_supervisor_that_listens(tmp_path: Path) -> None:
     """A program with `signals=True` drains by itself; nothing is left to end, nor ended twice."""
     async with stage(tmp_path) as home, watched(home, signals=True) as process:
@@ -197,6 +207,7 @@ async def test_sigterm_to_a_supervisor_that_listens(tmp_path: Path) -> None:
         assert home.server.count("DELETE") == 5
 
 
+@pytest.mark.slow
 async def test_a_create_under_way_at_the_death(tmp_path: Path) -> None:
     """A create that was answered to nobody is found, if not at once, then by the next reaper."""
     async with stage(tmp_path) as home:
@@ -215,6 +226,7 @@ async def test_a_create_under_way_at_the_death(tmp_path: Path) -> None:
             await ended(process)
 
 
+@pytest.mark.slow
 async def test_grandchildren(tmp_path: Path) -> None:
     """A program whose supervisor lives in a child of its own: both die, its tasks are ended."""
     async with stage(tmp_path) as home:
@@ -226,6 +238,7 @@ async def test_grandchildren(tmp_path: Path) -> None:
             "child.stdin.flush()\n"
             "sys.stdin.readline()\n"
             "child.kill()\n"
+            "child.wait()\n"
             "os.kill(os.getpid(), signal.SIGKILL)\n"
         )
         process = await asyncio.create_subprocess_exec(
@@ -242,6 +255,7 @@ async def test_grandchildren(tmp_path: Path) -> None:
             await kill(process)
 
 
+@pytest.mark.slow
 async def test_an_api_that_hangs(tmp_path: Path) -> None:
     """What cannot be ended keeps `exec` no longer than its `--grace`, and stays in the ledger."""
     async with stage(tmp_path) as home:
@@ -269,6 +283,7 @@ async def test_an_api_that_hangs(tmp_path: Path) -> None:
         assert home.server.world.live == []
 
 
+@pytest.mark.slow
 async def test_killed_with_its_watcher(tmp_path: Path) -> None:
     """If `exec` is killed first and the program later, the next start ends what is left."""
     async with stage(tmp_path) as home, watched(home) as process:
@@ -294,6 +309,7 @@ async def test_watchdog(tmp_path: Path) -> None:
         await until(lambda: home.server.count("DELETE") == 50)
 
 
+@pytest.mark.slow
 async def test_watchdog_and_a_good_end(tmp_path: Path) -> None:
     """At a good end there is nothing for it to do, and it goes as well."""
     async with stage(tmp_path) as home:
@@ -305,6 +321,7 @@ async def test_watchdog_and_a_good_end(tmp_path: Path) -> None:
         await until(lambda: not helpers(home, process), within=5)
 
 
+@pytest.mark.slow
 async def test_watchdog_that_dies(tmp_path: Path) -> None:
     """The helper's own death touches no task."""
     async with stage(tmp_path) as home, mortal(home, watchdog=True) as process:
@@ -315,6 +332,7 @@ async def test_watchdog_that_dies(tmp_path: Path) -> None:
         assert home.server.world.live == ids[1:]
 
 
+@pytest.mark.slow
 async def test_watchdog_and_a_fork(tmp_path: Path) -> None:
     """A forked child that survives does not hide the death of its parent from the helper."""
     async with stage(tmp_path) as home, mortal(home, watchdog=True) as process:
@@ -328,6 +346,7 @@ async def test_watchdog_and_a_fork(tmp_path: Path) -> None:
             os.kill(child, signal.SIGKILL)
 
 
+@pytest.mark.slow
 async def test_watchdog_leaves_what_is_to_be_reattached(tmp_path: Path) -> None:
     """It obeys `on_crash` as every reaper does."""
     async with stage(tmp_path) as home:

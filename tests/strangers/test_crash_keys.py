@@ -40,6 +40,7 @@ async def test_live_elsewhere(tmp_path: Path) -> None:
         assert refused["error"] == "DuplicateKey"
 
 
+@pytest.mark.slow
 async def test_a_stopped_process_holds_its_key(tmp_path: Path) -> None:
     """It is not dead: the key stays its own."""
     async with stage(tmp_path) as home, mortal(home) as process:
@@ -51,6 +52,7 @@ async def test_a_stopped_process_holds_its_key(tmp_path: Path) -> None:
         assert home.server.count("POST") == 1
 
 
+@pytest.mark.slow
 async def test_a_key_is_free_again(tmp_path: Path) -> None:
     """A key can be had again when its task has ended, here or elsewhere."""
     async with stage(tmp_path) as home, mortal(home) as process:
@@ -110,6 +112,7 @@ async def test_reattach_with_events(tmp_path: Path) -> None:
         assert (home.server.count("POST"), home.server.count("DELETE")) == (1, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("use", ["run", "start", "task"])
 async def test_it_completed_meanwhile(tmp_path: Path, use: str) -> None:
     """Its result is delivered though it completed while nobody was there."""
@@ -142,6 +145,7 @@ async def test_it_failed_meanwhile(tmp_path: Path) -> None:
         assert home.server.count("POST") == 1
 
 
+@pytest.mark.slow
 async def test_many_processes_ask_at_once(tmp_path: Path) -> None:
     """One of those who ask gets the task, the others DuplicateKey; there is one POST for ever."""
     async with stage(tmp_path) as home:
@@ -165,6 +169,7 @@ async def test_many_processes_ask_at_once(tmp_path: Path) -> None:
             assert home.server.world.live == [only]
 
 
+@pytest.mark.slow
 async def test_killed_again_and_again(tmp_path: Path) -> None:
     """Each heir of a chain of deaths gets the same task."""
     async with stage(tmp_path) as home:
@@ -177,6 +182,7 @@ async def test_killed_again_and_again(tmp_path: Path) -> None:
         assert home.server.world.live == []
 
 
+@pytest.mark.slow
 async def test_reattach_to_a_create_whose_answer_was_lost(tmp_path: Path) -> None:
     """Killed while the create was under way: the key still finds the task, and pays once."""
     async with stage(tmp_path) as home:
@@ -199,6 +205,7 @@ async def test_reattach_to_a_create_whose_answer_was_lost(tmp_path: Path) -> Non
         gate.set()
 
 
+@pytest.mark.slow
 async def test_the_key_of_a_task_to_be_cancelled(tmp_path: Path) -> None:
     """Without `reattach` the orphan is ended, and the key gets a new task: one live at most."""
     async with stage(tmp_path) as home:
@@ -211,6 +218,7 @@ async def test_the_key_of_a_task_to_be_cancelled(tmp_path: Path) -> None:
             assert home.server.world.live == [task.id]
 
 
+@pytest.mark.slow
 async def test_the_key_at_once(tmp_path: Path) -> None:
     """The first thing that a restarted process asks for is the key of its orphan."""
     async with stage(tmp_path) as home:
@@ -239,6 +247,7 @@ async def test_the_key_of_an_abandoned_task(tmp_path: Path) -> None:
         assert home.server.world.live == [let_go]
 
 
+@pytest.mark.slow
 async def test_another_key_or_namespace(tmp_path: Path) -> None:
     """Another key, or the same in another namespace, is another task."""
     async with stage(tmp_path) as home:
@@ -252,6 +261,7 @@ async def test_another_key_or_namespace(tmp_path: Path) -> None:
         assert home.server.world.live == [only]
 
 
+@pytest.mark.slow
 async def test_another_credential_asks(tmp_path: Path) -> None:
     """Who has another API key gets an error rather than a task that he cannot reach."""
     async with stage(tmp_path) as home:
@@ -263,6 +273,7 @@ async def test_another_credential_asks(tmp_path: Path) -> None:
         assert home.server.count("POST") == 1
 
 
+@pytest.mark.slow
 async def test_another_system_asks(tmp_path: Path) -> None:
     """So does who speaks to another server."""
     async with stage(tmp_path) as home, stranger(world=held()) as elsewhere:
@@ -273,6 +284,7 @@ async def test_another_system_asks(tmp_path: Path) -> None:
         assert elsewhere.requests == []
 
 
+@pytest.mark.slow
 async def test_a_deadline_goes_on(tmp_path: Path) -> None:
     """Who takes a task over gives it the time-out that he asked for."""
     async with stage(tmp_path) as home:
@@ -283,6 +295,7 @@ async def test_a_deadline_goes_on(tmp_path: Path) -> None:
         assert home.server.world.tasks[only].deletes == 1
 
 
+@pytest.mark.slow
 async def test_unclaimed(tmp_path: Path) -> None:
     """Whom nobody asks for is reaped when `reattach_within` is over: not before, nor much later."""
     registry = CollectorRegistry()
@@ -300,6 +313,7 @@ async def test_unclaimed(tmp_path: Path) -> None:
             assert task.id not in ids
 
 
+@pytest.mark.slow
 async def test_unclaimed_at_its_deadline(tmp_path: Path) -> None:
     """Nor does one that waits for its key outlive the deadline that its owner gave it."""
     async with stage(tmp_path) as home:
@@ -309,6 +323,7 @@ async def test_unclaimed_at_its_deadline(tmp_path: Path) -> None:
             await gone(home.server, *ids, within=8)
 
 
+@pytest.mark.slow
 async def test_unclaimed_by_hand(tmp_path: Path) -> None:
     """`reap` says that it waits, which is no failure; past its time it ends it."""
     async with stage(tmp_path) as home:

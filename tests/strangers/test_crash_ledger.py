@@ -106,6 +106,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become nobody")
 @pytest.mark.parametrize("what", ["folder", "file", "someone else's", "no search"])
 async def test_not_ours_to_write(tmp_path: Path, what: str) -> None:
@@ -160,6 +161,7 @@ def move(path: Path) -> None:
         each.rename(each.with_name("moved" + each.name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("break_it", [delete, overwrite, move])
 async def test_lost_while_it_is_used(tmp_path: Path, break_it: Callable[[Path], None]) -> None:
     """Live tasks still get their DELETE; what is begun now works or is a LedgerError; no hang."""
@@ -184,6 +186,7 @@ async def test_lost_while_it_is_used(tmp_path: Path, break_it: Callable[[Path], 
         )
 
 
+@pytest.mark.slow
 async def test_a_body_that_raises_without_a_ledger(tmp_path: Path) -> None:
     """The body's exception goes on unchanged, and the DELETE goes out."""
     async with stage(tmp_path) as home:
@@ -201,6 +204,7 @@ async def test_a_body_that_raises_without_a_ledger(tmp_path: Path) -> None:
         assert home.server.world.live == []
 
 
+@pytest.mark.slow
 async def test_locked_by_somebody_else(tmp_path: Path) -> None:
     """A writer who never lets go: a LedgerError in time, live tasks are ended, and it goes on."""
     async with stage(tmp_path) as home:
@@ -224,6 +228,7 @@ async def test_locked_by_somebody_else(tmp_path: Path) -> None:
         assert home.server.world.live == []
 
 
+@pytest.mark.slow
 async def test_a_lock_that_is_held_for_a_moment(tmp_path: Path) -> None:
     """A short lock only delays."""
     async with stage(tmp_path) as home, heir(home) as supervisor:
@@ -249,6 +254,7 @@ async def test_an_unreachable_ledger_cancels_nothing(tmp_path: Path) -> None:
         assert home.server.count("DELETE") == 0
 
 
+@pytest.mark.slow
 async def test_a_full_disk(tmp_path: Path) -> None:
     """A file that may not grow: a LedgerError for the new, the DELETE for the old."""
     async with stage(tmp_path) as home:
@@ -321,6 +327,7 @@ async def test_another_users_umask(tmp_path: Path) -> None:
         assert not any(modes.values()), modes
 
 
+@pytest.mark.slow
 async def test_many_handles_on_a_fresh_file(tmp_path: Path) -> None:
     """Processes that start at the same time on no file at all agree on one."""
     async with stage(tmp_path) as home:
@@ -335,6 +342,7 @@ async def test_many_handles_on_a_fresh_file(tmp_path: Path) -> None:
         assert home.server.count("DELETE") == 4
 
 
+@pytest.mark.slow
 async def test_deleted_under_a_process_that_then_dies(tmp_path: Path) -> None:
     """With the ledger gone nobody can know; the next start works with a new file all the same."""
     async with stage(tmp_path) as home:

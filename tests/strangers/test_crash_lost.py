@@ -37,6 +37,7 @@ def losing(home: Home, every: int, how: str = "hang up") -> None:
     home.server.always["create"] = lose
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["hang up", "502", "nonsense"])
 async def test_every_fifth(tmp_path: Path, how: str) -> None:
     """100 at once, every 5th answer lost: each task is had by one caller, or is ended."""
@@ -96,6 +97,7 @@ async def test_every_fifth_times_out(tmp_path: Path) -> None:
         assert home.server.count("POST") == 100
 
 
+@pytest.mark.slow
 async def test_nothing_was_created(tmp_path: Path) -> None:
     """The request was lost and not the answer: the caller is told, and no second POST is sent."""
     async with stage(tmp_path) as home:
@@ -112,6 +114,7 @@ async def test_nothing_was_created(tmp_path: Path) -> None:
         assert await home.rows() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on_lost", ["report", "cancel"])
 @pytest.mark.parametrize("files", [True, False])
 async def test_without_a_marker(
@@ -158,6 +161,7 @@ async def test_a_marker_of_ones_own(tmp_path: Path) -> None:
             assert home.server.world.tasks[four.id].env == {}
 
 
+@pytest.mark.slow
 async def test_refusals_are_no_losses(tmp_path: Path) -> None:
     """A 4xx is a clean failure: nothing is looked for, and nothing stays in the ledger."""
     async with stage(tmp_path) as home:

@@ -45,6 +45,7 @@ async def test_the_next_start_reaps_unasked(tmp_path: Path) -> None:
         assert await home.rows() == []
 
 
+@pytest.mark.slow
 async def test_the_default_ledger(tmp_path: Path) -> None:
     """It is `ledger.db`, mode 0600, in the state directory, and the next process finds it."""
     state = tmp_path / "state"
@@ -52,8 +53,8 @@ async def test_the_default_ledger(tmp_path: Path) -> None:
         home.more = {"SIGMIC_GUARD_LEDGER": "", "XDG_STATE_HOME": str(state)}
         ids = await corpse(home)
         (file,) = state.rglob("ledger.db")
-        mode = {stat.S_IMODE(each.stat().st_mode) for each in file.parent.glob("ledger.db*")}
-        assert mode == {0o600}
+        files = [each for each in file.parent.rglob("*") if each.is_file()]
+        assert {stat.S_IMODE(each.stat().st_mode) for each in files} == {0o600}
         assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
         assert (await home.call("reap")).status == 0
         assert set(home.server.world.live).isdisjoint(ids)
@@ -70,6 +71,7 @@ async def test_the_default_ledger_without_xdg(tmp_path: Path) -> None:
         assert [each.name for each in tmp_path.iterdir()] == [".local"]
 
 
+@pytest.mark.slow
 async def test_a_relative_url(tmp_path: Path) -> None:
     """`sqlite:///` and a relative path is a file in the current folder."""
     async with stage(tmp_path) as home:
@@ -80,6 +82,7 @@ async def test_a_relative_url(tmp_path: Path) -> None:
             await gone(home.server, *ids, within=5)
 
 
+@pytest.mark.slow
 async def test_the_owners_file_is_cleaned_up(tmp_path: Path) -> None:
     """Neither a death nor a good end leaves more than the ledger behind, once somebody reaped."""
     async with stage(tmp_path) as home:
@@ -92,6 +95,7 @@ async def test_the_owners_file_is_cleaned_up(tmp_path: Path) -> None:
         assert {each.name.split("-")[0] for each in files} <= {"ledger.db"}, files
 
 
+@pytest.mark.slow
 async def test_neighbours_on_one_file(tmp_path: Path) -> None:
     """One of three processes is killed: its tasks are reaped by the others, and no other task."""
     async with stage(tmp_path) as home, mortal(home) as one, mortal(home) as two:
@@ -107,6 +111,7 @@ async def test_neighbours_on_one_file(tmp_path: Path) -> None:
         assert sorted(await one.ask("live")) == sorted(kept[:5])
 
 
+@pytest.mark.slow
 async def test_two_heirs_at_once(tmp_path: Path) -> None:
     """However many start at once, each orphan gets one DELETE and is reported once."""
     async with stage(tmp_path) as home:
@@ -126,6 +131,7 @@ async def test_two_heirs_at_once(tmp_path: Path) -> None:
         assert sum(sample(each, "orphans_reaped_total") for each in registries) == 20
 
 
+@pytest.mark.slow
 async def test_stopped_is_not_dead(tmp_path: Path) -> None:
     """A process under SIGSTOP keeps its tasks, whoever reaps; it goes on with them afterwards."""
     async with stage(tmp_path) as home, mortal(home) as process:
@@ -169,6 +175,7 @@ async def test_a_fork_inherits_nothing(tmp_path: Path) -> None:
             os.kill(child, signal.SIGKILL)
 
 
+@pytest.mark.slow
 async def test_a_fork_that_ends(tmp_path: Path) -> None:
     """The end of a forked child is not the death of its parent."""
     async with stage(tmp_path) as home, mortal(home) as process:
@@ -197,6 +204,7 @@ async def test_a_good_end_leaves_nothing(tmp_path: Path) -> None:
         assert {each for each in targets if "?" not in each} == {live}
 
 
+@pytest.mark.slow
 async def test_on_shutdown_detach_is_for_good(tmp_path: Path) -> None:
     """What a shutdown detached on purpose is nobody's orphan."""
     async with stage(tmp_path) as home:
@@ -234,6 +242,7 @@ async def test_a_block_dies_too(tmp_path: Path) -> None:
             await gone(home.server, *ids, within=5)
 
 
+@pytest.mark.slow
 async def test_abandon(tmp_path: Path) -> None:
     """`on_crash="abandon"`: it may run on; it is reported as released, and off the books."""
     registry = CollectorRegistry()
@@ -248,6 +257,7 @@ async def test_abandon(tmp_path: Path) -> None:
         assert await home.rows() == []
 
 
+@pytest.mark.slow
 async def test_the_policy_of_the_supervisor_outlives_it(tmp_path: Path) -> None:
     """It is the dead owner's policy that counts, not the heir's."""
     async with stage(tmp_path) as home:
@@ -301,6 +311,7 @@ async def test_another_system(tmp_path: Path) -> None:
         assert elsewhere.world.live == [other]
 
 
+@pytest.mark.slow
 async def test_another_namespace(tmp_path: Path) -> None:
     """A supervisor reaps its own namespace and nothing else; the command line takes any."""
     async with stage(tmp_path) as home:
@@ -354,6 +365,7 @@ async def test_it_ends_under_the_delete(tmp_path: Path) -> None:
         assert sample(registry, "orphans_reaped_total", how="already_finished") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [0, 500, 503, 429])
 async def test_an_api_out_of_reach(tmp_path: Path, status: int) -> None:
     """It leads to nothing but another try; then the orphans are ended, by this very process."""
@@ -372,6 +384,7 @@ async def test_an_api_out_of_reach(tmp_path: Path, status: int) -> None:
             await gone(home.server, *ids, within=20)
 
 
+@pytest.mark.slow
 async def test_a_delete_that_is_refused(tmp_path: Path) -> None:
     """401 to a reaper's DELETE: the task is left, stays in the ledger, and is ended later."""
     async with stage(tmp_path) as home:
@@ -390,6 +403,7 @@ async def test_a_delete_that_is_refused(tmp_path: Path) -> None:
         assert home.server.world.live == []
 
 
+@pytest.mark.slow
 async def test_what_a_shutdown_could_not_prove(tmp_path: Path) -> None:
     """It stays in the ledger, and the next start ends it."""
     async with stage(tmp_path) as home:
@@ -407,6 +421,7 @@ async def test_what_a_shutdown_could_not_prove(tmp_path: Path) -> None:
             await gone(home.server, *ids, within=5)
 
 
+@pytest.mark.slow
 async def test_killed_in_the_middle_of_a_shutdown(tmp_path: Path) -> None:
     """A drain that is cut off is finished by the next start, and each task gets its DELETE."""
     async with stage(tmp_path) as home:
@@ -427,6 +442,7 @@ async def test_killed_in_the_middle_of_a_shutdown(tmp_path: Path) -> None:
             await gone(home.server, *ids, within=5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exists", [True, False])
 async def test_killed_in_the_middle_of_a_create(tmp_path: Path, exists: bool) -> None:
     """The POST was sent, its answer never read: the marker finds the task, wherever it is."""
@@ -455,6 +471,7 @@ async def test_killed_in_the_middle_of_a_create(tmp_path: Path, exists: bool) ->
         assert home.server.count("DELETE") == exists
 
 
+@pytest.mark.slow
 async def test_a_create_arrives_after_the_death(tmp_path: Path) -> None:
     """A POST that takes effect only while the reaper looks is found all the same."""
     async with stage(tmp_path) as home:
@@ -478,6 +495,7 @@ async def test_a_create_arrives_after_the_death(tmp_path: Path) -> None:
             await gone(home.server, home.server.world.only.id, within=40)
 
 
+@pytest.mark.slow
 async def test_a_rush(tmp_path: Path) -> None:
     """Killed while it creates as fast as it can, at any moment: nothing of it lives on."""
     async with stage(tmp_path) as home:
@@ -495,6 +513,7 @@ async def test_a_rush(tmp_path: Path) -> None:
         assert await home.rows() == []
 
 
+@pytest.mark.slow
 async def test_a_death_before_anything(tmp_path: Path) -> None:
     """A process killed with no task at all leaves nothing to do."""
     async with stage(tmp_path) as home:
@@ -521,6 +540,7 @@ async def test_reap_outside(tmp_path: Path) -> None:
         assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 async def test_an_exit_without_leaving(tmp_path: Path) -> None:
     """A process that ends by `os._exit`, by SIGTERM or by SIGHUP is as dead as any."""
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGABRT):

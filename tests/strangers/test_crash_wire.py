@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,12 @@ IDS = [
     "0",
     '"\\',
 ]
+
+
+def fast_first(cases: Iterable[object]) -> list[Any]:
+    """Leave all but the first to the slow tests."""
+    first, *others = cases
+    return [first, *(pytest.param(each, marks=pytest.mark.slow) for each in others)]
 
 
 async def story(home: Home) -> None:
@@ -72,7 +79,7 @@ async def story(home: Home) -> None:
 KEYED: Any = {"key": "k", "on_crash": "reattach"}
 
 
-@pytest.mark.parametrize("name", IDS)
+@pytest.mark.parametrize("name", fast_first(IDS))
 async def test_odd_ids(tmp_path: Path, name: str) -> None:
     """Whatever an id is made of, its orphan is found by it and ended."""
     world = held()
@@ -120,7 +127,7 @@ WORLDS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("fields", WORLDS.values(), ids=WORLDS)
+@pytest.mark.parametrize("fields", fast_first(WORLDS.values()), ids=WORLDS)
 async def test_shapes(tmp_path: Path, fields: dict[str, Any]) -> None:
     """Other words, unknown fields, missing fields and views that lag change nothing."""
     world = held()
@@ -142,13 +149,14 @@ MANNERS: dict[str, Manners] = {
 }
 
 
-@pytest.mark.parametrize("manners", MANNERS.values(), ids=MANNERS)
+@pytest.mark.parametrize("manners", fast_first(MANNERS.values()), ids=MANNERS)
 async def test_manners(tmp_path: Path, manners: Manners) -> None:
     """Nor do base URLs with a path, other framings, small pages and other answers to DELETE."""
     async with stranger(manners, held()) as server:
         await story(Home(tmp_path, server))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slash", [("", "/"), ("/", "")])
 async def test_the_same_system_by_another_spelling(tmp_path: Path, slash: tuple[str, str]) -> None:
     """A slash at the end of the base URL makes no other system."""
@@ -159,6 +167,7 @@ async def test_the_same_system_by_another_spelling(tmp_path: Path, slash: tuple[
             await gone(server, *ids, within=10)
 
 
+@pytest.mark.slow
 async def test_a_list_that_wraps(tmp_path: Path) -> None:
     """An id that GET does not show for a while is looked for again, and not believed to be gone."""
     world = held()
@@ -186,6 +195,7 @@ def answering(answer: Answer) -> Any:
     return hook
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [3, 250])
 async def test_a_marker_among_many(tmp_path: Path, noise: int) -> None:
     """The lost create is found on whatever page it is, and no other task is touched."""
@@ -231,6 +241,7 @@ async def test_env_that_is_not_text(tmp_path: Path) -> None:
         assert len(world.live) == 6
 
 
+@pytest.mark.slow
 async def test_the_ledger_does_not_tell_one_tenant_of_another(tmp_path: Path) -> None:
     """Two servers that use the same id: each supervisor ends its own."""
     async with stranger(world=held()) as one, stranger(world=held()) as two:
