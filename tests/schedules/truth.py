@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sigmic_guard.lifecycle import State, TaskPolicy
 from sigmic_guard.supervisor.marking import MARKER
@@ -74,6 +74,7 @@ class Wish:
     def waits(self, now: float) -> bool:
         """Whether it is a dead owner's, and may still be claimed."""
         dead = not self.life.alive and not self.life.draining
+        now += ROUNDING  # it is reaped on time, and what is on time depends on the last bit
         until = max(self.life.seen_at, self.begun_at) + self.policy.reattach_within
         return dead and self.claimable and not self.over and not self.late(now) and now < until
 
@@ -81,6 +82,10 @@ class Wish:
     def let_go(self) -> bool:
         """Whether its owner died, and it may run on."""
         return not self.life.alive and self.policy.on_crash == "abandon"
+
+
+#: Seconds: times since the epoch, as rows hold them, are rounded to less than a microsecond.
+ROUNDING: Final = 1e-5
 
 
 @dataclass
