@@ -133,12 +133,14 @@ class Reconciler:
         while True:
             await self._until_needed()
             await self._rest(least)
-            began, most, told_to_wait = current_time(), inf, 0.0
+            began = current_time()
             try:
                 await self._scan()
             except SigmicGuardError as error:  # an incomplete scan proves nothing
-                most, told_to_wait = SELDOM.most, getattr(error, "retry_after", None) or 0.0
-            least = max(min(SHARE * (current_time() - began), most), told_to_wait)
+                # An answer that never came is no reason to ask more rarely: somebody waits for this.
+                least = getattr(error, "retry_after", None) or 0.0
+            else:
+                least = SHARE * (current_time() - began)
 
     async def _until_needed(self) -> None:
         await self._sort_in()
