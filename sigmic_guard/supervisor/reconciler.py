@@ -137,7 +137,7 @@ class Reconciler:
             try:
                 await self._scan()
             except SigmicGuardError as error:  # an incomplete scan proves nothing
-                # An answer that never came is no reason to ask more rarely: somebody waits for this.
+                # No answer is no reason to ask more rarely: somebody waits for this.
                 least = getattr(error, "retry_after", None) or 0.0
             else:
                 least = SHARE * (current_time() - began)
