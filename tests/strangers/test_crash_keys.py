@@ -336,3 +336,20 @@ async def test_unclaimed_by_hand(tmp_path: Path) -> None:
         assert (await home.call("reap")).status == 0
         assert home.server.world.live == ids
         assert more
+
+
+@pytest.mark.slow
+async def test_unclaimed_counts_from_the_last_death(tmp_path: Path) -> None:
+    """`reattach_within` begins anew with each owner: who held the task long loses none of it."""
+    async with stage(tmp_path) as home:
+        (only,) = await corpse(home, reattach_within=2.5, **AGAIN)
+        died = time.monotonic()
+        async with mortal(home) as process:
+            assert await process.start(reattach_within=2.5, **AGAIN) == [only]
+            await until(lambda: time.monotonic() > died + 4)
+            await process.kill()
+        async with heir(home) as supervisor:
+            assert [row.why for row in (await supervisor.reap()).left] == ["wait"]
+            task = await supervisor.start("x", **AGAIN)
+            assert task.id == only
+        assert home.server.count("POST") == 1
