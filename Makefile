@@ -8,8 +8,8 @@ PYTHON := $(shell for python in python3.13 python3.12 python3.11 python3; do \
 endif
 
 BIN := .venv/bin
-# Test processes at once: they wait for sockets more than they compute.
-export WORKERS ?= 4
+# Test processes at once: they wait more than they compute.
+export WORKERS ?= 6
 READY := .venv/.ready
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1

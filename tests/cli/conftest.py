@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from sigmic_guard.emulator import Emulator, Script
+from tests.cli import forked
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -61,8 +62,9 @@ class Cli:
         )
 
     async def run(self, *arguments: str) -> Ended:
-        """Start a command and wait for its end."""
-        return await finish(await self.start(*arguments))
+        """Run a command to its end."""
+        env = {**_INHERITED, **self.env}
+        return _ended(*await forked.run(arguments, env, within=PATIENCE))
 
     async def streaming(self, *arguments: str) -> asyncio.subprocess.Process:
         """Start a ``run`` and wait until its answer has begun."""
@@ -78,11 +80,14 @@ async def finish(process: asyncio.subprocess.Process) -> Ended:
     async with asyncio.timeout(PATIENCE):
         out, err = await process.communicate()
     assert process.returncode is not None
-    ended = Ended(process.returncode, (out or b"").decode(), (err or b"").decode())
-    for text in (ended.out, ended.err):
+    return _ended(process.returncode, (out or b"").decode(), (err or b"").decode())
+
+
+def _ended(code: int, out: str, err: str) -> Ended:
+    for text in (out, err):
         assert "Traceback" not in text
         assert KEY[7:] not in text
-    return ended
+    return Ended(code, out, err)
 
 
 _INHERITED: Final = {

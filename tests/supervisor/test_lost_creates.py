@@ -122,7 +122,7 @@ async def test_nobody_searches(monkeypatch: pytest.MonkeyPatch) -> None:
             base_url=emulator.url,
             registry=CollectorRegistry(),
             ledger="memory:",
-            create_timeout=2,
+            create_timeout=1,
         ) as supervisor:
             with fail_after(50):
                 _, failed = await use(supervisor, 50)
