@@ -84,6 +84,7 @@ def leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     # Now, so that pytest blames this test and no later one for coroutines never awaited.
     gc.collect()
+    gc.freeze()  # what outlives a test is looked at once
 
 
 @pytest.fixture
