@@ -19,11 +19,12 @@ from anyio import create_task_group, fail_after, move_on_after, run, sleep
 
 from sigmic_guard.cli import child
 from sigmic_guard.cli.codes import CANNOT_RUN, NOT_FOUND, NOT_STARTED, USAGE
-from sigmic_guard.cli.reap import reap, survey
+from sigmic_guard.cli.reap import Survey, reap, survey
 from sigmic_guard.cli.terminal import Terminal
 from sigmic_guard.errors import ConfigurationError, LedgerError, SigmicGuardError
 from sigmic_guard.ledger import (
     LEDGER_VARIABLE,
+    IllegibleRows,
     chosen_ledger_url,
     open_ledger,
     sqlite_path,
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
     from anyio import CancelScope
 
-    from sigmic_guard.ledger import Orphan
 
 #: Seconds that opening the ledger may take. Signals wait for that long.
 OPENING: Final = 20.0
@@ -139,7 +139,7 @@ async def _reap(terminal: Terminal, path: str, *, grace: float, since: float) ->
 
     :param since: when the program started, in seconds since the epoch.
     """
-    left: Sequence[tuple[Orphan, Verdict]] = ()
+    left, illegible = Survey((), {})
     try:
         with move_on_after(grace + CLOSING):
             async with create_task_group() as group:
@@ -147,11 +147,13 @@ async def _reap(terminal: Terminal, path: str, *, grace: float, since: float) ->
                 await reap(path, wait=grace)
                 group.cancel_scope.cancel()
         with fail_after(CLOSING):
-            left = await survey(path)
+            left, illegible = await survey(path)
     except* SigmicGuardError as errors:
         terminal.problem(f"the program's tasks may still run: {_first(errors)}")
     except* TimeoutError:
         terminal.problem("the program's tasks may still run: the ledger does not answer")
+    if illegible:
+        terminal.problem(str(IllegibleRows(illegible)))
     for (record, _), verdict in left:
         name = record.remote_id or f"with {record.intent_id} in its env"
         if verdict in REAPABLE:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Final
 
 from sigmic_guard.cli.codes import DONE, NOT_DONE
 from sigmic_guard.cli.terminal import one_line, span
-from sigmic_guard.ledger.looking import unfinished
+from sigmic_guard.ledger import IllegibleRows
+from sigmic_guard.ledger.looking import UnfinishedRows, unfinished
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sigmic_guard.cli.terminal import Terminal
     from sigmic_guard.ledger.looking import OwnedRow
@@ -24,12 +25,14 @@ class View:
     """The unfinished rows of a ledger at one moment, dead owners' first, then the oldest.
 
     :ivar missing: whether there is no such ledger.
+    :ivar illegible: why other rows make no sense, by intent id.
     :ivar taken_at: seconds since the epoch.
     """
 
     path: str
     missing: bool
     rows: Sequence[OwnedRow]
+    illegible: Mapping[str, str]
     taken_at: float
 
     @property
@@ -39,14 +42,20 @@ class View:
 
     @property
     def code(self) -> int:
-        """The exit code that says whether there are any."""
-        return NOT_DONE if self.orphans else DONE
+        """The exit code that says whether somebody should look at it."""
+        return NOT_DONE if self.orphans or self.illegible else DONE
 
     @property
     def summary(self) -> str:
         """The ledger in a line."""
         if self.missing:
             return f"there is no ledger {self.path}: nothing has written one yet"
+        if self.illegible:
+            return f"{self._count}; {IllegibleRows(self.illegible)}"
+        return self._count
+
+    @property
+    def _count(self) -> str:
         if not self.rows:
             return f"no task is under way, says {self.path}"
         count = f"{len(self.rows)} task{'s'[: len(self.rows) > 1]} in {self.path}"
@@ -67,13 +76,14 @@ async def take(path: str, namespace: str | None) -> View:
     :param namespace: default: at all namespaces.
     :raises LedgerError: it cannot be read.
     """
-    rows = await unfinished(path, namespace)
-    ordered = sorted(rows or (), key=lambda row: (row.alive, row.record.created_at))
-    return View(path, rows is None, ordered, time())
+    found = await unfinished(path, namespace)
+    rows, illegible = found or UnfinishedRows((), {})
+    ordered = sorted(rows, key=lambda row: (row.alive, row.record.created_at))
+    return View(path, found is None, ordered, illegible, time())
 
 
 async def ps(terminal: Terminal, *, path: str, namespace: str | None) -> int:
-    """Show the ledger once; return whether a dead owner's task is left."""
+    """Show the ledger once; return whether somebody should look at it."""
     view = await take(path, namespace)
     await show(terminal, view)
     terminal.status(view.summary)
@@ -93,6 +103,7 @@ async def show(terminal: Terminal, view: View) -> None:
                 "at": view.taken_at,
                 "tasks": len(view.rows),
                 "orphans": view.orphans,
+                "illegible": view.illegible,
             }
         )
         return

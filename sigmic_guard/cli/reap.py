@@ -7,7 +7,8 @@ ledger is what is believed of it in the end.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from anyio import create_task_group, current_time, move_on_after, sleep
 from prometheus_client import CollectorRegistry
@@ -24,15 +25,13 @@ from sigmic_guard import (
 from sigmic_guard.cli.codes import CONNECTION, DONE, NOT_DONE
 from sigmic_guard.cli.ledger import judge_row
 from sigmic_guard.cli.terminal import span
-from sigmic_guard.ledger import Orphan, SqliteLedger
-from sigmic_guard.ledger.looking import get, unfinished
-from sigmic_guard.lifecycle import REAPABLE, Verdict
+from sigmic_guard.ledger import IllegibleRows, Orphan, SqliteLedger
+from sigmic_guard.ledger.looking import UnfinishedRows, get, unfinished
+from sigmic_guard.lifecycle import REAPABLE, Verdict, contradiction
 from sigmic_guard.sigmic.credentials import Credential
 from sigmic_guard.supervisor.telling import result_of_orphan
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from sigmic_guard.cli.terminal import Terminal
     from sigmic_guard.lifecycle import Record
 
@@ -56,22 +55,34 @@ _WORDS: Final = {
 # --- the work -------------------------------------------------------------------------------------
 
 
-async def survey(path: str, namespace: str | None = None) -> Sequence[tuple[Orphan, Verdict]]:
-    """Return what dead owners left, and what is to become of it if we are asked.
+class Survey(NamedTuple):
+    """What dead owners left."""
 
-    Writes nothing, and sends nothing.
+    #: And what is to become of it if we are asked.
+    found: Sequence[tuple[Orphan, Verdict]]
+    #: Rows that make no sense here, whose owners may live: why, by intent id.
+    illegible: Mapping[str, str]
+
+
+async def survey(path: str, namespace: str | None = None) -> Survey:
+    """Return what dead owners left. Writes nothing, and sends nothing.
 
     :param namespace: default: of all namespaces.
     :raises LedgerError: the ledger cannot be read.
     :raises ConfigurationError: there is no credential.
     """
     fingerprint = Credential().fingerprint
-    rows, now = await unfinished(path, namespace) or [], time.time()
-    return [
-        (Orphan(row.record, row.orphaned_at), judge_row(row, fingerprint, now))
-        for row in rows
-        if row.orphan
-    ]
+    rows, illegible = await unfinished(path, namespace) or UnfinishedRows((), {})
+    found, illegible, now = list[tuple[Orphan, Verdict]](), dict(illegible), time.time()
+    for row in rows:
+        if not row.orphan:
+            continue
+        if (why := contradiction(row.record)) is not None:
+            illegible[row.record.intent_id] = why
+        else:
+            orphan = Orphan(row.record, row.orphaned_at)
+            found.append((orphan, judge_row(row, fingerprint, now)))
+    return Survey(found, illegible)
 
 
 async def reap(path: str, *, wait: float, namespace: str | None = None) -> Sequence[OrphanRow]:
@@ -83,7 +94,7 @@ async def reap(path: str, *, wait: float, namespace: str | None = None) -> Seque
     :raises ConfigurationError: there is no credential.
     """
     until = current_time() + wait
-    return await reap_found(path, await survey(path, namespace), until)
+    return await reap_found(path, (await survey(path, namespace)).found, until)
 
 
 async def reap_found(
@@ -183,17 +194,21 @@ async def command(
     """End what dead owners left, or only tell; see the exit codes of ``sigmic-guard reap``."""
     terminal.leave_out("orphan.left", "shutdown.finished", "task.unconfirmed")
     until = current_time() + wait
-    found = await survey(path, namespace)
+    found, illegible = await survey(path, namespace)
+    if illegible:
+        terminal.problem(str(IllegibleRows(illegible)))
+    nothing_left = NOT_DONE if illegible else DONE
     if not found:
-        terminal.status(f"no dead owner's task is left, says {path}")
-        return DONE
+        if not illegible:
+            terminal.status(f"no dead owner's task is left, says {path}")
+        return nothing_left
     if dry_run:
         await terminal.header("task", "verdict", "state", "dead for", "", widths=_WIDTHS)
         for orphan, verdict in found:
             await _show_plan(terminal, orphan, verdict)
         ours = [verdict for _, verdict in found if verdict in REAPABLE]
         terminal.status(f"{len(ours)} of {len(found)} to be seen to; nothing was done")
-        return NOT_DONE if ours else DONE
+        return NOT_DONE if ours else nothing_left
 
     rows = await reap_found(path, found, until)
     stored = await get(path, [row.intent_id for row in rows])
@@ -208,7 +223,7 @@ async def command(
     terminal.status(f"{done} of {len(rows)} seen to; {len(failed)} may still run")
     if failed and await _is_out_of_order(terminal, {record.base_url for record in failed}):
         return CONNECTION
-    return NOT_DONE if failed else DONE
+    return NOT_DONE if failed else nothing_left
 
 
 async def _show_plan(terminal: Terminal, orphan: Orphan, verdict: Verdict) -> None:

@@ -6,6 +6,7 @@ look does neither: it reads, and asks which owners live.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -15,11 +16,12 @@ from sigmic_guard.ledger import presence
 from sigmic_guard.ledger import statements as sql
 from sigmic_guard.ledger.connection import Access, LedgerFile
 from sigmic_guard.ledger.orphans import last_sign
+from sigmic_guard.ledger.protocol import IllegibleRows
 from sigmic_guard.ledger.thread import CallThread
 from sigmic_guard.lifecycle import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable
 
     from sigmic_guard.ledger.schema import Connection
 
@@ -48,18 +50,33 @@ class OwnedRow(NamedTuple):
         return last_sign(self.record, self.seen)
 
 
-async def unfinished(path: str, namespace: str | None = None) -> list[OwnedRow] | None:
+class UnfinishedRows(NamedTuple):
+    """The rows that have not finished."""
+
+    legible: Sequence[OwnedRow]
+    #: Why the others make no sense, by intent id.
+    illegible: Mapping[str, str]
+
+
+async def unfinished(path: str, namespace: str | None = None) -> UnfinishedRows | None:
     """Return the rows that have not finished; ``None`` if there is no such ledger.
 
     :param namespace: default: of all namespaces.
     :raises LedgerError: the ledger cannot be read.
     """
 
-    def read(connection: Connection, folder: Path) -> list[OwnedRow]:
-        owners = sql.owners(connection, namespace)
-        return _rows(
-            connection, folder, owners, partial(sql.unfinished, connection, namespace, None)
-        )
+    def read(connection: Connection, folder: Path) -> UnfinishedRows:
+        illegible: dict[str, str] = {}
+
+        def records() -> Sequence[Record]:
+            try:
+                return sql.unfinished(connection, namespace)
+            except IllegibleRows as error:
+                illegible.update(error.illegible)
+                return error.legible
+
+        rows = _rows(connection, folder, sql.owners(connection, namespace), records)
+        return UnfinishedRows(rows, illegible)
 
     return await _look(path, read)
 
@@ -110,13 +127,19 @@ def _rows(
         return alive[owner_id]
 
     def is_adopted(record: Record) -> bool:
-        return record.remote_id is not None and any(
+        if record.remote_id is None:
+            return False
+        try:
+            others = sql.unfinished(connection, None, remote_id=record.remote_id)
+        except IllegibleRows as error:
+            others = [*error.legible]
+        return any(
             other.intent_id != record.intent_id
             and other.reason is None
             and other.base_url == record.base_url
             and other.credential_fingerprint == record.credential_fingerprint
             and lives(other.owner_id)
-            for other in sql.unfinished(connection, None, remote_id=record.remote_id)
+            for other in others
         )
 
     rows = []

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from anyio.lowlevel import checkpoint
 
+from sigmic_guard.ledger.protocol import IllegibleRows
 from sigmic_guard.lifecycle import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from sigmic_guard.ledger.protocol import Ledger
 
 
@@ -26,23 +26,37 @@ class Orphan(NamedTuple):
     orphaned_at: float
 
 
-async def find_orphans(ledger: Ledger, namespace: str | None = None) -> Sequence[Orphan]:
+class Orphans(NamedTuple):
+    """The unfinished rows of dead owners."""
+
+    legible: Sequence[Orphan]
+    #: Why the others make no sense, by intent id.
+    illegible: Mapping[str, str]
+
+
+async def find_orphans(ledger: Ledger, namespace: str | None = None) -> Orphans:
     """Return all unfinished rows whose owner is dead.
 
     :param namespace: default: of all namespaces.
     :raises LedgerError: the ledger cannot be read.
     """
     orphans: list[Orphan] = []
+    illegible: dict[str, str] = {}
     for owner_id in await ledger.owners(namespace):
         # An owner id is used once. Who is dead stays so, and the rows are read after it is known.
-        if not await ledger.owner_alive(owner_id):
-            seen = await ledger.last_seen(owner_id)
+        if await ledger.owner_alive(owner_id):
+            continue
+        seen = await ledger.last_seen(owner_id)
+        try:
             rows = await ledger.unfinished(namespace, owner_id=owner_id)
-            for number, row in enumerate(rows, 1):
-                orphans.append(Orphan(row, last_sign(row, seen)))
-                if number % SLICE == 0:
-                    await checkpoint()
-    return orphans
+        except IllegibleRows as error:
+            rows = error.legible
+            illegible |= error.illegible
+        for number, row in enumerate(rows, 1):
+            orphans.append(Orphan(row, last_sign(row, seen)))
+            if number % SLICE == 0:
+                await checkpoint()
+    return Orphans(orphans, illegible)
 
 
 def last_sign(record: Record, seen: float | None) -> float:

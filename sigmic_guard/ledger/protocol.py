@@ -9,12 +9,14 @@ and never assumed. ``sigmic_guard.testing.ledger_suite`` says in tests what is s
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from itertools import islice
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from sigmic_guard.errors import LedgerError
 from sigmic_guard.lifecycle import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 
 class Write(NamedTuple):
@@ -33,6 +35,29 @@ class Refusal(StrEnum):
 
     CONFLICT = "conflict"  # the stored row has another version: somebody else wrote it
     DUPLICATE_KEY = "duplicate_key"  # an unfinished row of the namespace holds the key
+
+
+class IllegibleRows(LedgerError):
+    """Some of the rows that were asked for make no sense here.
+
+    :ivar illegible: why not, by intent id.
+    :ivar legible: the others that were asked for.
+    """
+
+    def __init__(self, illegible: Mapping[str, str], legible: Sequence[Record] = ()) -> None:
+        self.illegible = illegible
+        self.legible = legible
+        named = [f"{intent_id!r} ({why})" for intent_id, why in islice(illegible.items(), _NAMED)]
+        more = len(illegible) - len(named)
+        super().__init__(
+            f"of the ledger's rows {', '.join(named)}{f' and {more} more' if more else ''} "
+            "makes no sense, and is left alone; was it written by a newer sigmic-guard, or by "
+            "hand? If by hand, see to its task, and delete the row"
+        )
+
+
+#: Rows that a message names.
+_NAMED: Final = 3
 
 
 class Ledger(Protocol):
@@ -75,6 +100,7 @@ class Ledger(Protocol):
         :param namespace: default: of all.
         :param owner_id: default: whoever owns them.
         :param remote_id: default: of whatever remote task.
+        :raises IllegibleRows: not all of them make sense; it has the others.
         """
 
     async def owners(self, namespace: str | None = None) -> Collection[str]:

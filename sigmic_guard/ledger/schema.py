@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import msgspec
 
 from sigmic_guard.errors import LedgerError, SigmicGuardError
-from sigmic_guard.lifecycle import CancelReason, Record, State, TaskPolicy
+from sigmic_guard.ledger.protocol import IllegibleRows
+from sigmic_guard.lifecycle import Record, TaskPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -225,20 +226,31 @@ def encode(record: Record) -> Row:
 def decode(row: Row) -> Record:
     """Return the row's record.
 
-    :raises LedgerError: the row makes no sense.
+    :raises IllegibleRows: the row makes no sense.
     """
     fields = dict(zip(COLUMNS, row, strict=True))
     try:
         fields["policy"] = _decode_policy(fields["policy"])
-        fields["state"] = State(fields["state"])
-        if fields["reason"] is not None:
-            fields["reason"] = CancelReason(fields["reason"])
-    except (ValueError, SigmicGuardError, msgspec.DecodeError) as error:
-        raise LedgerError(
-            f"the ledger's row {row[INTENT_ID]!r} makes no sense ({error}); "
-            "was it written by a newer sigmic-guard, or by hand?"
-        ) from error
-    return Record(**fields)
+        return msgspec.convert(fields, Record)
+    except (TypeError, SigmicGuardError, msgspec.DecodeError) as error:
+        raise IllegibleRows({str(row[INTENT_ID]): str(error)}) from error
+
+
+def decode_all(rows: Iterable[Row]) -> list[Record]:
+    """Return the rows' records.
+
+    :raises IllegibleRows: not all of them make sense; it has the others.
+    """
+    records: list[Record] = []
+    illegible: dict[str, str] = {}
+    for row in rows:
+        try:
+            records.append(decode(row))
+        except IllegibleRows as error:
+            illegible |= error.illegible
+    if illegible:
+        raise IllegibleRows(illegible, records)
+    return records
 
 
 def clean(row: Row) -> Row:

@@ -21,6 +21,7 @@ from sigmic_guard.ledger.schema import (
     clean,
     clean_text,
     decode,
+    decode_all,
     encode,
 )
 
@@ -142,7 +143,7 @@ def find(connection: Connection, identifier: str) -> list[Record]:
         f"UNION {_SELECT} WHERE remote_id=? AND NOT {_UNFINISHED}"
     )
     parameters = [clean_text(identifier)] * 3
-    return [decode(row) for row in connection.execute(sql, parameters).fetchall()]
+    return decode_all(connection.execute(sql, parameters).fetchall())
 
 
 def holder(connection: Connection, namespace: str, key: str) -> Record | None:
@@ -163,14 +164,17 @@ def unfinished(
     owner_id: str | None = None,
     remote_id: str | None = None,
 ) -> list[Record]:
-    """Return the unfinished rows that have these values in their columns; ``None`` is any."""
+    """Return the unfinished rows that have these values in their columns; ``None`` is any.
+
+    :raises IllegibleRows: not all of them make sense; it has the others.
+    """
     sql, parameters = f"{_SELECT} WHERE {_UNFINISHED}", []
     like = {"namespace": namespace, "owner_id": owner_id, "remote_id": remote_id}
     for column, value in like.items():
         if value is not None:
             sql += f" AND {column}=?"
             parameters.append(clean_text(value))
-    return [decode(row) for row in connection.execute(sql, parameters).fetchall()]
+    return decode_all(connection.execute(sql, parameters).fetchall())
 
 
 def absent(connection: Connection, namespace: str, since: float) -> list[Record]:
@@ -180,7 +184,7 @@ def absent(connection: Connection, namespace: str, since: float) -> list[Record]
         "AND finished_at IS NOT NULL AND namespace=? AND finished_at>=?"
     )
     parameters = (clean_text(namespace), since)
-    return [decode(row) for row in connection.execute(sql, parameters).fetchall()]
+    return decode_all(connection.execute(sql, parameters).fetchall())
 
 
 def owners(connection: Connection, namespace: str | None) -> set[str]:

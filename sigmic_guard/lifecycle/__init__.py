@@ -6,7 +6,7 @@ Nothing in this room reads a clock, draws a random number, opens a socket or awa
 from sigmic_guard.lifecycle.backoff import Backoff
 from sigmic_guard.lifecycle.orphan import REAPABLE, Verdict, claimable_until, judge
 from sigmic_guard.lifecycle.policy import TaskPolicy
-from sigmic_guard.lifecycle.record import Change, Record, TakeOver, step
+from sigmic_guard.lifecycle.record import Change, Record, TakeOver, contradiction, step
 from sigmic_guard.lifecycle.states import (
     CancelReason,
     Event,
@@ -30,6 +30,7 @@ __all__ = [
     "TaskPolicy",
     "Verdict",
     "claimable_until",
+    "contradiction",
     "judge",
     "outcome_of",
     "step",

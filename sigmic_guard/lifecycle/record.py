@@ -13,6 +13,7 @@ import msgspec
 from sigmic_guard.lifecycle.policy import TaskPolicy
 from sigmic_guard.lifecycle.states import (
     ENDED,
+    NAMELESS,
     CancelReason,
     Event,
     IllegalTransition,
@@ -67,6 +68,21 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def outcome(self) -> Outcome | None:
         """How the task ended, or ``None`` while it has not."""
         return outcome_of(self.state, self.reason)
+
+
+def contradiction(record: Record) -> str | None:
+    """Tell what cannot be true of an unfinished record, if anything: :func:`step` made none such.
+
+    Whoever is to act on records that others wrote asks before believing them.
+    """
+    state = record.state
+    if record.finished_at is not None:
+        return None
+    if state in ENDED and state is not State.COMPLETED:
+        return f"it is {state}, and not finished"
+    if (state in NAMELESS) is not (record.remote_id is None):
+        return f"it is {state}, and {'has an id' if record.remote_id else 'has no id'}"
+    return None
 
 
 class TakeOver(NamedTuple):

@@ -20,8 +20,16 @@ from typing import TYPE_CHECKING, Final
 from anyio import Event, move_on_after
 
 from sigmic_guard.errors import LedgerError, SigmicGuardError, SupervisorShutdown
-from sigmic_guard.ledger import Write, find_orphans
-from sigmic_guard.lifecycle import REAPABLE, TakeOver, Verdict, claimable_until, judge, step
+from sigmic_guard.ledger import IllegibleRows, Write, find_orphans
+from sigmic_guard.lifecycle import (
+    REAPABLE,
+    TakeOver,
+    Verdict,
+    claimable_until,
+    contradiction,
+    judge,
+    step,
+)
 from sigmic_guard.lifecycle import Event as Happening
 from sigmic_guard.supervisor.results import OrphanRow, ReapReport
 from sigmic_guard.supervisor.telling import tell_left, tell_orphan
@@ -59,6 +67,8 @@ class Round:
         self.taken: list[Entry] = []
         #: What is left to somebody else, or for later.
         self.left: list[tuple[Orphan, Verdict]] = []
+        #: Rows that nobody here can act on, and why, by intent id.
+        self.illegible: dict[str, str] = {}
         #: When the first that waits for its key has waited enough, in seconds since the epoch.
         self.due = inf
 
@@ -91,6 +101,8 @@ class Reaper:
         self.tally = examiner.tally
         #: Rows of which a hit left unknown whether they are ours, by intent id.
         self._in_doubt: dict[str, tuple[Record, Verdict]] = {}
+        #: What the last round found that nobody here can act on.
+        self._illegible: Mapping[str, str] = {}
         self._holding = False
         self._closed: SupervisorShutdown | None = None
         self._round: Round | None = None
@@ -148,7 +160,7 @@ class Reaper:
         for orphan, verdict in round_.left:
             left.append(tell_left(orphan, verdict, now))
             await slices.breathe()
-        return ReapReport(reaped=reaped, left=left)
+        return ReapReport(reaped=reaped, left=left, illegible=dict(round_.illegible))
 
     # --- rounds ---------------------------------------------------------------------------------
 
@@ -176,23 +188,39 @@ class Reaper:
         await self._clear_doubts(doubts)
         to_take: list[tuple[Orphan, Verdict]] = []
         round_.left, round_.due = [], inf  # a round whose worker was hit is begun again
-        for orphan in await find_orphans(self._ledger, self._namespace):
-            verdict = await self.judge(orphan)
+        orphans, illegible = await find_orphans(self._ledger, self._namespace)
+        round_.illegible = dict(illegible)
+        for orphan in orphans:
+            try:
+                verdict = await self.judge(orphan)
+            except IllegibleRows as error:
+                round_.illegible |= error.illegible
+                continue
             (to_take if verdict in REAPABLE else round_.left).append((orphan, verdict))
             if verdict is Verdict.WAIT:
                 round_.due = min(round_.due, claimable_until(*orphan))
+        self._tell_illegible(round_.illegible)
         await self.tally.report(round_.left)
         self._examiner.ask_again()
         await self.take_over(to_take)
         absent = await self._ledger.absent(self._namespace, self._roster.now() - AFTERLIFE)
         self._reconciler.beware_of(filter(self._examiner.is_within_reach, absent))
 
+    def _tell_illegible(self, illegible: Mapping[str, str]) -> None:
+        """Tell of rows that nobody here can act on, whenever they are others than before."""
+        if illegible and illegible != self._illegible:
+            self._observer.ledger_failed(0, IllegibleRows(illegible))
+        self._illegible = illegible
+
     async def judge(self, orphan: Orphan) -> Verdict:
         """Tell what is to become of a dead owner's row.
 
+        :raises IllegibleRows: this row contradicts itself, or another of its task makes no sense.
         :raises LedgerError: the ledger could not be read.
         """
         record = orphan.record
+        if (why := contradiction(record)) is not None:
+            raise IllegibleRows({record.intent_id: why})
         verdict = judge(
             record,
             base_url=self._api.base_url,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, overload
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from sigmic_guard.lifecycle import CancelReason, Outcome, Record, State
     from sigmic_guard.observe import CancelResult, ReapResult
@@ -141,15 +141,17 @@ class ReapReport:
 
     :ivar reaped: the tasks that have ended, or may run on by ``on_crash="abandon"``.
     :ivar left: those that may still run.
+    :ivar illegible: rows that make no sense here, and were left alone: why, by intent id.
     """
 
     reaped: Sequence[OrphanRow]
     left: Sequence[OrphanRow]
+    illegible: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def clean(self) -> bool:
         """Whether no dead owner's task is left."""
-        return not self.left
+        return not self.left and not self.illegible
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -144,6 +144,7 @@ async def test_json(cli: Cli, books: Books) -> None:
         "exists": True,
         "tasks": 1,
         "orphans": 1,
+        "illegible": {},
     }
     assert (ended.code, ended.err) == (1, "")
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sqlite3
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -42,6 +44,31 @@ async def create(emulator: Emulator, env: dict[str, str] | None = None) -> str:
 
 def deletes(emulator: Emulator) -> int:
     return emulator.count(route="delete")
+
+
+async def test_illegible_rows_hinder_no_other(cli: Cli, books: Books) -> None:
+    """What nobody can read is named, and is a reason to look; the others are reaped as ever."""
+    task_id = await create(cli.emulator)
+    await books.add("good", remote_id=task_id)
+    await books.add("bad", remote_id="x")
+    await books.add("odd", remote_id="y", state=State.FAILED)
+    with closing(sqlite3.connect(books.file)) as shell, shell:
+        shell.execute("UPDATE tasks SET state='sleeping' WHERE intent_id='bad'")
+    ended = await cli.run("ps")
+    assert ended.code == 1
+    assert task_id in ended.out
+    assert "'bad' (" in ended.err
+    planned = await cli.run("reap", "--dry-run")
+    done = await cli.run("reap")
+    again = await cli.run("reap")
+    for ended in planned, done, again:
+        assert ended.code == 1
+        assert "'bad' (" in ended.err
+        assert "'odd' (it is failed, and not finished)" in ended.err
+    assert rows(planned).keys() == rows(done).keys() == {task_id}
+    assert not again.out
+    assert cli.emulator.live == 0
+    assert (await cli.run("ps", "--json")).of_kind("ledger")[0]["illegible"].keys() == {"bad"}
 
 
 # --- what comes of them -------------------------------------------------------------------------

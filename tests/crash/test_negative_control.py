@@ -9,7 +9,7 @@ from anyio import sleep
 from msgspec.structs import replace
 
 from sigmic_guard.errors import ConnectionFailed
-from sigmic_guard.ledger import Write, find_orphans
+from sigmic_guard.ledger import Orphans, Write, find_orphans
 from sigmic_guard.lifecycle import Event, State, Verdict
 from sigmic_guard.supervisor import reaper
 from sigmic_guard.supervisor.creating import Creator
@@ -20,7 +20,7 @@ from tests.crash.network import MortalApi
 from tests.crash.story import Plot, tell
 
 if TYPE_CHECKING:
-    from sigmic_guard.ledger import Ledger, Orphan
+    from sigmic_guard.ledger import Ledger
     from sigmic_guard.lifecycle import Record
     from sigmic_guard.sigmic import CreateRequest
     from sigmic_guard.supervisor.entry import Entry
@@ -66,14 +66,15 @@ async def test_an_acknowledgement_before_the_commit(monkeypatch: pytest.MonkeyPa
 async def test_an_heir_that_believes_an_intent(monkeypatch: pytest.MonkeyPatch) -> None:
     """A row that says nothing of a POST does not prove that none went out."""
 
-    async def close(ledger: Ledger, namespace: str) -> list[Orphan]:
-        orphans = await find_orphans(ledger, namespace)
+    async def close(ledger: Ledger, namespace: str) -> Orphans:
+        orphans, illegible = await find_orphans(ledger, namespace)
         for row in (row for row, _ in orphans if row.state is State.INTENT):
             closed = replace(
                 row, state=State.NEVER_CREATED, version=row.version + 1, finished_at=row.created_at
             )
             await ledger.commit([Write(closed, row.version)])
-        return [orphan for orphan in orphans if orphan.record.state is not State.INTENT]
+        left = [orphan for orphan in orphans if orphan.record.state is not State.INTENT]
+        return Orphans(left, illegible)
 
     monkeypatch.setattr(reaper, "find_orphans", close)
     assert await finds(" is live", at="create of 'scoped' took effect")

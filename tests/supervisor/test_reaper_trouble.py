@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 from anyio import current_time, fail_after, sleep
 
 from sigmic_guard import ConnectionFailed, LedgerError, State
-from sigmic_guard.ledger import MemoryLedger, MemoryStore
+from sigmic_guard.ledger import IllegibleRows, MemoryLedger, MemoryStore
+from sigmic_guard.lifecycle import Record
 from sigmic_guard.supervisor import reaper
 from sigmic_guard.testing.fake_faults import HANG
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
@@ -219,3 +221,69 @@ async def test_take_overs_are_counted_among_the_ledgers_transactions() -> None:
             found = lab.registry.get_sample_value(f"sigmic_guard_ledger_batch_size_{name}")
             assert found == expected
         gate.open()
+
+
+# --- rows that make no sense ------------------------------------------------------------------
+
+
+class Scribbled(MemoryLedger):
+    """A ledger of which somebody has scribbled over one row."""
+
+    async def unfinished(self, namespace: str | None = None, **which: Any) -> Sequence[Record]:
+        rows = await super().unfinished(namespace, **which)
+        legible = [row for row in rows if row.intent_id != "bad"]
+        if len(legible) < len(rows):
+            raise IllegibleRows({"bad": "no such state: sleeping"}, legible)
+        return rows
+
+
+async def test_an_illegible_row_hinders_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    """What a newer version wrote is left alone and named, once; its neighbours are reaped."""
+    lab, store, lines = Lab(), MemoryStore(), Lines(caplog)
+    for number in range(3):
+        await left(lab, store, intent_id=f"good-{number}")
+    await left(lab, store, intent_id="bad", remote_id="x")
+    async with lab.open(ledger=Scribbled(store)) as supervisor:
+        for _ in range(2):
+            with fail_after(60):
+                report = await supervisor.reap()
+            assert list(report.illegible) == ["bad"]
+            assert not report.left
+            assert not report.clean
+        assert not lab.fake.live
+        assert len(lines.of("ledger.failed")) == 1
+        assert "sleeping" in caplog.text
+    assert lab.deletes() == 3
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"state": State.FAILED},
+        {"state": State.DETACHED},
+        {"state": State.CANCELLING, "remote_id": None},
+    ],
+    ids=["failed", "detached", "no id"],
+)
+async def test_a_row_that_contradicts_itself_is_left_alone(fields: dict[str, Any]) -> None:
+    """A row that no step can have made takes nobody down, and is named."""
+    lab, store = Lab(), MemoryStore()
+    await left(lab, store, intent_id="bad", **{"remote_id": "x", **fields})
+    await left(lab, store, intent_id="good")
+    async with lab.open(ledger=MemoryLedger(store)) as supervisor:
+        with fail_after(60):
+            report = await supervisor.reap()
+        assert [row.intent_id for row in report.reaped] == ["good"]
+        assert list(report.illegible) == ["bad"]
+    assert lab.deletes() == 1
+    assert store.rows["bad"].version == 1
+
+
+async def test_a_key_that_a_contradictory_row_holds() -> None:
+    """Nobody gets it, and whoever asks is told why."""
+    lab, store = Lab(), MemoryStore()
+    await left(lab, store, intent_id="bad", key="k", state=State.FAILED, remote_id="x")
+    async with lab.open(ledger=MemoryLedger(store)) as supervisor:
+        with fail_after(60), pytest.raises(IllegibleRows, match=r"'bad'.*failed, and not finished"):
+            await supervisor.start("hello", key="k")
+    assert lab.fake.count("create") == 0
