@@ -306,6 +306,8 @@ class Reaper:
         """See to a row that is ours by now."""
         if self._holding:
             return  # its owner will be dead in a moment, and somebody else comes for it
+        if record.intent_id in self._roster.tasks:
+            return  # a round and a claim wrote the same, and both were told that it is so
         task = self._entry_of(record, verdict)
         if self._round is not None:
             self._round.taken.append(task)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 import pytest
-from anyio import create_task_group, fail_after, sleep
+from anyio import Event, create_task_group, fail_after, move_on_after, sleep
 
 from sigmic_guard import CancelReason, ReapResult, SigmicGuardError, State
-from sigmic_guard.ledger import MemoryLedger, MemoryStore
+from sigmic_guard.ledger import MemoryLedger, MemoryStore, Refusal, Write
 from sigmic_guard.lifecycle.states import NAMELESS, TO_BE_ENDED
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
 from tests.supervisor.deaths import Process, reaped
@@ -267,3 +269,48 @@ async def test_who_may_not_cancel_says_so_and_the_next_one_asks_again() -> None:
     async with heir.open(ledger=MemoryLedger(store)) as supervisor:
         assert await result_of(supervisor) is ReapResult.CANCELLED
     assert store.rows == {}
+
+
+class Meeting(MemoryLedger):
+    """A ledger in which two take-overs begin together, and are told of their success together."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        super().__init__(store)
+        self.places = [Event() for _ in range(2)]
+        self.arrived: Counter[int] = Counter()
+
+    async def commit(self, writes: Sequence[Write]) -> Sequence[Refusal | None]:
+        if not any(record.orphaned_at is not None and expected == 1 for record, expected in writes):
+            return await super().commit(writes)
+        await self._meet(0)
+        answer = await super().commit(writes)
+        await self._meet(1)
+        return answer
+
+    async def _meet(self, place: int) -> None:
+        self.arrived[place] += 1
+        if self.arrived[place] == 2:
+            self.places[place].set()
+        with move_on_after(5):
+            await self.places[place].wait()
+
+
+async def test_a_round_and_a_claim_that_take_the_same_row() -> None:
+    """Both are told that the row is as they wrote it; it is one task all the same, ended once."""
+    lab, store = Lab(), MemoryStore()
+    ledger = Meeting(store)
+    async with lab.open(ledger=ledger) as supervisor:
+        await supervisor.reap()  # no round comes by itself for a while
+        task_id = await left(lab, store, key="k")
+        with fail_after(30):
+            async with create_task_group() as group:
+                group.start_soon(supervisor.reap)
+                task = await supervisor.start("again", key="k")
+                await task.cancel()
+    assert ledger.arrived == {0: 2, 1: 2}
+    assert lab.fake.live == set()
+    assert (lab.fake.count("get", task_id), lab.deletes(task_id)) == (
+        2,
+        1,
+    )  # one look each, before and after
+    assert reaped(lab) == {"cancelled": 1}
