@@ -51,10 +51,15 @@ class Wish:
     policy: TaskPolicy
     key: str | None
     begun_at: float
+    #: The latest time that its row tells; who claims another's task leaves none there.
+    shown_at: float = field(init=False)
     #: Its owner asked for its end, or was told that there is no task.
     over: bool = False
     #: It was waited for, in vain or not.
     answered: bool = False
+
+    def __post_init__(self) -> None:
+        self.shown_at = self.begun_at
 
     @property
     def claimable(self) -> bool:
@@ -75,7 +80,7 @@ class Wish:
         """Whether it is a dead owner's, and may still be claimed."""
         dead = not self.life.alive and not self.life.draining
         now += ROUNDING  # it is reaped on time, and what is on time depends on the last bit
-        until = max(self.life.seen_at, self.begun_at) + self.policy.reattach_within
+        until = max(self.life.seen_at, self.shown_at) + self.policy.reattach_within
         return dead and self.claimable and not self.over and not self.late(now) and now < until
 
     @property
@@ -121,7 +126,13 @@ class Truth:
     def given(self, task_id: str, wish: Wish) -> None:
         """Note whose task it is, whoever had it created."""
         if self.fake.tasks[task_id].message != wish.message:
-            self.heirs[task_id] = wish
+            self._inherit(task_id, wish)
+
+    def _inherit(self, task_id: str, heir: Wish) -> None:
+        before = self.wish_of(task_id)
+        assert before is not None
+        heir.shown_at = min(heir.shown_at, before.shown_at)
+        self.heirs[task_id] = heir
 
     def row_of(self, task: FakeTask) -> Record | None:
         """Return the row of the intent that made a task."""
@@ -206,7 +217,7 @@ class Truth:
         for asked in self.asking:
             if asked.life is heir and asked.key == wish.key:
                 for task in self._made_by(after):
-                    self.heirs[task.id] = asked
+                    self._inherit(task.id, asked)
                 return
         self.accuse(f"{heir} took {wish.message}, which can still be claimed")
 
