@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from tests.cli.books import Books
 
 KEY: Final = "sigmic_" + "c0ffee" * 10 + "cafe"
+#: Where nobody listens; a port that was free a moment ago may be another test's by now.
+NOBODY: Final = "http://127.0.0.1:9"
 #: Seconds that a command may take in all; far more than any does.
 PATIENCE: Final = 40.0
 

@@ -16,7 +16,7 @@ from sigmic_guard.emulator import Emulator, Fault, Script
 from sigmic_guard.ledger import SqliteLedger
 from sigmic_guard.lifecycle import CancelReason, State, TaskPolicy
 from tests.cli.books import DEAD, contents
-from tests.cli.conftest import KEY, PATIENCE, Cli, Ended, finish
+from tests.cli.conftest import KEY, NOBODY, PATIENCE, Cli, Ended, finish
 from tests.cli.exec.watch import Watch, program
 
 if TYPE_CHECKING:
@@ -258,13 +258,11 @@ async def test_what_may_still_run(cli: Cli, books: Books) -> None:
 
 async def test_unreachable(cli: Cli, books: Books) -> None:
     """Where the API cannot be reached it is told so, with exit code 3, and the row stays."""
-    async with Emulator(api_key=KEY) as gone:
-        pass
-    await books.add(base_url=gone.url)
+    await books.add(base_url=NOBODY)
     ended = await cli.run("reap", "--wait", "0.5")
     assert ended.code == 3
     assert rows(ended)["remote of intent-1"][0] == "may_still_run"
-    assert f"{gone.url}: No connection" in ended.err
+    assert f"{NOBODY}: No connection" in ended.err
     assert (await books.read()).keys() == {"intent-1"}
 
 

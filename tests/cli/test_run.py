@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from sigmic_guard.emulator import Emulator, Fault, Script
-from tests.cli.conftest import KEY, Cli, finish
+from sigmic_guard.emulator import Fault, Script
+from tests.cli.conftest import KEY, NOBODY, Cli, finish
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -287,9 +287,7 @@ async def test_wrong_credentials(cli: Cli, command: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 async def test_unreachable(cli: Cli, command: tuple[str, ...]) -> None:
     """Where nobody listens there is one line on stderr, and exit code 3."""
-    async with Emulator() as gone:
-        pass
-    ended = await cli.run(*command, "--base-url", gone.url)
+    ended = await cli.run(*command, "--base-url", NOBODY)
     assert (ended.code, ended.out) == (3, "")
     [line] = ended.err.splitlines()
     assert "No connection to the API could be made" in line
