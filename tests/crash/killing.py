@@ -66,10 +66,11 @@ class Scene:
             process.kill()
             assert await ended(process) == -signal.SIGKILL
 
-    async def recover(self, *, key: str | None = None) -> None:
+    async def recover(self, *, key: str | None = None, within: float = victim.PATIENCE) -> None:
         """Let one more process live, that ends what is left.
 
         :param key: it asks for this key before.
+        :param within: seconds that it may take.
         """
         registry = CollectorRegistry()
         supervisor = Supervisor(
@@ -79,7 +80,7 @@ class Scene:
             create_timeout=HEIRS_TIMEOUT if key is None else victim.CREATE_TIMEOUT,
             registry=registry,
         )
-        with anyio.fail_after(victim.PATIENCE):
+        with anyio.fail_after(within):
             async with supervisor:
                 if key is not None:
                     task = await supervisor.start("claimed", key=key, on_crash="reattach")

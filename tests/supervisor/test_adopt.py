@@ -217,6 +217,7 @@ async def test_the_snapshot_stays() -> None:
 
 @virtual
 @pytest.mark.slow
+@pytest.mark.alone
 async def test_a_snapshot_of_twenty_thousand() -> None:
     """20,000 tasks are in a snapshot, which is taken in a few milliseconds."""
     lab = Lab()

@@ -59,6 +59,7 @@ async def test_a_thousand_deletes_that_are_never_answered(
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.backends(ASYNCIO, UVLOOP)
 async def test_a_thousand_in_real_time(caplog: pytest.LogCaptureFixture) -> None:
     """The same in real time, and the CPU stays near idle while waiting."""

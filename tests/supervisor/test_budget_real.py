@@ -14,7 +14,7 @@ from sigmic_guard.emulator import Emulator, Fault, Script
 from tests.backends import ASYNCIO, UVLOOP
 from tests.observe.sums import add_up
 
-pytestmark = [pytest.mark.backends(ASYNCIO, UVLOOP), pytest.mark.slow]
+pytestmark = [pytest.mark.backends(ASYNCIO, UVLOOP), pytest.mark.slow, pytest.mark.alone]
 
 KEY: Final = "sigmic_" + "ab" * 32
 MANY: Final = 1000

@@ -147,6 +147,7 @@ async def test_what_outlives_the_program(shared: dict[str, str], emulator: Emula
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 async def test_all_at_once(shared: dict[str, str], emulator: Emulator) -> None:
     """Of 500 tasks of a program that is killed the last DELETE comes within two seconds.
 
