@@ -103,6 +103,8 @@ class Reaper:
         self._in_doubt: dict[str, tuple[Record, Verdict]] = {}
         #: What the last round found that nobody here can act on.
         self._illegible: Mapping[str, str] = {}
+        #: Rows that are ours by now, and that nobody has seen to yet.
+        self._ours: deque[tuple[Record, Verdict]] = deque()
         self._holding = False
         self._closed: SupervisorShutdown | None = None
         self._round: Round | None = None
@@ -112,7 +114,9 @@ class Reaper:
     # --- from outside ---------------------------------------------------------------------------
 
     def hold(self) -> None:
-        """Take nothing over any more."""
+        """Take nothing over any more; what is ours already is a task like any other."""
+        while self._ours:
+            self.see_to(*self._ours.popleft())
         self._holding = True
 
     def close(self) -> None:
@@ -186,6 +190,7 @@ class Reaper:
         doubts = dict(self._in_doubt)
         await self._ledger.upkeep(self._roster.now())
         await self._clear_doubts(doubts)
+        await self._see_to_ours()
         to_take: list[tuple[Orphan, Verdict]] = []
         round_.left, round_.due = [], inf  # a round whose worker was hit is begun again
         orphans, illegible = await find_orphans(self._ledger, self._namespace)
@@ -251,18 +256,23 @@ class Reaper:
                 after = step(record, Happening.TAKE_OVER, self._roster.now(), heir=heir)
                 taken.append((after, verdict))
                 await slices.breathe()
-            ours = await self.commit(taken)
-            try:
-                while ours:
-                    self.see_to(*ours.popleft())
-                    await slices.breathe()
-            except BaseException:
-                self._doubt(ours)
-                raise
+            self._ours.extend(await self.commit(taken))
+            await self._see_to_ours()
+
+    async def _see_to_ours(self) -> None:
+        """See to what was taken over; if this is hit, the next round goes on with it."""
+        slices = Slices()
+        try:
+            while self._ours:
+                self.see_to(*self._ours.popleft())
+                await slices.breathe()
+        except BaseException:
+            self._wanted.set()
+            raise
 
     async def commit(
         self, taken: Sequence[tuple[Record, Verdict]]
-    ) -> deque[tuple[Record, Verdict]]:
+    ) -> Sequence[tuple[Record, Verdict]]:
         """Write take-overs, and return those that are ours now.
 
         Of whatever a hit leaves in doubt the next round finds out.
@@ -270,7 +280,7 @@ class Reaper:
         :raises LedgerError: none was written.
         """
         if self._holding:
-            return deque()
+            return []
         began = perf_counter()
         try:
             refusals = await self._ledger.commit(
@@ -283,7 +293,7 @@ class Reaper:
             self._doubt(taken)
             raise
         self._observer.ledger_committed(len(taken), perf_counter() - began)
-        return deque(one for one, refusal in zip(taken, refusals, strict=True) if refusal is None)
+        return [one for one, refusal in zip(taken, refusals, strict=True) if refusal is None]
 
     def _doubt(self, taken: Iterable[tuple[Record, Verdict]]) -> None:
         """Have a round find out which of them are ours: nobody else here knows of them."""

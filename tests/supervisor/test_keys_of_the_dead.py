@@ -125,7 +125,7 @@ async def test_its_end_cannot_be_proven() -> None:
     """Where nobody may ask for its end the caller is told."""
     lab, store = Lab(), MemoryStore()
     await left_by_the_dead(lab, store, on_crash="cancel")
-    lab.fake.on("delete", FORBIDDEN)
+    lab.fake.always("delete", FORBIDDEN)
     async with lab.open(ledger=MemoryLedger(store), left=1) as supervisor:
         with fail_after(30), pytest.raises(DuplicateKey, match="cannot be proven") as caught:
             await supervisor.start("m", **MINE)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from anyio import (
+    Event,
     create_task_group,
     current_time,
     fail_after,
@@ -27,6 +28,9 @@ from sigmic_guard import (
 from sigmic_guard.ledger import MemoryLedger, MemoryStore, Refusal, Write
 from sigmic_guard.supervisor import draining, reaper
 from sigmic_guard.supervisor.courier import MAX_ERRANDS
+from sigmic_guard.supervisor.entry import Entry
+from sigmic_guard.supervisor.examiner import Examiner
+from sigmic_guard.supervisor.timer import Slices
 from sigmic_guard.testing.fake_faults import HANG, Gate
 from tests.backends import ASYNCIO, TRIO_VIRTUAL, UVLOOP
 from tests.supervisor.deaths import reaped
@@ -325,3 +329,27 @@ async def test_a_round_that_ends_after_the_close_counts_nothing() -> None:
         core_of(supervisor).reaper.close()
         await sleep(5)
         assert orphans(lab) == (0, 0)
+
+
+@virtual
+async def test_a_shutdown_between_taking_over_and_seeing_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is ours by now is ended by the shutdown, although nobody had begun with it."""
+    lab, store, some = Lab(), MemoryStore(), Event()
+    await write(store, *(row(lab, f"intent-{number}") for number in range(20)))
+    joined = Examiner.join
+
+    def join(self: Examiner, task: Entry) -> None:
+        joined(self, task)
+        if len(self.tasks) == 5:
+            some.set()
+
+    monkeypatch.setattr(Examiner, "join", join)
+    monkeypatch.setattr(Slices, "breathe", lambda self: checkpoint())
+    async with lab.open(ledger=MemoryLedger(store)) as supervisor:
+        with fail_after(20):
+            await some.wait()
+            assert len(core_of(supervisor).examiner.tasks) < 20
+            report = await supervisor.shutdown()
+    assert (report.clean, report.cancelled, store.rows) == (True, 20, {})
