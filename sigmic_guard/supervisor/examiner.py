@@ -18,6 +18,7 @@ from sigmic_guard.errors import (
     SigmicGuardError,
     TaskNotFound,
 )
+from sigmic_guard.ledger import IllegibleRows
 from sigmic_guard.lifecycle import Backoff, CancelReason, Event, State, Verdict
 from sigmic_guard.supervisor.listing import seconds_of
 from sigmic_guard.supervisor.tally import Tally
@@ -202,7 +203,11 @@ class Examiner:
         if not unsure:
             return
         ids, wanted, slices = {task.id for task in unsure}, set[str](), Slices()
-        for other in await self._ledger.unfinished():
+        try:
+            others = await self._ledger.unfinished()
+        except IllegibleRows as error:
+            others = error.legible  # better than not to look at all
+        for other in others:
             if (
                 other.remote_id in ids
                 and other.remote_id not in wanted

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from anyio import fail_after
 from anyio.lowlevel import checkpoint
 
 from sigmic_guard import LedgerError, ReapResult, State, Supervisor, TaskPolicy
-from sigmic_guard.ledger import MemoryLedger, MemoryStore, Write
+from sigmic_guard.ledger import IllegibleRows, MemoryLedger, MemoryStore, Write
 from sigmic_guard.lifecycle import Record
 from sigmic_guard.supervisor.core import Core
 from sigmic_guard.testing.records import make_record
@@ -172,3 +172,14 @@ class StrikingLedger(MemoryLedger):
             task.cancel()
             await checkpoint()
         return answer
+
+
+class Scribbled(MemoryLedger):
+    """A ledger of which somebody has scribbled over one row."""
+
+    async def unfinished(self, namespace: str | None = None, **which: Any) -> Sequence[Record]:
+        rows = await super().unfinished(namespace, **which)
+        legible = [row for row in rows if row.intent_id != "bad"]
+        if len(legible) < len(rows):
+            raise IllegibleRows({"bad": "no such state: sleeping"}, legible)
+        return rows

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -11,7 +10,6 @@ from anyio import current_time, fail_after, sleep
 
 from sigmic_guard import ConnectionFailed, LedgerError, State
 from sigmic_guard.ledger import IllegibleRows, MemoryLedger, MemoryStore
-from sigmic_guard.lifecycle import Record
 from sigmic_guard.supervisor import reaper
 from sigmic_guard.testing.fake_faults import HANG
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
@@ -22,6 +20,7 @@ from tests.supervisor.orphanage import (
     CALLS,
     FaultyLedger,
     Lines,
+    Scribbled,
     core_of,
     left,
     orphans,
@@ -224,17 +223,6 @@ async def test_take_overs_are_counted_among_the_ledgers_transactions() -> None:
 
 
 # --- rows that make no sense ------------------------------------------------------------------
-
-
-class Scribbled(MemoryLedger):
-    """A ledger of which somebody has scribbled over one row."""
-
-    async def unfinished(self, namespace: str | None = None, **which: Any) -> Sequence[Record]:
-        rows = await super().unfinished(namespace, **which)
-        legible = [row for row in rows if row.intent_id != "bad"]
-        if len(legible) < len(rows):
-            raise IllegibleRows({"bad": "no such state: sleeping"}, legible)
-        return rows
 
 
 async def test_an_illegible_row_hinders_no_other(caplog: pytest.LogCaptureFixture) -> None:

@@ -28,7 +28,7 @@ from sigmic_guard.testing.fake_faults import Gate
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
 from tests.supervisor.deaths import MortalClient, left_by_the_dead, reaped
 from tests.supervisor.lab import UNAUTHORISED, Lab
-from tests.supervisor.orphanage import core_of, left, row, write
+from tests.supervisor.orphanage import Scribbled, core_of, left, row, write
 
 pytestmark = pytest.mark.backends(ASYNCIO, TRIO_VIRTUAL)
 virtual = pytest.mark.backends(TRIO_VIRTUAL)
@@ -44,7 +44,8 @@ def beside(lab: Lab) -> Lab:
 # --- never a task that a live owner wants -------------------------------------------------------
 
 
-async def test_a_shutdown_spares_what_was_adopted_since_it_was_taken_over() -> None:
+@pytest.mark.parametrize("illegible", [False, True], ids=["", "beside an illegible row"])
+async def test_a_shutdown_spares_what_was_adopted_since_it_was_taken_over(illegible: bool) -> None:
     """An orphan at which nobody could look yet is let go if it is somebody's by now."""
     lab, store = Lab(), MemoryStore()
     blind = MortalClient(lab.fake)
@@ -52,7 +53,9 @@ async def test_a_shutdown_spares_what_was_adopted_since_it_was_taken_over() -> N
     async with beside(lab).open(ledger=MemoryLedger(store)) as owner:
         await owner.reap()
         task_id = await left(lab, store)
-        async with beside(lab).make(ledger=MemoryLedger(store), client=blind) as heir:
+        if illegible:
+            await left(lab, store, intent_id="bad", namespace="other", remote_id="x")
+        async with beside(lab).make(ledger=Scribbled(store), client=blind) as heir:
             with fail_after(10):
                 await gate.entered.wait()
             task = await owner.adopt(task_id)
@@ -60,6 +63,7 @@ async def test_a_shutdown_spares_what_was_adopted_since_it_was_taken_over() -> N
             assert heir.snapshot()
         gate.open()
         assert (task.state, lab.deletes()) == (State.RUNNING, 0)
+        store.rows.pop("bad", None)
         assert [found.owner_id for found in store.rows.values()] == [core_of(owner).owner_id]
     assert lab.deletes() == 1
     assert not lab.fake.live
