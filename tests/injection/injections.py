@@ -126,9 +126,13 @@ async def drive(
     return Ending(stepper.fired, cancelled=scope.cancelled_caught, error=error)
 
 
+#: By which coroutines it serves a connection, and asyncio accepts one for it.
+_THE_EMULATORS = ("RequestHandler.", "BaseSelectorEventLoop._accept_connection")
+
+
 def cancel_every_task(spared: AbstractSet[object]) -> None:
     """Cancel all tasks of the program: the emulator in the same loop is a remote system."""
     for task in asyncio.all_tasks():
         name = getattr(task.get_coro(), "__qualname__", "")
-        if task not in spared and not name.startswith("RequestHandler."):
+        if task not in spared and not name.startswith(_THE_EMULATORS):
             task.cancel()
