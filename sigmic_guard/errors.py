@@ -183,11 +183,16 @@ class ProtocolError(SigmicGuardError):
     """An answer was not of the documented shape: it may or may not have been obeyed.
 
     :ivar status: the HTTP status it came with, or ``None``.
+    :ivar unreadable: whether it was a success that is too large, or whose JSON is broken: a smaller
+        one may be readable.
     """
 
-    def __init__(self, message: str, *, status: int | None = None) -> None:
+    def __init__(
+        self, message: str, *, status: int | None = None, unreadable: bool = False
+    ) -> None:
         super().__init__(message)
         self.status = status
+        self.unreadable = unreadable
 
 
 class ConnectionFailed(SigmicGuardError):

@@ -14,7 +14,7 @@ from sigmic_guard.sigmic.api import ApprovalOutcome
 from sigmic_guard.sigmic.bodies import json_body
 from sigmic_guard.sigmic.credentials import Credential
 from sigmic_guard.sigmic.models import TaskPage
-from sigmic_guard.sigmic.reading import read_info, read_infos
+from sigmic_guard.sigmic.reading import read_info, read_infos, read_pagination
 from sigmic_guard.sigmic.requests import (
     check_create,
     check_files,
@@ -63,16 +63,10 @@ class _Approved(msgspec.Struct, frozen=True):
     approved: bool
 
 
-class _Pagination(msgspec.Struct, frozen=True, rename="camel"):
-    total: int | None = None
-    has_more: bool | None = None
-
-
 _CREATED: Final = msgspec.json.Decoder(_Created)
 _MESSAGE: Final = msgspec.json.Decoder(_Message)
 _SENT: Final = msgspec.json.Decoder(_Sent)
 _APPROVED: Final = msgspec.json.Decoder(_Approved)
-_PAGINATION: Final = msgspec.json.Decoder(_Pagination)
 
 
 class SigmicClient:
@@ -183,16 +177,14 @@ class SigmicClient:
             raise ConfigurationError("limit must be 1 to 100, and offset 0 or more.")
         url = self._url().with_query({"limit": limit, "offset": offset})
         envelope = await self._fetch("GET", _TASKS, url, timeout=timeout)
-        tasks = _unwrap(read_infos(envelope.data, 200))
-        pagination = decode(envelope.pagination, _PAGINATION, 200)
-        if isinstance(pagination, ProtocolError):
-            pagination = _Pagination()
-        has_more = pagination.has_more
+        tasks, scraps = _unwrap(read_infos(envelope.data, 200))
+        total, has_more = read_pagination(envelope.pagination)
         return TaskPage(
             tasks=tasks,
-            total=pagination.total,
+            total=total,
             # A full page, and no word on what follows: there may be more.
-            has_more=len(tasks) >= limit if has_more is None else has_more,
+            has_more=len(tasks) + len(scraps) >= limit if has_more is None else has_more,
+            scraps=scraps,
         )
 
     async def delete(self, task_id: str, *, timeout: float) -> bool:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: The statuses that a task never leaves by itself, nor costs anything in.
 TERMINAL_STATUSES: Final = frozenset({"completed", "failed", "cancelled"})
+#: The statuses of a task that has not ended, whatever else is told of it.
+LIVE_STATUSES: Final = frozenset({"pending", "running", "awaiting_approval"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,13 +75,46 @@ class TaskInfo(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 
     @property
     def terminal(self) -> bool:
-        """Whether the task has ended; an unknown status counts as running, for it may be billed."""
-        return self.status in TERMINAL_STATUSES
+        """Whether the task has ended.
+
+        One in an undocumented status has, if its ``completed_at`` is set; else it may be billed.
+        """
+        if self.status in TERMINAL_STATUSES:
+            return True
+        return bool(self.completed_at) and self.status not in LIVE_STATUSES
+
+
+class Scrap(msgspec.Struct, frozen=True):
+    """An item of the list that tells no task: it has no id, or is no object, or was not read.
+
+    :ivar raw: its JSON; empty where it was not read.
+    :ivar message: the message of its task, if it tells that.
+    """
+
+    raw: bytes
+    message: str | None = None
+
+    @property
+    def tells_something(self) -> bool:
+        """Whether it is an object with anything in it; else it may stand for any task at all."""
+        return self.raw[:1] == b"{" and b'"' in self.raw
+
+    def __repr__(self) -> str:
+        return f"<Scrap of {len(self.raw)} bytes>"
 
 
 class TaskPage(msgspec.Struct, frozen=True):
-    """One page of the list, most recent activity first."""
+    """One page of the list, most recent activity first.
+
+    :ivar scraps: its items that tell no task. They have places in the list all the same.
+    """
 
     tasks: list[TaskInfo]
     total: int | None
     has_more: bool
+    scraps: tuple[Scrap, ...] = ()
+
+    @property
+    def places(self) -> int:
+        """How far the next page is from this one."""
+        return len(self.tasks) + len(self.scraps)

@@ -139,15 +139,27 @@ def decode(raw: msgspec.Raw, decoder: msgspec.json.Decoder[T], status: int) -> T
 
 
 def _read_envelope(answer: Answer) -> Envelope | ProtocolError:
+    success = 200 <= answer.status < 300
     if answer.body is None:
-        return ProtocolError("The answer is too large to be read.", status=answer.status)
+        return ProtocolError(
+            "The answer is too large to be read.", status=answer.status, unreadable=success
+        )
     if not answer.body:
         return ProtocolError("The answer is empty.", status=answer.status)
     try:
         return _ENVELOPE.decode(answer.body)
     except DECODE_ERRORS as exc:
         reason = _describe(exc)
-    return ProtocolError(f"The answer is no envelope of the API: {reason}", status=answer.status)
+    return ProtocolError(
+        f"The answer is no envelope of the API: {reason}",
+        status=answer.status,
+        unreadable=success and _is_cut_or_broken(answer.body),
+    )
+
+
+def _is_cut_or_broken(body: bytes) -> bool:
+    """Tell whether a body begins as the API's do; a gateway's page does not."""
+    return body[:64].lstrip().startswith(b"{") and b'"success"' in body[:4096]
 
 
 def _read_failure(answer: Answer, envelope: Envelope, redact: Redactor) -> ApiError | ProtocolError:

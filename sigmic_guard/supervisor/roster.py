@@ -7,7 +7,7 @@ is a plain call: no checkpoint lies between deciding something and everybody's k
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sigmic_guard.lifecycle import CancelReason, Change, Event, Record, State, step
 from sigmic_guard.lifecycle.states import ENDED, TO_BE_ENDED
@@ -218,5 +218,14 @@ class Roster:
                 return self.apply(task, Event.FAIL, status=info.status)
             case "cancelled":
                 return self.apply(task, Event.CANCELLED, status=info.status)
+            case word if info.terminal:
+                return self._end_in_unknown(task, word, info.error)
             case _:
                 return False
+
+    def _end_in_unknown(self, task: Entry, word: str, error: Any) -> bool:
+        """Take in that the task ended in a status that is not documented."""
+        if task.record.reason is not None:
+            return self.apply(task, Event.CANCELLED, status=word)  # as we had asked
+        task.failure = error if error is not None else f"the task ended as {word!r}"
+        return self.apply(task, Event.FAIL, status=word)

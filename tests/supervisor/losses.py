@@ -37,10 +37,15 @@ class Remote(FakeSigmic):
         self.sent: list[CreateRequest] = []
         #: Gets a page and its offset.
         self.bend: Callable[[TaskPage, int], TaskPage] = lambda page, _: page
+        #: Gets what GET shows of a task.
+        self.bend_get: Callable[[TaskInfo], TaskInfo] = lambda info: info
 
     async def create(self, request: CreateRequest, *, timeout: float) -> str:
         self.sent.append(request)
         return await super().create(request, timeout=timeout)
+
+    async def get(self, task_id: str, *, timeout: float) -> TaskInfo:
+        return self.bend_get(await super().get(task_id, timeout=timeout))
 
     async def list(self, *, limit: int = 100, offset: int = 0, timeout: float) -> TaskPage:
         page = await super().list(limit=limit, offset=offset, timeout=timeout)
