@@ -102,11 +102,10 @@ def ledger_path() -> str:
 
     :raises ConfigurationError: no ledger has such a URL, or it does not outlive the program.
     """
-    url = chosen_ledger_url()
-    path = sqlite_path(url)
+    path = sqlite_path(chosen_ledger_url())
     if path is None:
         raise ConfigurationError(
-            f"the ledger {url!r} dies with the program, and so does all knowledge of its tasks: "
+            f"the ledger 'memory:' dies with the program, and so does all knowledge of its tasks: "
             f"let {LEDGER_VARIABLE} name a file, or unset it"
         )
     return str(Path(path).absolute())

@@ -20,11 +20,13 @@ def ledger_path(url: str | None) -> str:
     :param url: default: ``SIGMIC_GUARD_LEDGER``, and then the default file.
     :raises ConfigurationError: no ledger has such a URL, or it lives in its process only.
     """
-    url = url or chosen_ledger_url()
-    path = sqlite_path(url)
+    try:
+        path = sqlite_path(url or chosen_ledger_url())
+    finally:
+        del url  # a traceback that is printed with its locals must not show a password
     if path is None:
         raise ConfigurationError(
-            f"the ledger {url!r} lives and dies with its process, and nobody else can look into "
+            f"the ledger 'memory:' lives and dies with its process, and nobody else can look into "
             f"it: name a file with --ledger, or in {LEDGER_VARIABLE}"
         )
     return str(Path(path).absolute())

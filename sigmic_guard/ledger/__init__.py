@@ -43,5 +43,8 @@ def open_ledger(url: str) -> Ledger:
 
     :raises ConfigurationError: no ledger has such a URL.
     """
-    path = sqlite_path(url)
+    try:
+        path = sqlite_path(url)
+    finally:
+        del url  # a traceback that is printed with its locals must not show a password
     return MemoryLedger() if path is None else SqliteLedger(path)

@@ -36,9 +36,12 @@ def choose_ledger(ledger: str | Ledger | None) -> Ledger:
 
     :raises ConfigurationError: no ledger has such a URL.
     """
-    if ledger is None:
-        ledger = chosen_ledger_url()
-    return open_ledger(ledger) if isinstance(ledger, str) else ledger
+    try:
+        if ledger is None:
+            ledger = chosen_ledger_url()
+        return open_ledger(ledger) if isinstance(ledger, str) else ledger
+    finally:
+        del ledger  # a traceback that is printed with its locals must not show a password
 
 
 def _check_count(name: str, number: int) -> None:

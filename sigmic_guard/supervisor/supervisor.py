@@ -136,8 +136,8 @@ class Supervisor:
                 )
             self._handlers = SignalHandlers(self._signalled) if signals else None
         finally:
-            # A traceback that is printed with its locals must not show it.
-            del api_key
+            # A traceback that is printed with its locals must not show them.
+            del api_key, ledger
 
     def __repr__(self) -> str:
         if self._core is None:
