@@ -14,6 +14,8 @@ from pathlib import Path
 from time import monotonic, time
 from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
 
+from anyio import move_on_after
+
 from sigmic_guard.errors import LedgerError
 from sigmic_guard.ledger import presence, statements
 from sigmic_guard.ledger.connection import Access, LedgerFile
@@ -33,6 +35,8 @@ T = TypeVar("T")
 
 #: Transactions in which one call of `upkeep` deletes old rows.
 PORTIONS: Final = 20
+#: Seconds to wait, at the end, for a read that is under way: nobody wants its result any more.
+READING: Final = 1.0
 
 
 class _Desk:
@@ -131,8 +135,11 @@ class SqliteLedger:
         session = _Session(self.path, owner_id)
         try:
             await session.writer.thread.run(session.begin)
+        except LedgerError:
+            await _stopped(session)
+            raise
         except BaseException:
-            _stop(session)
+            _stop(session)  # the thread may be blocked, and nobody waits for it
             raise
         self._session = session
 
@@ -196,10 +203,13 @@ class SqliteLedger:
                 break
 
     async def aclose(self) -> None:
-        """Withdraw the announcement, and let go of the file."""
+        """Withdraw the announcement, and let go of the file.
+
+        Afterwards nothing here has the file open, unless a read takes more than a second to end.
+        """
         session, self._session = self._session, None
         if session is not None and session.pid == os.getpid():
-            await _stop(session).wait()
+            await _stopped(session)
 
     async def _read(
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -220,7 +230,16 @@ class SqliteLedger:
         return session
 
 
-def _stop(session: _Session) -> Call:
+def _stop(session: _Session) -> tuple[Call, Call]:
     """Let both threads end, without waiting for them."""
-    session.reader.thread.stop(session.reader.access.close)
-    return session.writer.thread.stop(session.end)
+    # The reader first: it is the last connection that folds the log into the file.
+    reading = session.reader.thread.stop(session.reader.access.close)
+    return session.writer.thread.stop(session.end), reading
+
+
+async def _stopped(session: _Session) -> None:
+    """Let both threads end, and wait for it."""
+    writing, reading = _stop(session)
+    await writing.wait()
+    with move_on_after(READING):
+        await reading.wait()

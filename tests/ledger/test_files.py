@@ -6,9 +6,9 @@ import os
 import shutil
 import sqlite3
 import stat
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from threading import enumerate as enumerate_threads
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from sigmic_guard.errors import LedgerError
 from sigmic_guard.ledger import SqliteLedger, Write, connection, sqlite, statements
 from sigmic_guard.testing.ledger_handles import ids, opened, write
 from sigmic_guard.testing.records import make_record
+from tests.backends import ASYNCIO, TRIO
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,6 +52,15 @@ def desks_of(ledger: Ledger) -> tuple[sqlite._Desk, sqlite._Desk]:
     assert isinstance(ledger, SqliteLedger)
     assert ledger._session is not None
     return ledger._session.writer, ledger._session.reader
+
+
+def open_under(folder: Path) -> list[str]:
+    """The files below a folder that this process has open."""
+    found = []
+    for number in os.listdir("/proc/self/fd"):
+        with suppress(OSError):  # that of the listing is closed by now
+            found.append(str(Path(f"/proc/self/fd/{number}").readlink()))
+    return [name for name in found if name.startswith(str(folder))]
 
 
 # --- made -----------------------------------------------------------------------------------------
@@ -365,3 +375,48 @@ async def test_a_version_that_comes_is_noticed(path: Path) -> None:
                 await write(ledger, make_record(), 0)
         administer(path, "PRAGMA user_version=1")
         assert await write(ledger, make_record(), 0) is None
+
+
+# --- let go of ------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="tells open files by Linux's /proc")
+@pytest.mark.backends(ASYNCIO, TRIO)
+async def test_a_closed_ledger_has_nothing_open(path: Path) -> None:
+    """After aclose() neither the file nor its log nor a lock file is open any more."""
+    for number in range(50):
+        ledger = SqliteLedger(path)
+        await ledger.open(f"owner-{number}")
+        assert await ledger.unfinished() == []
+        assert len(open_under(path.parent)) > 3
+        await ledger.aclose()
+        assert open_under(path.parent) == []
+        assert not Path(f"{path}-wal").exists(), "it was folded in by the last connection"
+
+
+async def test_a_ledger_that_does_not_open_has_nothing_open(path: Path) -> None:
+    """After an open() that failed no connection of its own is left."""
+    async with opened(lambda: SqliteLedger(path)):
+        for _ in range(20):
+            with pytest.raises(LedgerError, match="alive already"):
+                await SqliteLedger(path).open("owner-1")
+            assert list(connection._open_files.values()) == [1]
+
+
+async def test_a_read_that_hangs_does_not_keep_aclose(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """aclose() leaves a read behind that takes longer than its bound."""
+    monkeypatch.setattr(sqlite, "READING", 0.01)
+    go_on = Event()
+    try:
+        async with anyio.create_task_group() as group:
+            ledger = SqliteLedger(path)
+            await ledger.open("owner-1")
+            group.start_soon(desks_of(ledger)[1].run, lambda _: go_on.wait())
+            await anyio.wait_all_tasks_blocked()
+            await ledger.aclose()
+            assert not go_on.is_set()
+            go_on.set()
+    finally:
+        go_on.set()

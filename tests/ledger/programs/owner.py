@@ -53,9 +53,9 @@ async def take(ledger: SqliteLedger) -> None:
 async def fork(ledger: SqliteLedger) -> None:
     """Have a child that goes on living."""
     if os.fork() == 0:
+        say("ready")  # it has closed what it inherited
         sys.stdin.read()
         os._exit(0)
-    say("ready")
     await anyio.sleep_forever()
 
 
