@@ -151,6 +151,7 @@ def test_supervisor_is_called_as_designed() -> None:
         "namespace": "default",
         "marker": True,
         "registry": prometheus_client.REGISTRY,
+        "observers": (),
         "signals": False,
         "watchdog": False,
     }

@@ -21,10 +21,11 @@ from sigmic_guard.ledger import presence, statements
 from sigmic_guard.ledger.connection import Access, LedgerFile
 from sigmic_guard.ledger.owners import OwnerLock
 from sigmic_guard.ledger.thread import Call, CallThread
-from sigmic_guard.lifecycle.policy import check_seconds
+from sigmic_guard.lifecycle.values import check_path, check_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
+    from datetime import timedelta
 
     from sigmic_guard.ledger.protocol import Refusal, Write
     from sigmic_guard.ledger.schema import Connection
@@ -111,13 +112,15 @@ class SqliteLedger:
 
     :param path: of the file; it is made with mode 0600, and its folder with 0700, if they do not
         exist. A relative path starts at the folder that is the current one now.
-    :param keep: seconds for which finished rows are kept; default seven days.
-    :raises ConfigurationError: ``keep`` is no number of seconds.
+    :param keep: seconds, or a ``timedelta``, for which finished rows are kept; default seven days.
+    :raises ConfigurationError: ``path`` can be none, or ``keep`` is no number of seconds.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, keep: float = 7 * 86400.0) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, keep: float | timedelta = 7 * 86400.0
+    ) -> None:
         # Not Path.cwd(): the kernel knows the folder by heart, but os.getcwd() counts as blocking.
-        self.path: Final = str(Path(os.fsdecode(os.getcwdb())) / path)
+        self.path: Final = str(Path(os.fsdecode(os.getcwdb())) / check_path("path", path))
         self._keep = check_seconds("keep", keep)
         self._session: _Session | None = None
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from typing import Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from sigmic_guard.errors import ConfigurationError
+from sigmic_guard.lifecycle.values import check_choice, check_seconds, shown
+
+if TYPE_CHECKING:
+    from datetime import timedelta
 
 OnExit = Literal["cancel", "wait", "detach"]
 OnShutdown = Literal["cancel", "detach"]
@@ -27,6 +30,8 @@ _CHOICES: Final[dict[str, tuple[str, ...]]] = {
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskPolicy:
     """How a task is bound to the code that started it. Every field can also be given per task.
+
+    Seconds are numbers, or a ``timedelta``.
 
     :param timeout: seconds from entering the block (the create included) to the deadline;
         ``None``, the default, means no deadline.
@@ -58,17 +63,24 @@ class TaskPolicy:
     reattach_within: float = 300.0
     on_lost: OnLost = "report"
 
+    if TYPE_CHECKING:  # what is given may be of more types than what is kept
+
+        def __init__(
+            self,
+            *,
+            timeout: float | timedelta | None = None,
+            on_exit: OnExit = "cancel",
+            on_shutdown: OnShutdown = "cancel",
+            on_crash: OnCrash = "cancel",
+            confirm: Confirm = "accepted",
+            cancel_wait: float | timedelta = 5.0,
+            reattach_within: float | timedelta = 300.0,
+            on_lost: OnLost = "report",
+        ) -> None: ...
+
     def __post_init__(self) -> None:
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                allowed = ", ".join(map(repr, choices))
-                raise ConfigurationError(
-                    f"{name} must be one of {allowed}, not {getattr(self, name)!r}"
-                )
-        if self.timeout is not None:
-            check_seconds("timeout", self.timeout)
-        check_seconds("cancel_wait", self.cancel_wait)
-        check_seconds("reattach_within", self.reattach_within)
+        for name in _FIELDS:
+            object.__setattr__(self, name, _exact(name, getattr(self, name)))
 
     def but(self, **changes: Any) -> TaskPolicy:
         """Return this policy with some fields changed.
@@ -82,30 +94,35 @@ class TaskPolicy:
                 f"no such task option: {', '.join(sorted(unknown))}; "
                 f"a policy has {', '.join(sorted(_FIELDS))}"
             )
-        try:
-            # Tasks that ask for the same share one policy: it is made once, and takes no memory.
-            return _changed(self, tuple((name, type(it), it) for name, it in changes.items()))
-        except TypeError:  # a value that cannot be hashed is wrong, and is told so
-            return replace(self, **changes)
+        # Tasks that ask for the same share one policy: it is made once, and takes no memory.
+        return _changed(self, tuple((name, _exact(name, it)) for name, it in changes.items()))
 
 
 @lru_cache(maxsize=1024)
-def _changed(policy: TaskPolicy, changes: tuple[tuple[str, type, Any], ...]) -> TaskPolicy:
-    return replace(policy, **{name: value for name, _, value in changes})
+def _changed(policy: TaskPolicy, changes: tuple[tuple[str, str | float | None], ...]) -> TaskPolicy:
+    return replace(policy, **dict(changes))  # type: ignore[arg-type]
 
 
 _FIELDS: Final = frozenset(field.name for field in fields(TaskPolicy))
 
 
-def check_seconds(name: str, value: float, *, least: float = 0.0) -> float:
-    """Return ``value`` if it is a finite number of seconds, at least ``least``.
+def _exact(name: str, value: object) -> str | float | None:
+    """Return the value of a field as it is kept.
 
-    :raises ConfigurationError: if it is not.
+    :raises ConfigurationError: it is out of range.
     """
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    # The comparison holds neither for nan nor for inf, nor for an int that no float can hold.
-    if not number or not least <= value <= sys.float_info.max:
-        raise ConfigurationError(
-            f"{name} must be a finite number of seconds, at least {least:g}, not {value!r}"
-        )
-    return float(value)
+    if name in _CHOICES:
+        return check_choice(name, value, _CHOICES[name])
+    return None if name == "timeout" and value is None else check_seconds(name, value)
+
+
+def check_policy(value: object) -> TaskPolicy:
+    """Return a policy that is one, and no subclass with methods of its own.
+
+    :raises ConfigurationError: it is none.
+    """
+    if type(value) is TaskPolicy:
+        return value
+    if not issubclass(type(value), TaskPolicy):
+        raise ConfigurationError(f"policy must be a TaskPolicy, not {shown(value)}")
+    return TaskPolicy(**{name: getattr(value, name) for name in _FIELDS})

@@ -12,9 +12,9 @@ from sigmic_guard.sigmic.models import (
     TaskOutput,
     TaskPage,
 )
-from sigmic_guard.sigmic.requests import check_create, check_files
+from sigmic_guard.sigmic.requests import check_create, check_files, check_message, check_outcome
 from sigmic_guard.sigmic.sse import ServerSentEvent, SSEDecoder
-from sigmic_guard.sigmic.urls import is_id
+from sigmic_guard.sigmic.urls import check_id, is_id
 
 __all__ = [
     "TERMINAL_STATUSES",
@@ -31,5 +31,8 @@ __all__ = [
     "TaskPage",
     "check_create",
     "check_files",
+    "check_id",
+    "check_message",
+    "check_outcome",
     "is_id",
 ]

@@ -5,12 +5,12 @@ Source: the API page, "Endpoints".
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NoReturn, Self, TypeVar, get_args
+from typing import TYPE_CHECKING, Final, NoReturn, Self, TypeVar
 
 import msgspec
 
 from sigmic_guard.errors import ApiError, ConfigurationError, ProtocolError
-from sigmic_guard.sigmic.api import ApprovalOutcome
+from sigmic_guard.lifecycle.values import check_count, check_paths, plain
 from sigmic_guard.sigmic.bodies import json_body
 from sigmic_guard.sigmic.credentials import Credential
 from sigmic_guard.sigmic.models import TaskPage
@@ -19,6 +19,7 @@ from sigmic_guard.sigmic.requests import (
     check_create,
     check_files,
     check_message,
+    check_outcome,
     create_body,
     send_body,
 )
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from yarl import URL
 
+    from sigmic_guard.sigmic.api import ApprovalOutcome
     from sigmic_guard.sigmic.bodies import Body
     from sigmic_guard.sigmic.credentials import Redactor
     from sigmic_guard.sigmic.models import CreateRequest, TaskInfo
@@ -173,8 +175,9 @@ class SigmicClient:
 
     async def list(self, *, limit: int = 100, offset: int = 0, timeout: float) -> TaskPage:
         """Read one page of the list, most recent activity first. ``limit`` is at most 100."""
-        if not (1 <= limit <= 100 and offset >= 0):
-            raise ConfigurationError("limit must be 1 to 100, and offset 0 or more.")
+        limit, offset = check_count("limit", limit), check_count("offset", offset, least=0)
+        if limit > 100:
+            raise ConfigurationError("limit must be 1 to 100.")
         url = self._url().with_query({"limit": limit, "offset": offset})
         envelope = await self._fetch("GET", _TASKS, url, timeout=timeout)
         tasks, scraps = _unwrap(read_infos(envelope.data, 200))
@@ -205,9 +208,10 @@ class SigmicClient:
         self, task_id: str, message: str, *, files: Sequence[Path] = (), timeout: float
     ) -> str:
         """Send a follow-up message and return the task's status. The POST is sent once."""
-        check_message(message, files)
+        message, paths = plain(message), check_paths("files", files)
+        check_message(message, paths)
         url = self._url(task_id, "messages")
-        body = send_body(message, await check_files(files))
+        body = send_body(message, await check_files(paths))
         route = f"{_TASK}/messages"
         sent = await self._call("POST", route, url, _SENT, timeout=timeout, body=body)
         return sent.status
@@ -216,8 +220,7 @@ class SigmicClient:
         self, task_id: str, call_id: str, outcome: ApprovalOutcome, *, timeout: float
     ) -> bool:
         """Decide on a tool call; ``True`` if it was approved. The POST is sent once."""
-        if outcome not in get_args(ApprovalOutcome):
-            raise ConfigurationError(f"outcome must be one of {get_args(ApprovalOutcome)}.")
+        outcome = check_outcome(outcome)
         url = self._url(task_id, "tools", call_id, "approve")
         body = json_body({"outcome": outcome})
         route = f"{_TASK}/tools/{{callId}}/approve"

@@ -8,6 +8,7 @@ import re
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from sigmic_guard.errors import ConfigurationError
+from sigmic_guard.lifecycle.values import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,6 +51,7 @@ class Credential:
         try:
             if value is None:
                 value = os.environ.get(ENVIRONMENT_VARIABLE, "")
+            value = plain(value)
             problem = _find_problem(value)
             if not problem:
                 self._value = _HeaderValue(value)

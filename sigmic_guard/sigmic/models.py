@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from sigmic_guard.lifecycle.values import check_paths, check_secrets, check_variables, plain
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -23,7 +25,12 @@ LIVE_STATUSES: Final = frozenset({"pending", "running", "awaiting_approval"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateRequest:
-    """What ``POST /api/v1/tasks`` shall create. ``env`` and ``secrets`` never show in a repr."""
+    """What ``POST /api/v1/tasks`` shall create. ``env`` and ``secrets`` never show in a repr.
+
+    Its strings, paths and mappings are copied, and are exactly that: not of a subclass.
+
+    :raises ConfigurationError: ``files``, ``env`` or ``secrets`` cannot be read.
+    """
 
     message: str
     files: tuple[Path, ...] = ()
@@ -32,6 +39,14 @@ class CreateRequest:
     show_in_history: bool = True
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        put(self, "message", plain(self.message))
+        put(self, "files", check_paths("files", self.files) if self.files else ())
+        put(self, "system_prompt", plain(self.system_prompt))
+        put(self, "env", check_variables("env", self.env))
+        put(self, "secrets", check_secrets("secrets", self.secrets))
 
     def with_env(self, name: str, value: str) -> CreateRequest:
         """Return the same request with one more variable in ``env``."""

@@ -10,13 +10,14 @@ import os
 import re
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast, get_args
 
 import anyio.to_thread
 
 from sigmic_guard.errors import ConfigurationError
+from sigmic_guard.lifecycle.values import check_choice, is_text
+from sigmic_guard.sigmic.api import ApprovalOutcome
 from sigmic_guard.sigmic.bodies import Body, LocalFile, json_body, multipart_body
-from sigmic_guard.sigmic.urls import is_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -46,6 +47,8 @@ def check_create(request: CreateRequest) -> None:
     )
     if problem is None and request.system_prompt is not None and not is_text(request.system_prompt):
         problem = "system_prompt must be a string of valid Unicode."
+    if problem is None and not _are_flags(request.auto_execute, request.show_in_history):
+        problem = "auto_execute and show_in_history must be True or False."
     if problem is None and request.files and (request.env or request.secrets):
         problem = "files cannot be combined with env or secrets: the API takes either."
     if problem is not None:
@@ -60,6 +63,14 @@ def check_message(message: str, files: Sequence[Path] = ()) -> None:
     problem = _message_problem(message) or _paths_problem(files)
     if problem is not None:
         raise ConfigurationError(problem)
+
+
+def check_outcome(outcome: object) -> ApprovalOutcome:
+    """Return the decision on a tool call that is meant.
+
+    :raises ConfigurationError: there is none of that name.
+    """
+    return cast("ApprovalOutcome", check_choice("outcome", outcome, get_args(ApprovalOutcome)))
 
 
 async def check_files(files: Sequence[Path]) -> tuple[LocalFile, ...]:
@@ -96,6 +107,10 @@ def _message_problem(message: object) -> str | None:
     if not is_text(message) or not message:
         return "message must be a non-empty string of valid Unicode."
     return None
+
+
+def _are_flags(*values: object) -> bool:
+    return all(value is True or value is False for value in values)
 
 
 def _paths_problem(files: Sequence[object]) -> str | None:

@@ -10,6 +10,7 @@ from urllib.parse import quote
 from yarl import URL
 
 from sigmic_guard.errors import ConfigurationError
+from sigmic_guard.lifecycle.values import is_text, plain, shown
 
 __all__ = ["DEFAULT_BASE_URL", "check_base_url", "is_id", "task_url"]
 
@@ -18,7 +19,6 @@ DEFAULT_BASE_URL: Final = "https://api.sigmic.ai"
 ENVIRONMENT_VARIABLE: Final = "SIGMIC_BASE_URL"
 
 _UNFIT: Final = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029?#]")
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 def check_base_url(value: str | None) -> str:
@@ -44,7 +44,8 @@ def check_base_url(value: str | None) -> str:
 
 
 def _parse(value: object) -> str | None:
-    if not isinstance(value, str) or _UNFIT.search(value) or _SURROGATE.search(value):
+    value = plain(value)
+    if not isinstance(value, str) or not is_text(value) or _UNFIT.search(value):
         return None
     try:
         url = URL(value)
@@ -55,14 +56,22 @@ def _parse(value: object) -> str | None:
     return str(url).rstrip("/")
 
 
-def is_text(value: object) -> bool:
-    """Whether this is a string that has a UTF-8 form: one without lone surrogates."""
-    return isinstance(value, str) and not _SURROGATE.search(value)
-
-
 def is_id(value: object) -> bool:
     """Whether this can be an id: text that stands as one path segment for nothing but itself."""
     return is_text(value) and value not in {"", ".", ".."}
+
+
+def check_id(name: str, value: object) -> str:
+    """Return an id as an exact string.
+
+    :raises ConfigurationError: it can be none, see :func:`is_id`.
+    """
+    text = plain(value)
+    if type(text) is not str or not is_id(text):
+        raise ConfigurationError(
+            f"{name} must be an id: text, and not empty, '.' or '..'; not {shown(value)}"
+        )
+    return text
 
 
 def task_url(base_url: str, *segments: str) -> URL:
@@ -75,6 +84,6 @@ def task_url(base_url: str, *segments: str) -> URL:
             raise ConfigurationError(
                 f"{ascii(segment)[:80]} is no id: it must be text, and not empty, '.' or '..'."
             )
-    path = "/".join(["/api/v1/tasks", *(quote(segment, safe="") for segment in segments)])
+    path = "/".join(["/api/v1/tasks", *(quote(plain(segment), safe="") for segment in segments)])
     # Encoded: yarl must not undo %2F and the like.
     return URL(base_url + path, encoded=True)

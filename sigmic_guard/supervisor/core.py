@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -11,6 +10,8 @@ from anyio import current_time
 
 from sigmic_guard.errors import SupervisorShutdown
 from sigmic_guard.lifecycle import CancelReason, Event, State
+from sigmic_guard.lifecycle.values import check_paths, plain
+from sigmic_guard.sigmic import check_id, check_message, check_outcome
 from sigmic_guard.supervisor.canceller import Canceller
 from sigmic_guard.supervisor.claims import Claims
 from sigmic_guard.supervisor.courier import Courier
@@ -27,6 +28,7 @@ from sigmic_guard.supervisor.timer import Timer
 from sigmic_guard.supervisor.watcher import Watcher
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable
 
     from sigmic_guard.ledger import Ledger
@@ -238,15 +240,20 @@ class Core:
         """Make an iterator over the task's events."""
         return TaskEvents(task, self.api, self.roster, self.watcher)
 
-    async def send(self, task: Entry, message: str, files: Iterable[str | Path]) -> None:
+    async def send(
+        self, task: Entry, message: str, files: Iterable[str | os.PathLike[str]]
+    ) -> None:
         """Send a follow-up message."""
+        message, paths = plain(message), check_paths("files", files)
+        check_message(message, paths)
         self.check_open()
         if task.deadline is not None and current_time() >= task.deadline:
             raise error_of(task, interrupted_by=CancelReason.DEADLINE)
-        await self.courier.send(task, message, tuple(Path(file) for file in files))
+        await self.courier.send(task, message, paths)
 
     async def approve(self, task: Entry, call_id: str, outcome: ApprovalOutcome) -> bool:
         """Decide on a tool call."""
+        call_id, outcome = check_id("call_id", call_id), check_outcome(outcome)
         self.check_open()
         return await self.courier.approve(task, call_id, outcome)
 

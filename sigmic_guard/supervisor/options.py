@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
 from datetime import datetime
-from math import isfinite
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from anyio import current_time
 
 from sigmic_guard.errors import ConfigurationError
+from sigmic_guard.lifecycle.values import (
+    check_moment,
+    check_number,
+    check_paths,
+    check_secrets,
+    check_text,
+    shown,
+)
 from sigmic_guard.sigmic import CreateRequest, check_create
 from sigmic_guard.supervisor.intake import Order
 from sigmic_guard.supervisor.marking import MARKER
 
 if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable, Mapping
+    from datetime import timedelta
+
     from sigmic_guard.lifecycle import TaskPolicy
     from sigmic_guard.lifecycle.policy import Confirm, OnCrash, OnExit, OnLost, OnShutdown
 
@@ -32,13 +41,13 @@ class Watch(TypedDict, total=False):
 
     key: str | None
     deadline: float | datetime | None
-    timeout: float | None
+    timeout: float | timedelta | None
     on_exit: OnExit
     on_shutdown: OnShutdown
     on_crash: OnCrash
     confirm: Confirm
-    cancel_wait: float
-    reattach_within: float
+    cancel_wait: float | timedelta
+    reattach_within: float | timedelta
     on_lost: OnLost
 
 
@@ -50,7 +59,7 @@ class TaskOptions(Watch, total=False):
     Source: the API page, "create".
     """
 
-    files: Iterable[str | Path]
+    files: Iterable[str | os.PathLike[str]]
     system_prompt: str | None
     auto_execute: bool
     show_in_history: bool
@@ -58,18 +67,13 @@ class TaskOptions(Watch, total=False):
     secrets: Mapping[str, str] | None
 
 
-class _Secrets(dict[str, str]):
-    """What tools that print the locals of a traceback show as nothing but its size."""
-
-    def __repr__(self) -> str:
-        return f"<{len(self)} secrets>"
-
-
 def hide_secrets(options: TaskOptions) -> None:
-    """Let nobody read the secrets off the frames that the options pass through."""
-    secrets = options.get("secrets")
-    if isinstance(secrets, Mapping):
-        options["secrets"] = _Secrets(secrets)
+    """Let nobody read the secrets off the frames that the options pass through.
+
+    :raises ConfigurationError: they cannot be read.
+    """
+    if "secrets" in options:
+        options["secrets"] = check_secrets("secrets", options.pop("secrets"))
 
 
 def make_order(
@@ -80,22 +84,18 @@ def make_order(
     :raises ConfigurationError: the API would refuse it, or an option makes no sense.
     """
     rest = dict(options)
-    files = rest.pop("files", ())
-    if isinstance(files, str | bytes | Path) or not isinstance(files, Iterable):
-        raise ConfigurationError("files must be a list of paths")
-    env = dict(_mapping("env", rest.pop("env", None)))
-    if marker and MARKER in env:
-        raise ConfigurationError(f"{MARKER} is set by the supervisor: leave it out of env")
     request = CreateRequest(
         message=message,
-        files=tuple(map(_path, files)),
+        files=check_paths("files", rest.pop("files", ())),
         system_prompt=rest.pop("system_prompt", None),
         auto_execute=rest.pop("auto_execute", True),
         show_in_history=rest.pop("show_in_history", True),
-        env=env,
-        secrets=_mapping("secrets", rest.pop("secrets", None)),
+        env=rest.pop("env", None),
+        secrets=rest.pop("secrets", None),
     )
     check_create(request)
+    if marker and MARKER in request.env:
+        raise ConfigurationError(f"{MARKER} is set by the supervisor: leave it out of env")
     return make_watch(rest, policy, request)
 
 
@@ -106,38 +106,21 @@ def make_watch(options: Mapping[str, Any], policy: TaskPolicy, request: CreateRe
     """
     rest = dict(options)
     key = rest.pop("key", None)
-    if key is not None and (not isinstance(key, str) or not key):
-        raise ConfigurationError("key must be a string that is not empty")
+    if key is not None:
+        key = check_text("key", key, empty=False)
     deadline = _on_our_clock(rest.pop("deadline", None))
     return Order(request=request, policy=policy.but(**rest), deadline=deadline, key=key)
 
 
-def _mapping(name: str, value: Any) -> Mapping[str, str]:
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        raise ConfigurationError(f"{name} must map names to strings")
-    return value
-
-
-def _path(file: str | Path) -> Path:
-    if not isinstance(file, str | Path):
-        raise ConfigurationError(f"files must be paths, not {type(file).__name__}")
-    return Path(file)
-
-
-def _on_our_clock(deadline: float | datetime | None) -> float | None:
-    match deadline:
-        case None:
-            return None
-        case datetime(tzinfo=None):
-            raise ConfigurationError("deadline must have a time zone: datetime.now(UTC) + …")
-        case datetime():
-            return current_time() + deadline.timestamp() - time.time()
-        case bool() | str():
-            pass
-        case int() | float() if isfinite(deadline):
-            return float(deadline)
-    raise ConfigurationError(
-        f"deadline must be a finite number on anyio's clock or an aware datetime, not {deadline!r}"
-    )
+def _on_our_clock(deadline: object) -> float | None:
+    if deadline is None:
+        return None
+    if issubclass(type(deadline), datetime):
+        return current_time() + check_moment("deadline", deadline) - time.time()
+    try:
+        return check_number("deadline", deadline)
+    except ConfigurationError:
+        raise ConfigurationError(
+            "deadline must be a finite number on anyio's clock or an aware datetime, "
+            f"not {shown(deadline)}"
+        ) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from operator import attrgetter
-from typing import TYPE_CHECKING, Self, Unpack
+from typing import TYPE_CHECKING, Literal, Self, Unpack
 
 import prometheus_client
 from anyio import CancelScope, create_task_group, get_cancelled_exc_class, move_on_after
@@ -12,28 +12,37 @@ from anyio.lowlevel import checkpoint
 
 from sigmic_guard.errors import ConfigurationError, SupervisorShutdown, TaskCancelled, TaskError
 from sigmic_guard.lifecycle import CancelReason, Outcome, TaskPolicy
-from sigmic_guard.lifecycle.policy import check_seconds
-from sigmic_guard.observe import Logs, Metrics, Observers
-from sigmic_guard.sigmic import CreateRequest, SigmicClient, check_files
+from sigmic_guard.lifecycle.policy import check_policy
+from sigmic_guard.lifecycle.values import check_flag, check_seconds, shown
+from sigmic_guard.observe import Observers
+from sigmic_guard.sigmic import CreateRequest, SigmicClient, check_files, check_id
 from sigmic_guard.sigmic.credentials import Credential
 from sigmic_guard.supervisor.block import TaskBlock
 from sigmic_guard.supervisor.core import Core
 from sigmic_guard.supervisor.draining import CLOSING, Drain
 from sigmic_guard.supervisor.options import hide_secrets, make_order, make_watch
 from sigmic_guard.supervisor.results import Snapshot
-from sigmic_guard.supervisor.settings import Settings, choose_ledger
+from sigmic_guard.supervisor.settings import (
+    check_settings,
+    check_signals,
+    choose_ledger,
+    choose_observers,
+)
 from sigmic_guard.supervisor.signals import Doorbell, SignalHandlers
 from sigmic_guard.supervisor.task import Handles, handle_of
 from sigmic_guard.supervisor.watchdog import Watchdog
 from sigmic_guard.supervisor.workers import Workers
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    import os
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from datetime import timedelta
     from types import TracebackType
 
     from anyio.abc import TaskGroup
 
     from sigmic_guard.ledger import Ledger
+    from sigmic_guard.observe import Observer
     from sigmic_guard.sigmic import TaskApi
     from sigmic_guard.supervisor.options import TaskOptions, Watch
     from sigmic_guard.supervisor.results import ReapReport, ShutdownReport, TaskResult
@@ -55,18 +64,21 @@ class Supervisor:
     :param base_url: default: ``SIGMIC_BASE_URL``, and then the public API.
     :param client: something else that implements :class:`~sigmic_guard.sigmic.TaskApi`, instead of
         the two before. It is yours to close.
-    :param ledger: a URL or a :class:`~sigmic_guard.ledger.Ledger`; default: ``SIGMIC_GUARD_LEDGER``
-        and then a SQLite file in the user's state directory. ``"memory:"`` opts out of crash
-        survival.
+    :param ledger: a URL, the path of a SQLite file, or a :class:`~sigmic_guard.ledger.Ledger`;
+        default: ``SIGMIC_GUARD_LEDGER`` and then a SQLite file in the user's state directory.
+        ``"memory:"`` opts out of crash survival.
     :param policy: what holds for every task that does not say otherwise.
-    :param grace: seconds that a shutdown may take; default 8, less than the 10 that Docker gives.
+    :param grace: seconds (a number, or a ``timedelta``) that a shutdown may take; default 8, less
+        than the 10 that Docker gives.
     :param max_tasks: remote tasks alive at once; further ones wait for a place. Default: no limit.
     :param max_cancels: DELETEs under way at once; default 64.
     :param create_timeout: seconds that a create may take; default 30.
     :param namespace: whose tasks these are, in a ledger that several share.
     :param marker: put the intent id into the ``env`` of creates without files (default), so that a
         create whose answer was lost can be found.
-    :param registry: where the metrics go; default: prometheus_client's own.
+    :param registry: where the metrics go; default: prometheus_client's own. ``None`` exports none.
+    :param observers: further observers (:class:`~sigmic_guard.observe.Observer`) of all that
+        happens; one that raises is reported once, and breaks nothing.
     :param signals: shut down on SIGTERM and SIGINT; default ``False``. Handlers that stood before
         are called as well, and put back at the end. Where there was none, the process ends as it
         would have without us, after the drain: ``SystemExit(143)``, or ``KeyboardInterrupt``.
@@ -82,16 +94,17 @@ class Supervisor:
         api_key: str | None = None,
         base_url: str | None = None,
         client: TaskApi | None = None,
-        ledger: str | Ledger | None = None,
+        ledger: str | os.PathLike[str] | Ledger | None = None,
         policy: TaskPolicy | None = None,
-        grace: float = 8.0,
+        grace: float | timedelta = 8.0,
         max_tasks: int | None = None,
         max_cancels: int = 64,
-        create_timeout: float = 30.0,
+        create_timeout: float | timedelta = 30.0,
         namespace: str = "default",
         marker: bool = True,
-        registry: prometheus_client.CollectorRegistry = prometheus_client.REGISTRY,
-        signals: bool = False,
+        registry: prometheus_client.CollectorRegistry | None = prometheus_client.REGISTRY,
+        observers: Iterable[Observer] = (),
+        signals: bool | Literal["auto"] = False,
         watchdog: bool = False,
     ) -> None:
         self._core: Core | None = None
@@ -104,7 +117,9 @@ class Supervisor:
         try:
             if client is not None and (api_key is not None or base_url is not None):
                 raise ConfigurationError("give either client, or api_key and base_url")
-            self._settings = Settings(
+            if client is not None and not callable(getattr(client, "create", None)):
+                raise ConfigurationError(f"client must be a TaskApi, not {shown(client)}")
+            self._settings = settings = check_settings(
                 grace=grace,
                 max_tasks=max_tasks,
                 max_cancels=max_cancels,
@@ -112,14 +127,19 @@ class Supervisor:
                 namespace=namespace,
                 marker=marker,
             )
-            self._policy = policy if policy is not None else TaskPolicy()
-            self._observer = Observers([Metrics.on(registry), Logs()])
+            self._policy = TaskPolicy() if policy is None else check_policy(policy)
+            watchdog, signals = check_flag("watchdog", watchdog), check_signals(signals)
+            self._observer = Observers(choose_observers(registry, observers))
             self._own_client = client is None
-            self._api: TaskApi = client or SigmicClient(
-                api_key,
-                base_url,
-                on_request=self._observer.request_answered,
-                connections=max_cancels + OTHER_CONNECTIONS,
+            self._api: TaskApi = (
+                client
+                if client is not None
+                else SigmicClient(
+                    api_key,
+                    base_url,
+                    on_request=self._observer.request_answered,
+                    connections=settings.max_cancels + OTHER_CONNECTIONS,
+                )
             )
             self._ledger = choose_ledger(ledger)
             self._watchdog: Watchdog | None = None
@@ -130,9 +150,9 @@ class Supervisor:
                     Credential(api_key),
                     base_url=self._api.base_url,
                     ledger=self._ledger,
-                    namespace=namespace,
-                    create_timeout=create_timeout,
-                    grace=grace,
+                    namespace=settings.namespace,
+                    create_timeout=settings.create_timeout,
+                    grace=settings.grace,
                 )
             self._handlers = SignalHandlers(self._signalled) if signals else None
         finally:
@@ -212,7 +232,7 @@ class Supervisor:
         """
         core = self._open()
         order = make_watch(options, self._policy, CreateRequest(message=""))
-        return handle_of(await core.intake.adopt(task_id, order))
+        return handle_of(await core.intake.adopt(check_id("task_id", task_id), order))
 
     @property
     def tasks(self) -> Mapping[str, RemoteTask]:
@@ -250,7 +270,7 @@ class Supervisor:
             self._core.closing = True
             self._doorbell.ring()
 
-    async def shutdown(self, grace: float | None = None) -> ShutdownReport:
+    async def shutdown(self, grace: float | timedelta | None = None) -> ShutdownReport:
         """Shut down now, wait for the end of it, and return what it did.
 
         :param grace: seconds it may take; default: the supervisor's. Can only make a shutdown that
@@ -258,11 +278,10 @@ class Supervisor:
         :raises ConfigurationError: ``grace`` is no number of seconds, or the supervisor was never
             entered.
         """
-        if grace is not None:
-            check_seconds("grace", grace)
+        seconds = None if grace is None else check_seconds("grace", grace)
         if self._core is None:
             raise ConfigurationError("enter the supervisor first: async with Supervisor() as s:")
-        drain = self._begin_drain(grace)
+        drain = self._begin_drain(seconds)
         await drain.done.wait()
         assert drain.report is not None
         return drain.report

@@ -15,8 +15,8 @@ from sigmic_guard.lifecycle.states import NAMELESS
 from sigmic_guard.supervisor.telling import error_of, tell, tell_cancellation
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
     from sigmic_guard.lifecycle import Outcome
     from sigmic_guard.sigmic.api import ApprovalOutcome
@@ -145,7 +145,7 @@ class RemoteTask:
             await self._entry.until_settled()
         return tell_cancellation(self._entry)
 
-    async def send(self, message: str, *, files: Iterable[str | Path] = ()) -> None:
+    async def send(self, message: str, *, files: Iterable[str | os.PathLike[str]] = ()) -> None:
         """Ask a running or completed task something more; its answer comes through :meth:`events`.
 
         :raises TaskCancelled: the task was cancelled, or is about to be. Nothing is sent.

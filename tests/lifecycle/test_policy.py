@@ -10,7 +10,7 @@ import pytest
 
 from sigmic_guard.errors import ConfigurationError
 from sigmic_guard.lifecycle import TaskPolicy
-from sigmic_guard.lifecycle.policy import check_seconds
+from sigmic_guard.lifecycle.values import check_seconds
 
 CHOICES = {
     "on_exit": ["cancel", "wait", "detach"],
