@@ -70,9 +70,10 @@ def choose_ledger(ledger: str | os.PathLike[str] | Ledger | None) -> Ledger:
     :raises ConfigurationError: no ledger has such a URL, or it is no ledger.
     """
     try:
-        ledger = chosen_ledger_url() if ledger is None else plain(ledger)
+        if ledger is None:
+            ledger = chosen_ledger_url()
         if isinstance(ledger, str):
-            return open_ledger(ledger)
+            return open_ledger(plain(ledger))
         if isinstance(ledger, os.PathLike):
             return SqliteLedger(ledger)
         if callable(getattr(ledger, "commit", None)):
