@@ -169,9 +169,14 @@ class SigmicClient:
         return created.id
 
     async def get(self, task_id: str, *, timeout: float) -> TaskInfo:
-        """Read a task."""
+        """Read a task. An answer about another task is a ``ProtocolError``."""
         envelope = await self._fetch("GET", _TASK, self._url(task_id), timeout=timeout)
-        return _unwrap(read_info(envelope.data, 200))
+        info = _unwrap(read_info(envelope.data, 200))
+        if info.id != task_id:
+            raise ProtocolError(
+                "The API answered with another task than was asked for.", status=200
+            )
+        return info
 
     async def list(self, *, limit: int = 100, offset: int = 0, timeout: float) -> TaskPage:
         """Read one page of the list, most recent activity first. ``limit`` is at most 100."""

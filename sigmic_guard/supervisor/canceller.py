@@ -194,7 +194,7 @@ class Canceller:
 
     async def _refused(self, task: Entry, error: SigmicGuardError) -> None:
         if isinstance(error, TaskNotFound):
-            self._ended(task, CancelResult.NOT_FOUND)
+            self._unknown(task, error)
         elif isinstance(error, _HOPELESS):
             self.give_up(task, str(error))
         elif isinstance(error, _WORTH_RETRYING) and (task.record.attempts + 1) % LOOK_EVERY:
@@ -204,13 +204,20 @@ class Canceller:
             # lost again and again: look.
             await self._look(task, error)
 
+    def _unknown(self, task: Entry, error: TaskNotFound) -> None:
+        """Take in that the API knows no such task, which is no proof while reads may lag."""
+        if self._roster.may_lag(task):
+            self._again(task, error)
+        else:
+            self._ended(task, CancelResult.NOT_FOUND)
+
     async def _look(self, task: Entry, refusal: SigmicGuardError | None = None) -> None:
         remote_id, turn = task.record.remote_id, task.turn
         assert remote_id is not None
         try:
             info = await self._ask(self._api.get, remote_id)
-        except TaskNotFound:
-            self._ended(task, CancelResult.NOT_FOUND)
+        except TaskNotFound as error:
+            self._unknown(task, error)
         except _HOPELESS as error:
             self.give_up(task, str(error))
         except (ApiError, ConnectionFailed, ProtocolError) as error:
@@ -231,6 +238,8 @@ class Canceller:
             return  # it ended while we asked
         retry_after = getattr(error, "retry_after", None)
         delay = self._backoff.delay(task.record.attempts, random(), retry_after=retry_after)
+        if isinstance(error, TaskNotFound):
+            delay = self._roster.recheck_in(task, delay)
         if self.budget_end is not None:
             # One more attempt fits in before the end, whatever was asked for.
             left = self.budget_end - current_time()

@@ -6,14 +6,21 @@ apart whose effect starts a task again, and so that nobody waits past the shutdo
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from anyio import Event, move_on_after
 
-from sigmic_guard.errors import ConnectionFailed, SigmicGuardError, SupervisorShutdown
+from sigmic_guard.errors import (
+    ConnectionFailed,
+    ProtocolError,
+    SigmicGuardError,
+    SupervisorShutdown,
+)
 from sigmic_guard.lifecycle import Event as Happening
 from sigmic_guard.lifecycle import State
 from sigmic_guard.supervisor.creating import refused_outright
+from sigmic_guard.supervisor.lag import BRAND_NEW, end_in
 from sigmic_guard.supervisor.workers import Pool
 
 if TYPE_CHECKING:
@@ -75,17 +82,26 @@ class Courier:
         task.sending += 1
         task.turn += 1
         turn = task.turn if _asleep(task) else None
+        first = task.record.asked_at is None
         self._roster.apply(task, Happening.FOLLOW_UP)
-        await self._errand(lambda: self._send(task, message, files, reopened_in=turn))
+        await self._errand(lambda: self._send(task, message, files, reopened_in=turn, first=first))
 
     async def _send(
-        self, task: Entry, message: str, files: tuple[Path, ...], *, reopened_in: int | None
+        self,
+        task: Entry,
+        message: str,
+        files: tuple[Path, ...],
+        *,
+        reopened_in: int | None,
+        first: bool,
     ) -> None:
         refused = False
         try:
             # Whoever comes after us must know that it may be on its way.
             with move_on_after(self._timeout):
                 await self._outbox.flush()
+            if reopened_in is not None:
+                await self._learn_last_end(task, first=first)
             await self._api.send(task.id, message, files=files, timeout=self._timeout)
         except SigmicGuardError as error:
             refused = refused_outright(error)
@@ -94,11 +110,25 @@ class Courier:
             alone = task.turn == reopened_in  # else another message may have started it again
             task.turn += 1
             task.sending -= 1
+            if not refused:
+                self._roster.note_write(task)
             if refused and alone:
                 self._roster.apply(task, Happening.COMPLETE)
             elif refused:
                 self._watcher.look(task)  # what was read meanwhile was not believed
             self._canceller.take(task)
+
+    async def _learn_last_end(self, task: Entry, *, first: bool) -> None:
+        """Ask when the turn before ended, if nobody told: by that its end is told from the next."""
+        before = task.last_end
+        if before is None or before.completed_at is not None:
+            return
+        if self._roster.may_lag(task) and not first:
+            return  # the answer might show an older end
+        with suppress(SigmicGuardError):
+            info = await self._api.get(task.id, timeout=BRAND_NEW)  # longer would gain nothing
+            if info.id == task.id and info.status == "completed":
+                task.last_end = end_in(info)._replace(final_response=before.final_response)
 
     async def approve(self, task: Entry, call_id: str, outcome: ApprovalOutcome) -> bool:
         """Decide on a tool call."""
@@ -110,6 +140,8 @@ class Courier:
     async def read(self, task_id: str) -> TaskInfo:
         """Read a task for a caller who waits for it."""
         info: TaskInfo = await self._errand(lambda: self._api.get(task_id, timeout=self._timeout))
+        if info.id != task_id:
+            raise ProtocolError("the API answered with another task than was asked for")
         return info
 
     def close(self) -> None:

@@ -188,8 +188,14 @@ class Creator:
             self._roster.apply(task, Event.LOSE, error=str(task.failure))
             raise
         else:
-            if is_id(remote_id):
-                self._roster.apply(task, Event.CREATED, remote_id=remote_id)
+            if not is_id(remote_id):
+                self._disbelieve(task, "the API gave the new task an id that cannot be one")
+            elif remote_id in self._roster.named:
+                self._disbelieve(task, "the API gave the new task the id of another live task")
             else:
-                task.failure = ProtocolError("the API gave the new task an id that cannot be one")
-                self._roster.apply(task, Event.LOSE, error=str(task.failure))
+                self._roster.apply(task, Event.CREATED, remote_id=remote_id)
+
+    def _disbelieve(self, task: Entry, why: str) -> None:
+        """Take the answer for lost: there is a task, and the list tells which."""
+        task.failure = ProtocolError(why)
+        self._roster.apply(task, Event.LOSE, error=why)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sigmic_guard.sigmic.models import CreateRequest
     from sigmic_guard.supervisor.core import Core
     from sigmic_guard.supervisor.events import TaskEvents
+    from sigmic_guard.supervisor.lag import End
     from sigmic_guard.supervisor.task import RemoteTask
     from sigmic_guard.supervisor.timer import Alarm
 
@@ -51,6 +52,8 @@ class Entry:
         "held",
         "inherited_at",
         "interruption",
+        "lags_until",
+        "last_end",
         "looking",
         "looks",
         "marked",
@@ -117,6 +120,10 @@ class Entry:
         self.seen_at = 0.0
         #: Whether a GET for it is queued or under way.
         self.looking = False
+        #: Until when reads may lag behind the last write, on anyio's clock.
+        self.lags_until = 0.0
+        #: How the turn before the last follow-up ended, of a task that may be asked again.
+        self.last_end: End | None = None
         #: Follow-ups that are under way.
         self.sending = 0
         #: Grows with each follow-up: what was read before one says nothing after it.

@@ -22,7 +22,8 @@ from sigmic_guard.errors import (
     SigmicGuardError,
     TaskNotFound,
 )
-from sigmic_guard.lifecycle import Backoff, Event, State
+from sigmic_guard.lifecycle import Backoff, State
+from sigmic_guard.supervisor.lag import End
 from sigmic_guard.supervisor.replay import Replay
 
 if TYPE_CHECKING:
@@ -207,7 +208,8 @@ class TaskEvents:
             self._finish()
             return
         self._failures += 1
-        await sleep(self._backoff.delay(self._failures, random()))
+        delay = self._backoff.delay(self._failures, random())
+        await sleep(self._roster.recheck_in(task, delay))
 
     def _finish(self) -> None:
         self._over = True
@@ -228,29 +230,32 @@ class TaskEvents:
                 kind, data = inner, wrapped
             case {"type": str(inner)} if kind == "message":
                 kind = inner  # the stream has no `event:` lines
+        if kind == "done" and not self._done(data):
+            return
         for part, replayed in self._replay.sort(kind, data, event.data):
             self._ready.append(TaskEvent(kind, part, replayed))
             if not replayed and kind not in {"history_message", "history_done"}:
                 self._failures = 0
         if kind == "error":
             self._error_seen = True
-        elif kind == "done":
-            self._done(data)
         elif kind == "history_done" and isinstance(data, dict) and data.get("isStreaming") is False:
             # It does not run, or not yet: only GET knows.
             self._must_look = True
 
-    def _done(self, data: Any) -> None:
-        """Take ``done`` for the end, if nothing speaks against it; else GET tells."""
+    def _done(self, data: Any) -> bool:
+        """Take ``done`` for the end, if nothing speaks against it; else GET tells.
+
+        ``False`` if it may be the end of the turn before.
+        """
         answer = data.get("finalResponse") if isinstance(data, dict) else None
         task = self._task
         plain = isinstance(answer, str) and not self._error_seen and self._turn == task.turn
-        plain = plain and not self._roster.was_asked_lately(task)
-        if plain and task.state is State.RUNNING and not task.sending:
-            task.answer = answer
-            self._roster.apply(task, Event.COMPLETE, status="completed")
-        self._complete = True
         self._must_look = True
+        if plain and task.state is State.RUNNING and not task.sending:
+            self._complete = self._roster.complete(task, End(final_response=answer))
+            return self._complete
+        self._complete = True
+        return True
 
 
 def _payload(data: str) -> Any:

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from anyio import current_time
+
 from sigmic_guard.lifecycle import CancelReason, Change, Event, Record, State, step
 from sigmic_guard.lifecycle.states import ENDED, TO_BE_ENDED
 from sigmic_guard.observe import CancelResult
+from sigmic_guard.supervisor.lag import BRAND_NEW, WRONG_CLOCK, end_in, is_new
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,12 +22,11 @@ if TYPE_CHECKING:
     from sigmic_guard.observe import Observer
     from sigmic_guard.sigmic.models import TaskInfo
     from sigmic_guard.supervisor.entry import Entry
+    from sigmic_guard.supervisor.lag import End
     from sigmic_guard.supervisor.outbox import Outbox
 
 #: A body ends by itself for these; for all others it has to be cancelled.
 _FROM_THE_BODY: Final = frozenset({CancelReason.SCOPE, CancelReason.ERROR})
-#: Seconds from its POST for which an API that does not know a task may merely lag behind.
-BRAND_NEW: Final = 2.5
 
 
 class Roster:
@@ -63,13 +65,13 @@ class Roster:
         """Take a dead owner's task on, whose row is ours already."""
         record = task.record
         self.tasks[record.intent_id] = task
-        task.inherited_at, task.asked_before = self.now(), record.asked_at
+        self._note_take_over(task, record)
         self._observer.task_changed(Change(None, record, Event.TAKE_OVER))
         self._settle_in(task)
 
     def claim(self, task: Entry, record: Record) -> None:
         """Let a task that was not created be a dead owner's, whose row is ours already."""
-        task.inherited_at, task.asked_before = self.now(), record.asked_at
+        self._note_take_over(task, record)
         self._replace(task, record, Event.TAKE_OVER)
         self._settle_in(task)
 
@@ -79,6 +81,12 @@ class Roster:
         self._outbox.withhold(record)
         self._replace(task, record, None)
         task.wake()
+
+    def _note_take_over(self, task: Entry, record: Record) -> None:
+        task.inherited_at, task.asked_before = self.now(), record.asked_at
+        written_at = record.asked_at or record.posted_at or record.created_at
+        if self.now() - written_at < WRONG_CLOCK + BRAND_NEW:  # by a clock that was not ours
+            self.note_write(task)
 
     def _replace(self, task: Entry, record: Record, event: Event | None) -> None:
         before = task.record
@@ -137,6 +145,7 @@ class Roster:
         task.ended_at = self.now() if after.state in ENDED else None
         if after.remote_id is not None and before.remote_id is None:
             self.named[after.remote_id] = task
+            self.note_write(task)
         if before.state in TO_BE_ENDED and after.state is not State.CANCELLING:
             self._tell_result(task, after)
         if after.state is State.CANCELLED and after.reason is CancelReason.REMOTE:
@@ -160,6 +169,7 @@ class Roster:
 
     def _forget(self, task: Entry) -> None:
         record = task.record
+        task.last_end = None
         self.tasks.pop(record.intent_id, None)
         if record.remote_id is not None and self.named.get(record.remote_id) is task:
             del self.named[record.remote_id]
@@ -177,14 +187,44 @@ class Roster:
             task.interrupt(reason)
 
     def miss(self, task: Entry) -> None:
-        """Take in that the API knows no such task: it was taken away, unless it is brand-new.
+        """Take in that the API knows no such task: it was taken away, unless reads may lag.
 
-        That is no proof that it costs nothing, so it is cancelled. Of a task that was created a
-        moment ago it says only that what reads lags behind what writes.
+        That is no proof that it costs nothing, so it is cancelled.
         """
-        record = task.record
-        if self.now() - (record.posted_at or record.created_at) >= BRAND_NEW:
+        if not self.may_lag(task):
             self.cancel(task, CancelReason.REMOTE)
+
+    # --- reads lag behind writes ----------------------------------------------------------------
+
+    def note_write(self, task: Entry) -> None:
+        """Take in that the API has answered a create or a follow-up, or may have, just now."""
+        task.lags_until = current_time() + BRAND_NEW
+
+    def may_lag(self, task: Entry) -> bool:
+        """Tell whether a read may still be from before the last write."""
+        return current_time() < task.lags_until
+
+    def recheck_in(self, task: Entry, delay: float) -> float:
+        """Return after how many seconds to ask again: by then the answer counts, or ``delay``."""
+        left = task.lags_until - current_time()
+        return min(delay, left) if left > 0 else delay
+
+    def is_as_before(self, task: Entry, end: End) -> bool:
+        """Tell whether this may be how the task ended before the follow-up that it was sent."""
+        return (
+            task.record.asked_at is not None
+            and self.may_lag(task)
+            and not is_new(end, task.last_end)
+        )
+
+    def complete(self, task: Entry, end: End) -> bool:
+        """Take in that the task has completed; ``False`` if that says nothing, for now."""
+        if self.was_asked_lately(task) or self.is_as_before(task, end):
+            return False
+        task.answer = end.answer
+        if task.held:
+            task.last_end = end
+        return self.apply(task, Event.COMPLETE, status="completed")
 
     def was_asked_lately(self, task: Entry) -> bool:
         """Tell whether a follow-up of a dead owner's may be on its way to the task still."""
@@ -193,26 +233,24 @@ class Roster:
             at is not None
             and task.asked_before is not None
             and task.record.asked_at == task.asked_before  # else it was asked by us since
-            and self.now() < at + self._request_timeout
+            and self.now() < at + self._request_timeout + BRAND_NEW
         )
 
     def observe(self, task: Entry, info: TaskInfo, turn: int) -> bool:
         """Take in what the API says of a task; ``True`` if it is the end.
 
         :param turn: the task's turn when it was asked: an answer from before a follow-up says
-            nothing after it.
+            nothing after it. Nor does an answer about another id.
         """
+        if info.id != task.record.remote_id:
+            return False
         if turn != task.turn or task.record.state in ENDED:
             return task.record.state in ENDED
         if task.sending and info.status != "cancelled":
             return False  # a follow-up under way may start it again at any moment
         match info.status:
-            case "completed" if self.was_asked_lately(task):
-                return False
             case "completed":
-                if info.output is not None:
-                    task.answer = info.output.content
-                return self.apply(task, Event.COMPLETE, status=info.status)
+                return self.complete(task, end_in(info))
             case "failed":
                 task.failure = info.error
                 return self.apply(task, Event.FAIL, status=info.status)

@@ -186,19 +186,25 @@ class Watcher:
             self.look(task)
 
     async def _look(self, task: Entry) -> None:
-        turn = task.turn
+        turn, lags = task.turn, False
         try:
             info = await self._api.get(task.id, timeout=PATIENCE)
         except TaskNotFound:
             self._roster.miss(task)
-            if task.record.state is State.RUNNING:  # it was not believed
-                self._timer.after(SOON, self.look, task)
+            lags = task.record.state is State.RUNNING  # it was not believed
         except SigmicGuardError:
             delay = self._backoff.delay(8, random())
             self._timer.after(delay, self.look, task)
         else:
-            if not self._roster.observe(task, info, turn) and info.terminal:
-                # A follow-up came in between, and no list may show the task again.
-                self._timer.after(SOON, self.look, task)
+            # If not, it is from before a follow-up, and no list may show the task again.
+            lags = not self._roster.observe(task, info, turn) and info.terminal
         finally:
             task.looking = False
+        if lags:
+            # Until then nobody needs to look: else each list that lags would begin such a row.
+            task.looking = True
+            self._timer.after(self._roster.recheck_in(task, SOON), self._look_again, task)
+
+    def _look_again(self, task: Entry) -> None:
+        task.looking = False
+        self.look(task)

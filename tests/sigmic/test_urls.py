@@ -57,7 +57,7 @@ async def test_ids_on_the_wire(task_id: str) -> None:
     async def script(exchange: Exchange) -> None:
         while request := await exchange.request():
             seen.append(request)
-            await exchange.send(success({"id": "x", "status": "running", "approved": True}))
+            await exchange.send(success({"id": task_id, "status": "running", "approved": True}))
 
     async with client_of(script) as client:
         await client.get(task_id, timeout=5)

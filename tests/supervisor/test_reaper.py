@@ -73,7 +73,8 @@ async def test_an_orphan_that_had_ended_cost_until_then(
 async def test_an_orphan_that_nobody_knows_is_not_found(caplog: pytest.LogCaptureFixture) -> None:
     """404 to the GET is no proof by itself: the DELETE's is what counts."""
     lab, store, lines = Lab(), MemoryStore(), Lines(caplog)
-    await left(lab, store, remote_id="00000000-0000-4000-8000-00000000dead")
+    long_ago = time.time() - 2 * 3600
+    await left(lab, store, remote_id="00000000-0000-4000-8000-00000000dead", created_at=long_ago)
     async with lab.open(ledger=MemoryLedger(store)) as supervisor:
         assert await result_of(supervisor) is ReapResult.NOT_FOUND
     assert reaped(lab) == {"not_found": 1}

@@ -17,6 +17,7 @@ from sigmic_guard import (
     TaskNotFound,
     ValidationError,
 )
+from sigmic_guard.supervisor.lag import BRAND_NEW
 from sigmic_guard.testing import HANG, LOST
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
 from tests.supervisor.lab import FORBIDDEN, UNAUTHORISED, UNAVAILABLE, Lab, too_many
@@ -189,13 +190,13 @@ async def test_somebody_comes_back() -> None:
     assert lab.finished == {("cancelled", "user"): 1}
 
 
-@also_asyncio
 async def test_not_found() -> None:
     """404 means gone for this credential: cancelled, "not_found", and not asked again."""
     lab = Lab()
     lab.fake.on("delete", GONE)
     async with lab.open(left=1) as supervisor:
         task = await supervisor.start("m")
+        await sleep(BRAND_NEW)
         cancellation = await task.cancel()
     assert (cancellation.result, cancellation.state) == ("not_found", "cancelled")
     assert lab.deletes() == 1
@@ -243,6 +244,7 @@ async def test_a_look_that_fails(fault: Exception) -> None:
     lab.fake.on("get", fault)
     async with lab.open(left=1 if fault is GONE else 0) as supervisor:
         task = await supervisor.start("m", cancel_wait=60)
+        await sleep(BRAND_NEW)
         cancellation = await task.cancel()
         assert cancellation.state is State.CANCELLED
     assert cancellation.result == ("not_found" if fault is GONE else "acknowledged")

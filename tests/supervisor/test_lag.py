@@ -1,0 +1,147 @@
+"""Reads that lag behind writes, and answers about another task."""
+
+from __future__ import annotations
+
+import pytest
+from anyio import current_time, sleep
+
+from sigmic_guard import CancelReason, ProtocolError, State, TaskNotFound, TaskTimedOut
+from sigmic_guard.sigmic.models import CreateRequest, TaskInfo
+from sigmic_guard.supervisor.lag import BRAND_NEW, End, is_new
+from sigmic_guard.testing import FakeSigmic
+from tests.backends import TRIO_VIRTUAL
+from tests.supervisor.lab import Lab
+
+pytestmark = pytest.mark.backends(TRIO_VIRTUAL)
+GONE = TaskNotFound("no such task", code="NOT_FOUND", status=404)
+
+
+async def test_a_404_right_after_the_create_is_asked_again() -> None:
+    """The DELETE goes out again until the API knows the task."""
+    lab = Lab()
+    lab.fake.on("delete", GONE, GONE)
+    async with lab.open() as supervisor:
+        task = await supervisor.start("m")
+        assert (await task.cancel()).result == "acknowledged"
+    assert lab.deletes() == 3
+
+
+async def test_a_404_counts_as_soon_as_it_may_be_believed() -> None:
+    """A task that is really gone holds nobody up for longer than reads may lag."""
+    lab = Lab()
+    async with lab.open(left=1) as supervisor:
+        task = await supervisor.start("m")
+        began = current_time()
+        lab.fake.on("delete", *[GONE] * 10)
+        cancellation = await task.cancel()
+        assert cancellation.result == "not_found"
+        assert BRAND_NEW <= current_time() - began < BRAND_NEW + 0.1
+
+
+async def test_a_404_at_the_end_of_the_budget_proves_nothing() -> None:
+    """A task that a shutdown ends right after its create is named if the API does not know it."""
+    lab = Lab()
+    lab.fake.on("delete", *[GONE] * 20)
+    async with lab.open(left=1, grace=1.0) as supervisor:
+        task = await supervisor.start("m")
+        report = await supervisor.shutdown()
+        assert [row.id for row in report.unconfirmed] == [task.id]
+        assert task.state is State.UNCONFIRMED
+
+
+async def test_a_404_of_the_look_is_asked_again() -> None:
+    """So is the GET of a task whose DELETE was acknowledged otherwise than documented."""
+    lab = Lab()
+    lab.fake.on("get", GONE, GONE)
+    async with lab.open() as supervisor:
+        task = await supervisor.start("m", confirm="terminal")
+        assert (await task.cancel()).result == "confirmed"
+
+
+class Swapped(FakeSigmic):
+    """Answers every GET with another task's record."""
+
+    other = ""
+
+    async def get(self, task_id: str, *, timeout: float) -> TaskInfo:
+        return await super().get(self.other or task_id, timeout=timeout)
+
+
+async def swapped() -> tuple[Lab, Swapped]:
+    lab = Lab()
+    lab.fake = fake = Swapped(duration=None)
+    fake.other = fake.add("another user's")
+    fake.complete(fake.other, "another user's answer")
+    return lab, fake
+
+
+async def test_an_answer_about_another_task_is_no_end() -> None:
+    """GET shows another task as completed: nobody gets its answer, and the DELETE is sent."""
+    lab, fake = await swapped()
+    fake.on("stream", *[GONE] * 100)
+    async with lab.open() as supervisor:
+        with pytest.raises(TaskTimedOut):
+            await supervisor.run("m", timeout=10)
+        background = await supervisor.start("m", timeout=200)
+        await sleep(150)  # past the looks at what no list showed
+        assert background.state is State.RUNNING
+        await background.cancel()
+        assert background.reason is CancelReason.USER
+    assert lab.deletes() == 2
+
+
+async def test_an_answer_about_another_task_is_not_adopted() -> None:
+    """Neither adopt() nor refresh() take one task for another."""
+    lab, fake = await swapped()
+    mine = fake.add("mine")
+    async with lab.open(left=1) as supervisor:
+        with pytest.raises(ProtocolError, match="another task"):
+            await supervisor.adopt(mine)
+        task = await supervisor.start("m")
+        with pytest.raises(ProtocolError, match="another task"):
+            await task.refresh()
+        assert task.state is State.RUNNING
+
+
+async def test_a_create_answered_with_the_id_of_a_live_task() -> None:
+    """It is not believed: the mark tells which task it was, and each is ended by its own id."""
+    lab = Lab()
+    async with lab.open() as supervisor:
+        first = await supervisor.start("first")
+
+        class Twice(type(lab.fake)):  # type: ignore[misc]
+            async def create(self, request: CreateRequest, *, timeout: float) -> str:
+                await super().create(request, timeout=timeout)
+                return first.id
+
+        lab.fake.__class__ = Twice
+        second = await supervisor.start("second")
+        assert second.id != first.id
+        assert lab.fake.tasks[second.id].message == "second"
+        await second.cancel()
+        assert first.state is State.RUNNING
+        assert lab.fake.live == {first.id}
+
+
+A, B = "2026-01-26T15:50:54.870Z", "2026-01-26T15:50:55.000Z"
+
+
+@pytest.mark.parametrize(
+    "end, before, new",
+    [
+        (End(A), End(A), False),
+        (End(A), End(B), True),
+        (End(A, B, "new"), End(A, A, "old"), False),  # when it ended says more than the text
+        (End(None, B, "same"), End(None, A, "same"), True),
+        (End(None, None, "new"), End(A, A, "old"), True),
+        (End(None, None, "same"), End(A, A, "same"), False),
+        (End(final_response="new"), End(final_response="old"), True),
+        (End(final_response="same"), End(final_response="same"), False),
+        (End(final_response="new"), End(A, A, "old"), False),  # not to be compared
+        (End(A), None, False),
+        (End(), End(), False),
+    ],
+)
+async def test_what_shows_that_an_end_is_new(end: End, before: End | None, new: bool) -> None:
+    """The most telling thing that is known of both."""
+    assert is_new(end, before) is new
