@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Final, NoReturn, Self, TypeVar
 import msgspec
 
 from sigmic_guard.errors import ApiError, ConfigurationError, ProtocolError
+from sigmic_guard.lifecycle.text import tidy_status
 from sigmic_guard.lifecycle.values import check_count, check_paths, plain
 from sigmic_guard.sigmic.bodies import json_body
 from sigmic_guard.sigmic.credentials import Credential
 from sigmic_guard.sigmic.models import TaskPage
-from sigmic_guard.sigmic.reading import read_info, read_infos, read_pagination
+from sigmic_guard.sigmic.reading import read_info, read_infos, read_pagination, tidy
 from sigmic_guard.sigmic.requests import (
     check_create,
     check_files,
@@ -176,7 +177,7 @@ class SigmicClient:
             raise ProtocolError(
                 "The API answered with another task than was asked for.", status=200
             )
-        return info
+        return tidy(info, self._redact)
 
     async def list(self, *, limit: int = 100, offset: int = 0, timeout: float) -> TaskPage:
         """Read one page of the list, most recent activity first. ``limit`` is at most 100."""
@@ -185,7 +186,8 @@ class SigmicClient:
             raise ConfigurationError("limit must be 1 to 100.")
         url = self._url().with_query({"limit": limit, "offset": offset})
         envelope = await self._fetch("GET", _TASKS, url, timeout=timeout)
-        tasks, scraps = _unwrap(read_infos(envelope.data, 200))
+        infos, scraps = _unwrap(read_infos(envelope.data, 200))
+        tasks = [tidy(info, self._redact) for info in infos]
         total, has_more = read_pagination(envelope.pagination)
         return TaskPage(
             tasks=tasks,
@@ -219,7 +221,7 @@ class SigmicClient:
         body = send_body(message, await check_files(paths))
         route = f"{_TASK}/messages"
         sent = await self._call("POST", route, url, _SENT, timeout=timeout, body=body)
-        return sent.status
+        return tidy_status(self._redact(sent.status))
 
     async def approve(
         self, task_id: str, call_id: str, outcome: ApprovalOutcome, *, timeout: float

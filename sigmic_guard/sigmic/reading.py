@@ -6,13 +6,17 @@ the others on its page.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import msgspec
 
 from sigmic_guard.errors import ProtocolError
+from sigmic_guard.lifecycle.text import STATUSES, tidy_detail, tidy_status
 from sigmic_guard.sigmic.models import Scrap, TaskInfo
 from sigmic_guard.sigmic.responses import DECODE_ERRORS, decode
+
+if TYPE_CHECKING:
+    from sigmic_guard.sigmic.credentials import Redactor
 
 T = TypeVar("T")
 
@@ -106,3 +110,17 @@ def _read_fields(raw: msgspec.Raw) -> dict[str, Any]:
 def _time_in_other_words(raw: bytes) -> str | None:
     """Return a time that is no string, for it tells at least that there was one."""
     return raw.decode(errors="replace") if raw.strip()[:1] in _DIGITS else None
+
+
+def tidy(info: TaskInfo, redact: Redactor) -> TaskInfo:
+    """Return the task with what strangers wrote into its status and its error fit to be told.
+
+    :param redact: takes out what must not show.
+    """
+    if info.error is None and info.status in STATUSES:
+        return info
+    return msgspec.structs.replace(
+        info,
+        status=tidy_status(redact(info.status)),
+        error=tidy_detail(info.error, redact),
+    )

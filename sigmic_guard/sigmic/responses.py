@@ -25,6 +25,7 @@ from sigmic_guard.errors import (
     TaskNotFound,
     ValidationError,
 )
+from sigmic_guard.lifecycle.text import one_line
 
 if TYPE_CHECKING:
     from sigmic_guard.sigmic.credentials import Redactor
@@ -33,8 +34,6 @@ __all__ = ["DECODE_ERRORS", "Answer", "Envelope", "decode", "read_refusal", "rea
 
 #: The longest wait, in seconds, that is taken from a server.
 MAX_RETRY_AFTER: Final = 3600.0
-#: Characters of a server's message that are passed on.
-MAX_MESSAGE: Final = 300
 
 T = TypeVar("T")
 
@@ -55,7 +54,6 @@ _BY_CODE: Final[dict[str, type[ApiError]]] = {
     "NOT_FOUND": TaskNotFound,
     "VALIDATION_ERROR": ValidationError,
 }
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 _SECONDS: Final = re.compile(r"\d{1,15}(\.\d{1,15})?", re.ASCII)
 # RecursionError: JSON nested thousands deep. UnicodeDecodeError: not UTF-8.
 DECODE_ERRORS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -88,6 +86,9 @@ class Envelope(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"<Envelope success={self.success}>"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("success", self.success)]
 
 
 class _Failure(msgspec.Struct, frozen=True):
@@ -216,8 +217,7 @@ def _read_retry_after(value: str | None) -> float | None:
 
 def _clean(text: str, redact: Redactor) -> str:
     """Make a server's text fit for a log: hide first, for a cut secret would not be found."""
-    text = _CONTROL.sub(" ", redact(text)).strip()
-    return text if len(text) <= MAX_MESSAGE else text[:MAX_MESSAGE] + "…"
+    return one_line(redact(text))
 
 
 def _describe(exc: Exception) -> str:

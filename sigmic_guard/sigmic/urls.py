@@ -10,6 +10,7 @@ from urllib.parse import quote
 from yarl import URL
 
 from sigmic_guard.errors import ConfigurationError
+from sigmic_guard.lifecycle.text import MAX_ID, shown_id
 from sigmic_guard.lifecycle.values import is_text, plain, shown
 
 __all__ = ["DEFAULT_BASE_URL", "check_base_url", "is_id", "task_url"]
@@ -57,8 +58,11 @@ def _parse(value: object) -> str | None:
 
 
 def is_id(value: object) -> bool:
-    """Whether this can be an id: text that stands as one path segment for nothing but itself."""
-    return is_text(value) and value not in {"", ".", ".."}
+    """Whether this can be an id: text that stands as one path segment for nothing but itself.
+
+    And that a URL has room for: at most 65,536 characters.
+    """
+    return is_text(value) and value not in {"", ".", ".."} and len(str(value)) <= MAX_ID
 
 
 def check_id(name: str, value: object) -> str:
@@ -82,7 +86,8 @@ def task_url(base_url: str, *segments: str) -> URL:
     for segment in segments:
         if not is_id(segment):
             raise ConfigurationError(
-                f"{ascii(segment)[:80]} is no id: it must be text, and not empty, '.' or '..'."
+                f"'{shown_id(str(segment))}' is no id: it must be text of at most {MAX_ID} "
+                "characters, and not empty, '.' or '..'."
             )
     path = "/".join(["/api/v1/tasks", *(quote(plain(segment), safe="") for segment in segments)])
     # Encoded: yarl must not undo %2F and the like.

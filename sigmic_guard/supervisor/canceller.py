@@ -25,6 +25,7 @@ from sigmic_guard.errors import (
 )
 from sigmic_guard.lifecycle import Backoff, Event, State
 from sigmic_guard.lifecycle.states import TO_BE_ENDED
+from sigmic_guard.lifecycle.text import tidy_status
 from sigmic_guard.observe import CancelResult
 from sigmic_guard.supervisor.workers import Pool
 
@@ -233,7 +234,11 @@ class Canceller:
         self, task: Entry, error: SigmicGuardError | None, *, status: str | None = None
     ) -> None:
         """Leave the task with the timer until its next attempt."""
-        said = str(error) if error is not None else f"acknowledged, and still {status}"
+        said = (
+            str(error)
+            if error is not None
+            else f"acknowledged, and still {tidy_status(status or '')}"
+        )
         if not self._roster.apply(task, Event.ATTEMPT, error=said, status=status):
             return  # it ended while we asked
         retry_after = getattr(error, "retry_after", None)

@@ -14,6 +14,7 @@ from anyio import Event
 
 from sigmic_guard.lifecycle import CancelReason, State
 from sigmic_guard.lifecycle.states import SETTLED
+from sigmic_guard.lifecycle.text import shown_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -136,7 +137,8 @@ class Entry:
         self.cancel_result: CancelResult | None = None
 
     def __repr__(self) -> str:
-        return f"<Entry {self.record.remote_id or 'without id'} {self.record.state}>"
+        remote_id = self.record.remote_id
+        return f"<Entry {shown_id(remote_id) if remote_id else 'without id'} {self.record.state}>"
 
     @property
     def id(self) -> str:

@@ -13,6 +13,7 @@ from anyio import current_time
 
 from sigmic_guard.lifecycle import CancelReason, Change, Event, Record, State, step
 from sigmic_guard.lifecycle.states import ENDED, TO_BE_ENDED
+from sigmic_guard.lifecycle.text import one_line, tidy_detail, tidy_status
 from sigmic_guard.observe import CancelResult
 from sigmic_guard.supervisor.lag import BRAND_NEW, WRONG_CLOCK, end_in, is_new
 
@@ -119,6 +120,9 @@ class Roster:
     ) -> bool:
         """Let ``event`` happen to the task; ``False`` if it changed nothing."""
         before = task.record
+        # Whoever told it: what a row holds is in one line, and not of any length.
+        error = error and one_line(error)
+        status = status and tidy_status(status)
         after = step(
             before,
             event,
@@ -252,7 +256,7 @@ class Roster:
             case "completed":
                 return self.complete(task, end_in(info))
             case "failed":
-                task.failure = info.error
+                task.failure = tidy_detail(info.error)
                 return self.apply(task, Event.FAIL, status=info.status)
             case "cancelled":
                 return self.apply(task, Event.CANCELLED, status=info.status)

@@ -12,6 +12,7 @@ from anyio import move_on_after
 from sigmic_guard.errors import ConfigurationError, ProtocolError, TaskError
 from sigmic_guard.lifecycle import CancelReason, State
 from sigmic_guard.lifecycle.states import NAMELESS
+from sigmic_guard.lifecycle.text import shown_id
 from sigmic_guard.supervisor.telling import error_of, tell, tell_cancellation
 
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ class RemoteTask:
 
     def __repr__(self) -> str:
         record = self._entry.record
-        return f"<RemoteTask {record.remote_id or 'without id'} {record.state}>"
+        name = shown_id(record.remote_id) if record.remote_id else "without id"
+        return f"<RemoteTask {name} {record.state}>"
 
     # --- what can be asked of it ------------------------------------------------------------
 

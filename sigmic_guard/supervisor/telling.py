@@ -14,6 +14,7 @@ from sigmic_guard.errors import (
 )
 from sigmic_guard.lifecycle import CancelReason, Outcome, State
 from sigmic_guard.lifecycle.states import ENDED
+from sigmic_guard.lifecycle.text import one_line, shown_id
 from sigmic_guard.observe import CancelResult, ReapResult
 from sigmic_guard.supervisor.results import Cancellation, OrphanRow, TaskResult
 
@@ -112,7 +113,7 @@ def error_of(task: Entry, *, interrupted_by: CancelReason | None = None) -> Sigm
     :param interrupted_by: the block's body was cancelled for this, however the task ended.
     """
     result, record = tell(task), task.record
-    name = record.remote_id or "the task"
+    name = shown_id(record.remote_id) if record.remote_id else "the task"
     why = interrupted_by or record.reason
     if isinstance(task.failure, SigmicGuardError) and record.state is State.NEVER_CREATED:
         return task.failure  # the create's own exception says it best
@@ -126,7 +127,7 @@ def error_of(task: Entry, *, interrupted_by: CancelReason | None = None) -> Sigm
         )
     if record.state is State.FAILED:
         return TaskFailed(
-            f"{name} failed: {task.failure}",
+            f"{name} failed: {one_line(str(task.failure))}",
             task_id=record.remote_id,
             error=task.failure,
             result=result,

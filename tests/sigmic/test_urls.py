@@ -187,3 +187,13 @@ async def test_a_path_prefix() -> None:
     async with client_of(script) as client, SigmicClient(KEY, client.base_url + "/a%2Fb") as other:
         await other.list(limit=7, offset=3, timeout=5)
     assert seen == [b"/a%2Fb/api/v1/tasks?limit=7&offset=3"]
+
+
+def test_an_id_has_an_end() -> None:
+    """What no URL has room for is no id, and the refusal does not repeat it."""
+    assert is_id("x" * 65_536)
+    assert not is_id("x" * 65_537)
+    with pytest.raises(ConfigurationError) as caught:
+        task_url("http://localhost", "\x1b[2K" + "x" * 10_000_000)
+    assert len(str(caught.value)) < 250
+    assert str(caught.value).isprintable()
