@@ -29,10 +29,12 @@ All of them survive pickling with their fields, and none carries a credential.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+ErrorT = TypeVar("ErrorT", bound=BaseException)
 
 __all__ = [
     "ApiError",
@@ -77,6 +79,22 @@ def _rebuild(
     error = cls.__new__(cls, *args)
     error.args = args
     error.__dict__.update(fields)
+    return error
+
+
+def bare(error: ErrorT) -> ErrorT:
+    """Return the error without the frames that it passed: they may hold what nobody is to see.
+
+    What it was raised from stays, without its frames.
+    """
+    waiting: list[BaseException | None] = [error]
+    seen = set[int]()
+    while waiting:
+        link = waiting.pop()
+        if link is not None and id(link) not in seen:
+            seen.add(id(link))
+            link.__traceback__ = None
+            waiting += [link.__cause__, link.__context__]
     return error
 
 

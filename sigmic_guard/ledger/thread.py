@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from anyio import Event, from_thread
 from anyio.lowlevel import current_token
 
+from sigmic_guard.errors import LedgerError, bare
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -56,7 +58,8 @@ class Call:
         try:
             self._result = self._function()
         except BaseException as error:
-            self._error = error
+            # The frames of a failed call hold rows, and so the users' keys.
+            self._error = bare(error) if isinstance(error, LedgerError) else error
         if not self._abandoned:
             with suppress(RuntimeError):  # the loop is closed
                 from_thread.run_sync(self._done.set, token=self._token)

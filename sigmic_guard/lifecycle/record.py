@@ -6,7 +6,7 @@ all in one. :func:`step` validates, and then returns the record that follows.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -63,6 +63,15 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     #: Set once, when nothing can come after: the task ended and no follow-up is possible.
     finished_at: float | None = None
     remote_status: str | None = None
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Show all but the key, which is the user's: reprs end up in logs and error reports."""
+        fields = ((name, getattr(self, name)) for name in self.__struct_fields__)
+        return [(name, "…" if name == "key" and value else value) for name, value in fields]
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
+        return f"Record({shown})"
 
     @property
     def outcome(self) -> Outcome | None:

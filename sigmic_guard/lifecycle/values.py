@@ -21,19 +21,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from sigmic_guard.errors import ConfigurationError
+from sigmic_guard.lifecycle.secrets import Secrets
 
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 #: Characters of a value that a message shows.
 _MOST_SHOWN: Final = 60
 #: Items that are taken of an iterable which may never end.
 _MOST_ITEMS: Final = 1000
-
-
-class Secrets(dict[str, str]):
-    """Variables that tools which print the locals of a traceback show as nothing but their size."""
-
-    def __repr__(self) -> str:
-        return f"<{len(self)} secrets>"
 
 
 def shown(value: object) -> str:

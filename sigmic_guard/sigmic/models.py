@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from sigmic_guard.lifecycle.secrets import Secrets
 from sigmic_guard.lifecycle.values import check_paths, check_secrets, check_variables, plain
 
 if TYPE_CHECKING:
@@ -25,20 +26,21 @@ LIVE_STATUSES: Final = frozenset({"pending", "running", "awaiting_approval"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateRequest:
-    """What ``POST /api/v1/tasks`` shall create. ``env`` and ``secrets`` never show in a repr.
+    """What ``POST /api/v1/tasks`` shall create. What it says never shows in a repr.
 
     Its strings, paths and mappings are copied, and are exactly that: not of a subclass.
 
     :raises ConfigurationError: ``files``, ``env`` or ``secrets`` cannot be read.
     """
 
-    message: str
+    message: str = field(repr=False)
     files: tuple[Path, ...] = ()
-    system_prompt: str | None = None
+    system_prompt: str | None = field(default=None, repr=False)
     auto_execute: bool = True
     show_in_history: bool = True
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
-    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    #: Kept as :class:`~sigmic_guard.lifecycle.secrets.Secrets`, which can be read like a mapping.
+    secrets: Mapping[str, str] | Secrets = field(default_factory=Secrets, repr=False)
 
     def __post_init__(self) -> None:
         put = object.__setattr__

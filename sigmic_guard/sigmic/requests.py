@@ -22,6 +22,7 @@ from sigmic_guard.sigmic.bodies import Body, LocalFile, json_body, multipart_bod
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from sigmic_guard.lifecycle.secrets import Secrets
     from sigmic_guard.sigmic.models import CreateRequest
 
 __all__ = ["MAX_FILES", "MAX_FILE_SIZE", "check_create", "check_files", "create_body", "send_body"]
@@ -121,7 +122,7 @@ def _paths_problem(files: Sequence[object]) -> str | None:
     return None
 
 
-def _variables_problem(what: str, variables: Mapping[str, str]) -> str | None:
+def _variables_problem(what: str, variables: Mapping[str, str] | Secrets) -> str | None:
     for name, value in variables.items():
         if not is_text(name) or not _NAME.fullmatch(name):
             return f"{what} holds a name that does not match [A-Za-z_][A-Za-z0-9_]*."

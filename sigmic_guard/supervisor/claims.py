@@ -77,12 +77,12 @@ class Claims:
                 if row.owner_id == self._owner_id:
                     await self._wait_for(row)
                 elif await self._ledger.owner_alive(row.owner_id):
-                    raise DuplicateKey(f"a live task of another process holds {key!r}", key=key)
+                    raise DuplicateKey("a live task of another process holds the key", key=key)
                 elif await self._claim(task, row):
                     return True
                 await sleep(PAUSE)
             return False
-        raise DuplicateKey(f"a dead process's task still holds {key!r}; it is being ended", key=key)
+        raise DuplicateKey("a dead process's task still holds the key; it is being ended", key=key)
 
     async def _wait_for(self, row: Record) -> None:
         """Wait for the end of a task that was taken over here, or for its being written down."""
@@ -91,14 +91,14 @@ class Claims:
             await self._outbox.flush()
             return
         if task.orphan is None:
-            raise DuplicateKey(f"a live task holds the key {key!r}", key=key)
+            raise DuplicateKey("a live task of this process holds the key", key=key)
         with move_on_after(LOOK):
             await task.until(lambda task: not task.worked_on or task.unsupervised)
         if task.worked_on and not task.unsupervised:
             return
         if task.record.finished_at is None:
             raise DuplicateKey(
-                f"a dead process's task holds {key!r}, and its end cannot be proven", key=key
+                "a dead process's task holds the key, and its end cannot be proven", key=key
             )
         await self._outbox.flush()
 
@@ -112,7 +112,7 @@ class Claims:
             return False
         if verdict is not Verdict.WAIT:
             raise DuplicateKey(
-                f"a dead process's task holds {row.key!r}, and is out of reach here: "
+                "a dead process's task holds the key, and is out of reach here: "
                 f"{_OUT_OF_REACH[verdict]}; ask for it with that, or use another key",
                 key=row.key or "",
             )

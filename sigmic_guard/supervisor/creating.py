@@ -19,6 +19,7 @@ from sigmic_guard.errors import (
     LedgerError,
     ProtocolError,
     SigmicGuardError,
+    bare,
 )
 from sigmic_guard.lifecycle import Event, State
 from sigmic_guard.sigmic import is_id
@@ -158,7 +159,7 @@ class Creator:
             await self._posting.acquire()
         except (LedgerError, DuplicateKey) as error:
             if task.record.state is State.INTENT:
-                task.failure = error
+                task.failure = bare(error)
                 self._roster.apply(task, Event.WITHDRAW, error=str(error))
             return
         except BaseException:
@@ -179,7 +180,7 @@ class Creator:
         try:
             remote_id = await self._api.create(request, timeout=self._timeout)
         except SigmicGuardError as error:
-            task.failure = error
+            task.failure = bare(error)
             event = Event.REFUSE if refused_outright(error) else Event.LOSE
             self._roster.apply(task, event, error=str(error))
         except BaseException:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from sigmic_guard.errors import (
 )
 from sigmic_guard.lifecycle import CancelReason, Event, Record, State, Verdict
 from sigmic_guard.lifecycle.states import NAMELESS
+from sigmic_guard.lifecycle.text import shown_id
 from sigmic_guard.supervisor.claims import PATIENCE
 from sigmic_guard.supervisor.entry import Entry
 from sigmic_guard.supervisor.marking import digest, mark
@@ -36,7 +37,7 @@ class Order:
     policy: TaskPolicy
     #: Absolute, on anyio's clock; beside the policy's relative ``timeout``.
     deadline: float | None
-    key: str | None
+    key: str | None = field(repr=False)
 
 
 def new_intent_id(now: float) -> str:
@@ -70,7 +71,7 @@ class Intake:
         """
         core = self._core
         core.check_open()
-        self._check_key(order.key)
+        self._check_key(order)
         deadline = _earlier(order, entered_at)
         unmarked = None if self._can_be_marked(order.request) else digest(order.request.message)
         record = self._intend(order.policy, deadline, order.key, message_digest=unmarked)
@@ -154,7 +155,7 @@ class Intake:
         info = await core.courier.read(task_id)
         core.check_open()
         self._check_id(task_id)
-        self._check_key(order.key)
+        self._check_key(order)
         deadline = _earlier(order, entered_at)
         task = self._enlist(self._intend(order.policy, deadline, order.key), deadline)
         if order.key is None:
@@ -224,12 +225,13 @@ class Intake:
     def _check_id(self, task_id: str) -> None:
         if task_id in self._core.roster.named:
             raise ConfigurationError(
-                f"{task_id!r} is supervised already: supervisor.tasks has its handle"
+                f"{shown_id(task_id)} is supervised already: supervisor.tasks has its handle"
             )
 
-    def _check_key(self, key: str | None) -> None:
-        if key is not None and key in self._core.roster.keys:
-            raise DuplicateKey(f"a live task holds the key {key!r}", key=key)
+    def _check_key(self, order: Order) -> None:
+        # Not a local: tools print those of a traceback, and the key is the user's.
+        if order.key is not None and order.key in self._core.roster.keys:
+            raise DuplicateKey("a live task of this process holds the key", key=order.key)
 
     def _intend(
         self,

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from anyio import current_time
 
-from sigmic_guard.errors import ConfigurationError
+from sigmic_guard.errors import ConfigurationError, bare
 from sigmic_guard.lifecycle.values import (
     check_moment,
     check_number,
     check_paths,
-    check_secrets,
     check_text,
     shown,
 )
@@ -67,22 +66,46 @@ class TaskOptions(Watch, total=False):
     secrets: Mapping[str, str] | None
 
 
-def hide_secrets(options: TaskOptions) -> None:
-    """Let nobody read the secrets off the frames that the options pass through.
+class Wish:
+    """What a caller asked for, as it was said; nobody reads it off the frames that it passes."""
 
-    :raises ConfigurationError: they cannot be read.
-    """
-    if "secrets" in options:
-        options["secrets"] = check_secrets("secrets", options.pop("secrets"))
+    __slots__ = ("message", "options")
+
+    def __init__(self, message: str, options: Mapping[str, Any]) -> None:
+        self.message = message
+        self.options = options
+
+    def __repr__(self) -> str:
+        return f"<a wish with {len(self.options)} options>"
 
 
-def make_order(
-    message: str, options: Mapping[str, Any], policy: TaskPolicy, *, marker: bool
-) -> Order:
+def make_order(wish: Wish, policy: TaskPolicy, *, marker: bool) -> Order:
     """Check everything that can be checked before anything is begun.
 
     :raises ConfigurationError: the API would refuse it, or an option makes no sense.
     """
+    try:
+        return _create_order(wish.message, wish.options, policy, marker=marker)
+    except ConfigurationError as error:
+        problem = bare(error)
+    raise problem
+
+
+def make_watch(wish: Wish, policy: TaskPolicy) -> Order:
+    """Check the options of supervision alone.
+
+    :raises ConfigurationError: one of them makes no sense.
+    """
+    try:
+        return _watch_order(wish.options, policy, CreateRequest(message=""))
+    except ConfigurationError as error:
+        problem = bare(error)
+    raise problem
+
+
+def _create_order(
+    message: str, options: Mapping[str, Any], policy: TaskPolicy, *, marker: bool
+) -> Order:
     rest = dict(options)
     request = CreateRequest(
         message=message,
@@ -96,14 +119,10 @@ def make_order(
     check_create(request)
     if marker and MARKER in request.env:
         raise ConfigurationError(f"{MARKER} is set by the supervisor: leave it out of env")
-    return make_watch(rest, policy, request)
+    return _watch_order(rest, policy, request)
 
 
-def make_watch(options: Mapping[str, Any], policy: TaskPolicy, request: CreateRequest) -> Order:
-    """Check the options of supervision alone.
-
-    :raises ConfigurationError: one of them makes no sense.
-    """
+def _watch_order(options: Mapping[str, Any], policy: TaskPolicy, request: CreateRequest) -> Order:
     rest = dict(options)
     key = rest.pop("key", None)
     if key is not None:

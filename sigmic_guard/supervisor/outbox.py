@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from anyio import Event, sleep
 
-from sigmic_guard.errors import DuplicateKey, LedgerError
+from sigmic_guard.errors import DuplicateKey, LedgerError, bare
 from sigmic_guard.ledger import Refusal, Write
 from sigmic_guard.supervisor.timer import Slices
 
@@ -101,8 +101,7 @@ class Outbox:
                 return
             case Refusal.DUPLICATE_KEY:
                 raise DuplicateKey(
-                    f"an unfinished task in the ledger holds the key {record.key!r}",
-                    key=record.key or "",
+                    "an unfinished task in the ledger holds the key", key=record.key or ""
                 )
             case Refusal.CONFLICT:
                 raise LedgerError("the ledger already has a row with the new task's intent id")
@@ -141,7 +140,7 @@ class Outbox:
             try:
                 refusals = await self._ledger.commit(list(batch.writes.values()))
             except LedgerError as error:
-                batch.error = error
+                batch.error = bare(error)  # the frames hold rows
                 self._observer.ledger_failed(len(batch.writes), error)
             else:
                 self._observer.ledger_committed(len(batch.writes), perf_counter() - started)

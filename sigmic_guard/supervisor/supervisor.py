@@ -15,12 +15,12 @@ from sigmic_guard.lifecycle import CancelReason, Outcome, TaskPolicy
 from sigmic_guard.lifecycle.policy import check_policy
 from sigmic_guard.lifecycle.values import check_flag, check_seconds, shown
 from sigmic_guard.observe import Observers
-from sigmic_guard.sigmic import CreateRequest, SigmicClient, check_files, check_id
+from sigmic_guard.sigmic import SigmicClient, check_files, check_id
 from sigmic_guard.sigmic.credentials import Credential
 from sigmic_guard.supervisor.block import TaskBlock
 from sigmic_guard.supervisor.core import Core
 from sigmic_guard.supervisor.draining import CLOSING, Drain
-from sigmic_guard.supervisor.options import hide_secrets, make_order, make_watch
+from sigmic_guard.supervisor.options import Wish, make_order, make_watch
 from sigmic_guard.supervisor.results import Snapshot
 from sigmic_guard.supervisor.settings import (
     check_settings,
@@ -180,11 +180,9 @@ class Supervisor:
         :raises ConfigurationError: an option makes no sense. Nothing was begun.
         :raises SupervisorShutdown: the supervisor is not open.
         """
-        hide_secrets(options)
-        core = self._open()
-        return TaskBlock(
-            core, make_order(message, options, self._policy, marker=self._settings.marker)
-        )
+        wish = Wish(message, options)
+        del message, options
+        return self._block(wish)
 
     async def run(self, message: str, **options: Unpack[TaskOptions]) -> TaskResult:
         """Create a task, wait for its end, and return its result.
@@ -195,9 +193,10 @@ class Supervisor:
         :raises SupervisorShutdown: the supervisor shut down. The task was cancelled.
         :raises SigmicGuardError: there was no task to be had.
         """
-        hide_secrets(options)
+        wish = Wish(message, options)
+        del message, options
         try:
-            async with self.task(message, **options) as task:
+            async with self._block(wish) as task:
                 return await task.result()
         except TaskError as error:
             if error.result is not None and error.result.outcome is Outcome.COMPLETED:
@@ -213,9 +212,10 @@ class Supervisor:
 
         :raises SigmicGuardError: there is no task to be had.
         """
-        hide_secrets(options)
+        wish = Wish(message, options)
+        del message, options
         core = self._open()
-        order = make_order(message, options, self._policy, marker=self._settings.marker)
+        order = make_order(wish, self._policy, marker=self._settings.marker)
         if order.request.files:
             await check_files(order.request.files)
         return handle_of(await core.intake.start(order))
@@ -230,8 +230,10 @@ class Supervisor:
         :raises ConfigurationError: the id cannot be one, or is supervised already.
         :raises SigmicGuardError: the API refused, or gave no answer.
         """
+        wish = Wish("", options)
+        del options
         core = self._open()
-        order = make_watch(options, self._policy, CreateRequest(message=""))
+        order = make_watch(wish, self._policy)
         return handle_of(await core.intake.adopt(check_id("task_id", task_id), order))
 
     @property
@@ -353,6 +355,10 @@ class Supervisor:
             ) from None
 
     # --- inside ---------------------------------------------------------------------------------
+
+    def _block(self, wish: Wish) -> TaskBlock:
+        core = self._open()
+        return TaskBlock(core, make_order(wish, self._policy, marker=self._settings.marker))
 
     def _open(self, *, closing: bool = False) -> Core:
         if self._core is None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from subprocess import DEVNULL, Popen
 from threading import Lock, Thread
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from anyio import Event, from_thread, move_on_after
@@ -60,6 +60,9 @@ class Charge(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"<Charge of {self.owner_id}>"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("owner_id", self.owner_id)]
 
 
 class Watchdog:

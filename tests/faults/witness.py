@@ -6,13 +6,12 @@ import io
 import logging
 import pickle
 import traceback
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
 import structlog
 from prometheus_client import CollectorRegistry, generate_latest
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from tests.faults.frames import chain, library_locals, serialised
 
 KEY: Final = "sigmic_" + "5ec2e7" * 10 + "cafe"
 SECRET: Final = "hunter2-which-nobody-may-see"
@@ -75,7 +74,9 @@ class Witness:
 
     def catch(self, error: BaseException) -> None:
         """Look at an exception as an error reporter would: locals, chain, fields and pickle."""
-        for link in _chain(error):
+        for place, value in library_locals(error):
+            self._seen += [f"{place} {text}" for text in serialised(value)]
+        for link in chain(error):
             report = traceback.TracebackException.from_exception(link, capture_locals=True)
             self._seen += [*report.format(), repr(link), str(link), repr(vars(link))]
         if isinstance(error, Exception):
@@ -108,17 +109,3 @@ class Witness:
             assert at < 0, text[max(0, at - 600) : at + 100]
         for noise in NOISE:
             assert noise not in self.logged, self.logged
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The exception, whatever hangs on it, and whatever hangs on that."""
-    waiting, seen = [error], set[int]()
-    while waiting:
-        link = waiting.pop()
-        if id(link) in seen:
-            continue
-        seen.add(id(link))
-        yield link
-        waiting += [other for other in (link.__cause__, link.__context__) if other is not None]
-        if isinstance(link, BaseExceptionGroup):
-            waiting += link.exceptions

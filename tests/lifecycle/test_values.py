@@ -18,8 +18,8 @@ import pytest
 from sigmic_guard.errors import ConfigurationError
 from sigmic_guard.lifecycle import TaskPolicy
 from sigmic_guard.lifecycle.policy import check_policy
+from sigmic_guard.lifecycle.secrets import Secrets
 from sigmic_guard.lifecycle.values import (
-    Secrets,
     check_choice,
     check_count,
     check_flag,
