@@ -6,7 +6,7 @@
 """
 
 from sigmic_guard.testing.fake_api import FakeSigmic
-from sigmic_guard.testing.fake_faults import HANG, LIE, LOST, Answer, Call, Gate, Reaction
+from sigmic_guard.testing.fake_faults import HANG, LIE, LOST, SWAPPED, Answer, Call, Gate, Reaction
 from sigmic_guard.testing.fake_stream import FakeStream
 from sigmic_guard.testing.fake_task import FakeTask
 
@@ -14,6 +14,7 @@ __all__ = [
     "HANG",
     "LIE",
     "LOST",
+    "SWAPPED",
     "Answer",
     "Call",
     "FakeSigmic",

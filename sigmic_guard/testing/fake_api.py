@@ -5,15 +5,25 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import anyio
 from anyio.lowlevel import checkpoint
 
 from sigmic_guard.errors import ApiError, ConfigurationError, ConnectionFailed, ValidationError
 from sigmic_guard.sigmic.models import CreateRequest
-from sigmic_guard.testing.fake_faults import HANG, LOST, Answer, Call, Faults, Gate, Reaction
-from sigmic_guard.testing.fake_shapes import Shapes, invalid, not_found
+from sigmic_guard.testing.fake_faults import (
+    HANG,
+    LOST,
+    SWAPPED,
+    Answer,
+    Call,
+    Faults,
+    Gate,
+    Reaction,
+)
+from sigmic_guard.testing.fake_reads import Reads
+from sigmic_guard.testing.fake_shapes import invalid, not_found
 from sigmic_guard.testing.fake_stream import FakeStream
 from sigmic_guard.testing.fake_task import Script
 from sigmic_guard.testing.fake_world import FakeWorld
@@ -56,6 +66,9 @@ class FakeSigmic:
     :param latency: seconds a request takes, half of them before it takes effect. With none it still
         passes a checkpoint on either side, as a real one does.
     :param answer: what tasks answer, unless their script says something else.
+    :param read_lag: seconds by which GET, list and streams that are opened lag behind what is: they
+        tell how things were then, and ``delete`` answers 404 for what did not exist then. May be
+        set later, too.
     :param delete_finished: the answer to a DELETE of a task that had ended, which the API leaves
         unspecified: an error to raise, or what ``delete`` returns.
     """
@@ -69,6 +82,7 @@ class FakeSigmic:
         duration: float | None = None,
         latency: float = 0.0,
         answer: str = "the answer",
+        read_lag: float = 0.0,
         delete_finished: ApiError | bool | None = None,
     ) -> None:
         self.latency = latency
@@ -86,7 +100,8 @@ class FakeSigmic:
         self._streams: set[FakeStream] = set()
         self._in_flight: Counter[str] = Counter()
         self._peak: Counter[str] = Counter()
-        self._shapes = Shapes(self._world)
+        self._reads = Reads(self._world)
+        self.read_lag = read_lag
 
     # --- the truth --------------------------------------------------------------------------
 
@@ -186,6 +201,15 @@ class FakeSigmic:
         for stream in [s for s in self._streams if task_id in {None, s.task.id}]:
             stream.snap("the connection was reset")
 
+    @property
+    def read_lag(self) -> float:
+        """Seconds by which reads lag behind what is."""
+        return self._reads.lag
+
+    @read_lag.setter
+    def read_lag(self, seconds: float) -> None:
+        self._reads.set_lag(seconds)
+
     # --- what goes wrong --------------------------------------------------------------------
 
     def on(self, method: str, *reactions: Reaction | None) -> None:
@@ -197,14 +221,15 @@ class FakeSigmic:
         - a number: seconds of latency for this call;
         - ``HANG``: no effect and no answer, until the caller's time-out;
         - ``LOST``: it takes effect, and the answer is lost: ``ConnectionFailed(sent=True)``;
+        - ``SWAPPED``: ``get`` tells of another task, and ``create`` gives the id of another that
+          lives, of the one that was active last;
         - ``Answer(value)``: this answer, without effect; ``LIE`` is ``delete``'s ``Answer(True)``;
         - ``None``: all goes well;
         - a function, plain or async, that gets the :class:`Call` and returns one of these. It runs
           before the effect, so that it can push the task to a race:
           ``fake.on("delete", lambda call: fake.complete(call.task_id) and None)``.
 
-        Besides the requests there is the method ``"receive"``, that of an open event stream: there
-        ``HANG`` is silence.
+        The method ``"receive"`` is that of an open event stream: there ``HANG`` is silence.
         """
         self._faults.on(method, *reactions)
 
@@ -237,17 +262,18 @@ class FakeSigmic:
     async def get(self, task_id: str, *, timeout: float) -> TaskInfo:
         """Read a task."""
         return await self._request(
-            "get", task_id, timeout, lambda: self._shapes.detail(self._find(task_id))
+            "get", task_id, timeout, lambda: self._reads.detail(self._find(task_id))
         )
 
     async def list(self, *, limit: int = 100, offset: int = 0, timeout: float) -> TaskPage:
         """Read one page of the list, most recent activity first."""
-        return await self._request("list", None, timeout, lambda: self._shapes.page(limit, offset))
+        return await self._request("list", None, timeout, lambda: self._reads.page(limit, offset))
 
     async def delete(self, task_id: str, *, timeout: float) -> bool:
         """Cancel a task."""
 
         def effect() -> bool:
+            self._reads.view(self._find(task_id))  # 404 if it is not known yet
             if self._world.cancel(self._find(task_id)):
                 return True
             if isinstance(self.delete_finished, bool):
@@ -295,6 +321,7 @@ class FakeSigmic:
         def effect() -> FakeStream:
             stream = FakeStream(
                 self._find(task_id),
+                seen=self._reads.view(self._find(task_id)),
                 silence=silence,
                 reaction=lambda: self._faults.reaction_to(
                     Call("receive", task_id, anyio.current_time())
@@ -344,6 +371,8 @@ class FakeSigmic:
         result: _T | None = None
         try:
             result = reaction.value if isinstance(reaction, Answer) else effect()
+            if reaction is SWAPPED:
+                result = cast("_T", self._reads.of_another(call, result))
         except ApiError as error:
             failure = error
         await self._faults.pass_gate(call.method, answer=True)

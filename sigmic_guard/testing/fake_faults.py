@@ -31,12 +31,16 @@ class Fault(Enum):
 
     HANG = "hang"
     LOST = "lost"
+    SWAPPED = "swapped"
 
 
 #: No answer ever comes, and nothing takes effect: the caller's time-out ends it.
 HANG: Final = Fault.HANG
 #: The request takes effect, and its answer is lost: ``ConnectionFailed(sent=True)``.
 LOST: Final = Fault.LOST
+#: The request takes effect, and is answered with what another task is told of: ``get`` with its
+#: record, ``create`` with its id if it lives. It is the one that was active last.
+SWAPPED: Final = Fault.SWAPPED
 
 
 @dataclass(frozen=True, slots=True)

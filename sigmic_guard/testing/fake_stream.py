@@ -16,11 +16,14 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from sigmic_guard.testing.fake_faults import Answer, Fault
+    from sigmic_guard.testing.fake_reads import View
     from sigmic_guard.testing.fake_task import FakeTask
 
 
 class FakeStream:
     """History first, then what the turn has said already, then what it says as it says it.
+
+    :param seen: how the task is seen at the opening, if that is not how it is.
 
     The server's heartbeats come by themselves: only a reaction to ``"receive"`` makes it silent.
     """
@@ -29,16 +32,18 @@ class FakeStream:
         self,
         task: FakeTask,
         *,
+        seen: View | None = None,
         silence: float,
         reaction: Callable[[], Awaitable[float | Answer | Fault | None]],
         closed: Callable[[FakeStream], None],
     ) -> None:
         self.task = task
-        live = task.live
-        self._turn = task.turn
+        live = task.live if seen is None else seen.live
+        self._turn = task.turn if seen is None else seen.turn
+        messages = task.messages if seen is None else seen.messages
         self._head = [
             sse("history_message", {"id": f"m-{number}", "role": role, "content": content})
-            for number, (role, content) in enumerate(task.messages, 1)
+            for number, (role, content) in enumerate(messages, 1)
         ]
         done = {"messageCount": len(self._head), "isStreaming": live}
         self._head.append(sse("history_done", done))

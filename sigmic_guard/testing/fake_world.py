@@ -14,6 +14,8 @@ from sigmic_guard.sigmic.models import TERMINAL_STATUSES
 from sigmic_guard.testing.fake_task import FakeTask, Script, Signal, Step, Turn, opening, working
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sigmic_guard.sigmic.models import CreateRequest
 
 
@@ -28,6 +30,8 @@ class FakeWorld:
         self.by_activity: dict[str, FakeTask] = {}
         self.live: dict[str, FakeTask] = {}
         self.changed = Signal()
+        #: Called with a task whose status changed, or that was active.
+        self.on_move: Callable[[FakeTask], None] | None = None
         self.now = 0.0
         #: Where that clock has its zero. Taken once, at the first look at it, lest the API's times
         #: wander against the world's.
@@ -160,4 +164,6 @@ class FakeWorld:
             self.live.pop(task.id, None)
         else:
             self.live[task.id] = task
+        if self.on_move is not None:
+            self.on_move(task)
         self.changed.fire()

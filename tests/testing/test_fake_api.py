@@ -19,7 +19,7 @@ from sigmic_guard.errors import (
     ValidationError,
 )
 from sigmic_guard.sigmic.models import CreateRequest, TaskInfo
-from sigmic_guard.testing import HANG, LIE, LOST, Answer, Call, FakeSigmic
+from sigmic_guard.testing import HANG, LIE, LOST, SWAPPED, Answer, Call, FakeSigmic
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
 
 if TYPE_CHECKING:
@@ -449,3 +449,56 @@ def test_the_truth_can_be_read_when_the_loop_is_gone() -> None:
     task_id = anyio.run(main)
     assert fake.live == {task_id}
     assert fake.tasks[task_id].status == "running"
+
+
+@virtual
+async def test_reads_that_lag() -> None:
+    """They tell how things were then; a DELETE of what did not exist then is refused."""
+    fake = FakeSigmic(answer="old", read_lag=2.0)
+    old = fake.add("there before")
+    await anyio.sleep(2)
+    task_id = await fake.create(HELLO, timeout=1)
+    for read in (fake.get, fake.delete):
+        with pytest.raises(TaskNotFound):
+            await read(task_id, timeout=1)
+    with pytest.raises(TaskNotFound):
+        await fake.stream(task_id, timeout=1, silence=1)
+    assert [info.id for info in (await fake.list(timeout=1)).tasks] == [old]
+    await anyio.sleep(2)
+    fake.complete(task_id)
+    assert (await fake.get(task_id, timeout=1)).status == "running"
+    stream = await fake.stream(task_id, timeout=1, silence=1)
+    assert (await drain(stream))[-1] == ("done", {"finalResponse": "old"})
+    await anyio.sleep(2)
+    await fake.send(task_id, "again", timeout=1)
+    shown = await fake.get(task_id, timeout=1)
+    assert (shown.status, shown.output and shown.output.content) == ("completed", "old")
+    [row, _] = (await fake.list(timeout=1)).tasks
+    assert (row.id, row.status, row.message_count) == (task_id, "completed", 2)
+    assert (await drain(await fake.stream(task_id, timeout=1, silence=1)))[-1][0] == "history_done"
+    fake.read_lag = 0
+    assert (await fake.get(task_id, timeout=1)).status == "running"
+    fake.read_lag = 2.0
+    assert (await fake.get(task_id, timeout=1)).status == "running"
+    assert await fake.delete(task_id, timeout=1)
+
+
+@pytest.mark.parametrize("lag", [-1.0, float("nan"), float("inf")])
+def test_a_lag_that_cannot_be(lag: float) -> None:
+    with pytest.raises(ValueError, match="lag"):
+        FakeSigmic(read_lag=lag)
+
+
+async def test_swapped_answers() -> None:
+    """``get`` tells of the task that was active last, ``create`` gives its id if it lives."""
+    fake = FakeSigmic()
+    fake.on("create", None, SWAPPED)
+    first = await fake.create(HELLO, timeout=1)
+    fake.on("get", SWAPPED)
+    assert (await fake.get(first, timeout=1)).id == first  # there is no other
+    assert await fake.create(HELLO, timeout=1) == first
+    [_, second] = fake.created
+    assert {first, second} == fake.live
+    fake.on("get", SWAPPED, SWAPPED)
+    assert (await fake.get(first, timeout=1)).id == second
+    assert (await fake.get(second, timeout=1)).id == first
