@@ -41,6 +41,14 @@ class Observers:
             except Exception as failure:
                 self._failed(getattr(task_changed, "__self__", task_changed), failure)
 
+    def block_abandoned(self, record: Record) -> None:
+        """Tell all."""
+        for observer in self._observers:
+            try:
+                observer.block_abandoned(record)
+            except Exception as failure:
+                self._failed(observer, failure)
+
     def delete_answered(self, record: Record, status: str) -> None:
         """Tell all."""
         for observer in self._observers:

@@ -35,6 +35,10 @@ _OTHERS: Final = (
 _LOOK: Final = (
     "one of these may be the task whose create got no answer; cancel it if it is not wanted"
 )
+_ABANDONED: Final = (
+    "its block was left behind, or left in another task than entered it; close generators in the "
+    "task that iterates over them, with contextlib.aclosing()"
+)
 #: So many ids are listed in one line.
 _MOST_LISTED: Final = 20
 
@@ -78,6 +82,10 @@ class Logs:
         else:
             level = WARNING if after.reason is None else INFO  # refused, or withdrawn
             self._tell(level, "task.never_created", after)
+
+    def block_abandoned(self, record: Record) -> None:
+        """Tell where a task is ended that its code forgot."""
+        self._tell(WARNING, "task.abandoned", record, hint=_ABANDONED)
 
     def delete_answered(self, record: Record, status: str) -> None:
         """Tell of a DELETE that proved nothing."""

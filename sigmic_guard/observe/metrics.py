@@ -125,6 +125,9 @@ class Metrics:
         # same goes for the times of cancellations.
         self._duration[outcome].observe(max(0.0, finished_at - record.created_at))
 
+    def block_abandoned(self, record: Record) -> None:
+        """Nothing is counted; :class:`~sigmic_guard.observe.Logs` tells it."""
+
     def delete_answered(self, record: Record, status: str) -> None:
         """Count one DELETE."""
         del record

@@ -42,6 +42,9 @@ class Observer(Protocol):
     def task_changed(self, change: Change) -> None:
         """Observe one step of one task."""
 
+    def block_abandoned(self, record: Record) -> None:
+        """Observe a block that nobody can leave any more, or was left where it cannot end."""
+
     def delete_answered(self, record: Record, status: str) -> None:
         """Observe one DELETE: its HTTP status, or ``timeout``, ``connection``, ``protocol``."""
 

@@ -7,14 +7,17 @@ says why.
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING
 
 from anyio import CancelScope, current_time, get_cancelled_exc_class, move_on_after
 from anyio.lowlevel import checkpoint_if_cancelled
 
+from sigmic_guard.errors import ConfigurationError
 from sigmic_guard.lifecycle import CancelReason, Event, State
 from sigmic_guard.observe import enter_task, leave_task
 from sigmic_guard.sigmic import check_files
+from sigmic_guard.supervisor.host import Host, HostedScope
 from sigmic_guard.supervisor.task import handle_of
 from sigmic_guard.supervisor.telling import error_of
 
@@ -32,12 +35,19 @@ if TYPE_CHECKING:
 
 
 class TaskBlock:
-    """The block that owns a task; made by ``supervisor.task()`` and entered once."""
+    """The block that owns a task; made by ``supervisor.task()`` and entered once.
+
+    Where it is left behind, at the ``yield`` of a generator that nobody iterates over any more, its
+    task is ended all the same, as soon as Python finds out: nothing here keeps the block alive.
+    """
 
     def __init__(self, core: Core, order: Order) -> None:
         self._core = core
         self._order = order
         self._scope = CancelScope()
+        self._host: Host
+        self._hosted: HostedScope
+        self._left = False
         self._task: Entry | None = None
         self._log_context: Mapping[str, Token[Any]] | None = None
 
@@ -48,12 +58,15 @@ class TaskBlock:
         """
         if self._task is not None:
             raise RuntimeError("a block is entered once: call supervisor.task() again")
+        self._core.check_here()
         entered_at = current_time()
         if self._order.request.files:
             await check_files(self._order.request.files)
         task = self._task = self._core.intake.begin(self._order, entered_at=entered_at, held=True)
-        task.scope = self._scope
+        task.block = weakref.ref(self)
+        self._host = Host()
         self._scope.__enter__()
+        self._hosted = HostedScope(self._scope)
         try:
             await self._core.intake.until_created(task)
         except BaseException as error:
@@ -68,14 +81,35 @@ class TaskBlock:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """End the task, if it has not ended; see the table in the README for what is raised."""
+        """End the task, if it has not ended; see the table in the README for what is raised.
+
+        :raises ConfigurationError: this is another asyncio task, or another event loop, than the
+            one that entered the block. The remote task is ended as ever.
+        """
         if self._log_context is not None:
             leave_task(self._log_context)
         await self._leave(exc)
 
+    def interrupt(self) -> None:
+        """Cancel the body."""
+        self._scope.cancel()
+
+    def __del__(self) -> None:
+        if self._task is not None and not self._left:
+            self._core.inbox.leave(self._core.abandon, self._task)
+
     async def _leave(self, error: BaseException | None) -> None:
         task = self._task
         assert task is not None
+        self._left = True
+        if isinstance(error, GeneratorExit):
+            self._close(task, error)
+            return
+        try:
+            self._core.check_here()
+        except ConfigurationError:
+            self._core.inbox.leave(self._core.abandon, task)
+            raise
         if error is not None or task.record.policy.on_exit != "wait":
             await self._end(task, error, body_finished=error is None)
             return
@@ -87,32 +121,59 @@ class TaskBlock:
         else:
             await self._end(task, None, body_finished=True)
 
+    def _close(self, task: Entry, error: GeneratorExit) -> None:
+        """End the task of a coroutine or a generator that is being closed: nobody may wait in it.
+
+        The collector may do that, in whatever thread and task it happens to run.
+        """
+        core = self._core
+        here = self._leave_scope(error) is not None
+        core.inbox.leave(core.release if here else core.abandon, task)
+
+    def _leave_scope(self, error: BaseException | None) -> bool | None:
+        """Return whether ``error`` was our own cancellation; ``None`` where this cannot be left."""
+        self._hosted.left()
+        try:
+            return self._scope.__exit__(
+                None if error is None else type(error),
+                error,
+                None if error is None else error.__traceback__,
+            )
+        except RuntimeError:  # so say anyio and trio where this is not the task, or not the time
+            return None
+
     async def _end(self, task: Entry, error: BaseException | None, *, body_finished: bool) -> bool:
         """End the task, and raise what shall be raised instead of ``error``, if anything shall.
 
         ``True`` if ``error`` was our own cancellation: it is over, and must not go on.
         """
-        task.scope = None
+        task.block = None
         self._decide(task, error)
         try:
-            ours = self._scope.__exit__(
-                None if error is None else type(error),
-                error,
-                None if error is None else error.__traceback__,
-            )
-            # In a coroutine that is being closed nobody may wait.
-            if task.pursued and not isinstance(error, GeneratorExit):
+            ours = self._leave_scope(error)
+            if task.pursued:
                 with move_on_after(task.record.policy.cancel_wait, shield=True):
                     await task.until_settled()
         finally:
             task.held = False
             if task.record.state is State.COMPLETED:
                 self._core.roster.apply(task, Event.CLOSE)
+        misplaced = None
+        if ours is None:
+            misplaced = self._host.explain(
+                f"the block of {task.record.remote_id or 'a task'} was left, and the task is "
+                f"{task.record.state}",
+                instead="or use supervisor.start() and await task.cancel()",
+            )
+            if error is not None:  # which goes on
+                self._core.observer.block_abandoned(task.record)
         if error is None or ours:
             await checkpoint_if_cancelled()  # a cancellation from outside comes first
             if verdict := self._verdict(task, body_finished=body_finished):
-                raise verdict from None
-        return ours
+                raise verdict from misplaced
+            if misplaced is not None:
+                raise misplaced
+        return bool(ours)
 
     def _decide(self, task: Entry, error: BaseException | None) -> None:
         """Record why the task is to end, if it is to: the first cause stays."""

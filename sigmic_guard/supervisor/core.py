@@ -10,8 +10,10 @@ from anyio import current_time
 
 from sigmic_guard.errors import SupervisorShutdown
 from sigmic_guard.lifecycle import CancelReason, Event, State
+from sigmic_guard.lifecycle.states import SETTLED
 from sigmic_guard.lifecycle.values import check_paths, plain
 from sigmic_guard.sigmic import check_id, check_message, check_outcome
+from sigmic_guard.supervisor.affinity import Affinity
 from sigmic_guard.supervisor.canceller import Canceller
 from sigmic_guard.supervisor.claims import Claims
 from sigmic_guard.supervisor.courier import Courier
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from sigmic_guard.sigmic.api import ApprovalOutcome, TaskApi
     from sigmic_guard.sigmic.models import TaskInfo
     from sigmic_guard.supervisor.entry import Entry
+    from sigmic_guard.supervisor.inbox import Inbox
     from sigmic_guard.supervisor.settings import Settings
     from sigmic_guard.supervisor.workers import Workers
 
@@ -50,12 +53,15 @@ class Core:
         api: TaskApi,
         ledger: Ledger,
         observer: Observer,
+        inbox: Inbox,
     ) -> None:
         self.settings = settings
         self.workers = workers
         self.api = api
         self.ledger = ledger
         self.observer = observer
+        self.inbox = inbox
+        self.affinity = Affinity()
         self.owner_id = uuid4().hex
         #: No task is taken on any more.
         self.closing = False
@@ -206,6 +212,14 @@ class Core:
 
     # --- what users ask for ---------------------------------------------------------------------
 
+    def check_here(self) -> None:
+        """Refuse to be awaited elsewhere, and let what was asked for before count as before.
+
+        :raises ConfigurationError: this is another event loop, or a forked child.
+        """
+        self.affinity.check()
+        self.inbox.flush()
+
     def check_open(self) -> None:
         """Refuse what comes too late.
 
@@ -224,6 +238,7 @@ class Core:
 
     def deadline_reached(self, task: Entry) -> None:
         """End a task that is late."""
+        self.inbox.flush()
         if task.record.state is State.COMPLETED:
             self.roster.apply(task, Event.CLOSE)  # nothing is asked of it after its deadline
         else:
@@ -231,10 +246,25 @@ class Core:
 
     def cancel(self, task: Entry, reason: CancelReason) -> None:
         """Want the task ended."""
+        self.inbox.flush()
         again = task.record.state is State.UNCONFIRMED
         self.roster.cancel(task, reason)
         if again:
             self.canceller.take(task)  # somebody came back
+
+    def abandon(self, task: Entry) -> None:
+        """End a task whose block was left behind: nobody can leave that any more."""
+        task.block = None
+        if task.record.state not in SETTLED and task.record.reason is None:
+            self.observer.block_abandoned(task.record)
+        self.release(task)
+
+    def release(self, task: Entry) -> None:
+        """End a task whose block is over, and take no follow-up any more."""
+        self.cancel(task, CancelReason.SCOPE)
+        task.held = False
+        if task.record.state is State.COMPLETED:
+            self.roster.apply(task, Event.CLOSE)
 
     def events(self, task: Entry) -> TaskEvents:
         """Make an iterator over the task's events."""

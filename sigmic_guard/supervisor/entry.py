@@ -20,11 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from weakref import ReferenceType
 
-    from anyio import CancelScope
-
     from sigmic_guard.lifecycle import Record, Verdict
     from sigmic_guard.observe import CancelResult
     from sigmic_guard.sigmic.models import CreateRequest
+    from sigmic_guard.supervisor.block import TaskBlock
     from sigmic_guard.supervisor.core import Core
     from sigmic_guard.supervisor.events import TaskEvents
     from sigmic_guard.supervisor.lag import End
@@ -40,6 +39,7 @@ class Entry:
         "acknowledged",
         "answer",
         "asked_before",
+        "block",
         "cancel_result",
         "claimed",
         "core",
@@ -63,7 +63,6 @@ class Entry:
         "record",
         "request",
         "retry_alarm",
-        "scope",
         "seen_at",
         "sending",
         "sought",
@@ -108,9 +107,10 @@ class Entry:
 
         #: Whether a block may still send a follow-up.
         self.held = False
-        #: The scope around the body of the block, while there is one.
-        self.scope: CancelScope | None = None
-        #: Why that was cancelled by us, if it was.
+        #: The block around the body, while there is one. Only its caller keeps it alive: a scope
+        #: leads to the task that entered it, and from there to the body's frames.
+        self.block: ReferenceType[TaskBlock] | None = None
+        #: Why the body was cancelled by us, if it was.
         self.interruption: CancelReason | None = None
 
         #: The iterators that read the task's events.
@@ -227,6 +227,7 @@ class Entry:
 
     def interrupt(self, reason: CancelReason) -> None:
         """Cancel the body of the block; the first interruption stays."""
-        if self.scope is not None and self.interruption is None:
+        block = self.block() if self.block is not None else None
+        if block is not None and self.interruption is None:
             self.interruption = reason
-            self.scope.cancel()
+            block.interrupt()

@@ -100,6 +100,7 @@ class TaskEvents:
 
     async def __anext__(self) -> TaskEvent:
         """Return the next event; see :meth:`RemoteTask.events` for what it raises."""
+        self._task.core.check_here()
         while not self._ready:
             if self._over:
                 raise StopAsyncIteration
@@ -107,16 +108,21 @@ class TaskEvents:
             try:
                 await self._read()
             except SigmicGuardError:
-                self.close()
+                self._close()
                 raise
         return self._ready.popleft()
 
     async def aclose(self) -> None:
         """Drop the connection at once; no further event comes. Again does nothing."""
-        self.close()
+        self._task.core.check_here()
+        self._close()
 
     def close(self) -> None:
-        """Do what :meth:`aclose` does, as a plain call."""
+        """Do what :meth:`aclose` does, as a plain call: safe wherever it is made."""
+        self._over = True
+        self._task.core.inbox.leave(self._close)
+
+    def _close(self) -> None:
         self._over = True
         self._ready.clear()
         self._leave()
@@ -124,7 +130,7 @@ class TaskEvents:
     def __del__(self) -> None:
         # A consumer who breaks out of `async for` leaves nothing else behind.
         if self._counted:
-            self._leave()
+            self._task.core.inbox.leave(_drop, self._stream, self._task, self._watcher)
 
     # --- one stream for as long as somebody reads ---------------------------------------------
 
@@ -256,6 +262,13 @@ class TaskEvents:
             return self._complete
         self._complete = True
         return True
+
+
+def _drop(stream: EventStream | None, task: Entry, watcher: Watcher) -> None:
+    """Do what is left to do for an iterator that nobody has any more."""
+    if stream is not None:
+        stream.close()
+    watcher.join(task)
 
 
 def _payload(data: str) -> Any:

@@ -1,18 +1,13 @@
 """SIGTERM and SIGINT, and any other plain call from outside the loop, as the start of a drain.
 
-A handler may interrupt the loop anywhere, or find it asleep, so it does nothing but write a byte
-into a socket pair that a worker reads.
+A handler may interrupt the loop anywhere, or find it asleep, so it does nothing but leave a note.
 """
 
 from __future__ import annotations
 
 import signal
-import socket
 import threading
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
-
-from anyio import wait_readable
 
 from sigmic_guard.errors import ConfigurationError
 
@@ -21,30 +16,6 @@ if TYPE_CHECKING:
     from types import FrameType
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
-
-
-class Doorbell:
-    """Wakes a worker from a signal handler or another thread."""
-
-    def __init__(self) -> None:
-        self._reader, self._writer = socket.socketpair()
-        self._reader.setblocking(False)
-        self._writer.setblocking(False)
-
-    def ring(self) -> None:
-        """Wake the worker; safe anywhere, and after :meth:`close` without effect."""
-        with suppress(OSError):  # closed; or full, and then it has been rung already
-            self._writer.send(b"!")
-
-    async def wait(self) -> None:
-        """Wait until it rings."""
-        await wait_readable(self._reader)
-        self._reader.recv(4096)
-
-    def close(self) -> None:
-        """Let go of the sockets."""
-        self._reader.close()
-        self._writer.close()
 
 
 class SignalHandlers:

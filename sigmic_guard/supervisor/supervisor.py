@@ -20,6 +20,8 @@ from sigmic_guard.sigmic.credentials import Credential
 from sigmic_guard.supervisor.block import TaskBlock
 from sigmic_guard.supervisor.core import Core
 from sigmic_guard.supervisor.draining import CLOSING, Drain
+from sigmic_guard.supervisor.host import Host
+from sigmic_guard.supervisor.inbox import Inbox
 from sigmic_guard.supervisor.options import Wish, make_order, make_watch
 from sigmic_guard.supervisor.results import Snapshot
 from sigmic_guard.supervisor.settings import (
@@ -28,7 +30,7 @@ from sigmic_guard.supervisor.settings import (
     choose_ledger,
     choose_observers,
 )
-from sigmic_guard.supervisor.signals import Doorbell, SignalHandlers
+from sigmic_guard.supervisor.signals import SignalHandlers
 from sigmic_guard.supervisor.task import Handles, handle_of
 from sigmic_guard.supervisor.watchdog import Watchdog
 from sigmic_guard.supervisor.workers import Workers
@@ -113,7 +115,8 @@ class Supervisor:
         self._signal_count = 0
         self._group: TaskGroup
         self._workers: Workers
-        self._doorbell: Doorbell
+        self._host: Host
+        self._inbox: Inbox | None = None
         try:
             if client is not None and (api_key is not None or base_url is not None):
                 raise ConfigurationError("give either client, or api_key and base_url")
@@ -215,6 +218,7 @@ class Supervisor:
         wish = Wish(message, options)
         del message, options
         core = self._open()
+        core.check_here()
         order = make_order(wish, self._policy, marker=self._settings.marker)
         if order.request.files:
             await check_files(order.request.files)
@@ -233,6 +237,7 @@ class Supervisor:
         wish = Wish("", options)
         del options
         core = self._open()
+        core.check_here()
         order = make_watch(wish, self._policy)
         return handle_of(await core.intake.adopt(check_id("task_id", task_id), order))
 
@@ -257,6 +262,7 @@ class Supervisor:
         :raises SupervisorShutdown: the supervisor is not open.
         """
         core = self._open()
+        core.check_here()
         report = await core.reaper.reap()
         await core.outbox.flush()
         return report
@@ -268,9 +274,10 @@ class Supervisor:
 
         No task is taken on any more; the drain begins as soon as the event loop gets its turn.
         """
-        if self._core is not None and not self._core.closed:
+        if self._core is not None:
             self._core.closing = True
-            self._doorbell.ring()
+        if self._inbox is not None:
+            self._inbox.leave(self._begin_drain)
 
     async def shutdown(self, grace: float | timedelta | None = None) -> ShutdownReport:
         """Shut down now, wait for the end of it, and return what it did.
@@ -283,6 +290,7 @@ class Supervisor:
         seconds = None if grace is None else check_seconds("grace", grace)
         if self._core is None:
             raise ConfigurationError("enter the supervisor first: async with Supervisor() as s:")
+        self._core.check_here()
         drain = self._begin_drain(seconds)
         await drain.done.wait()
         assert drain.report is not None
@@ -299,16 +307,24 @@ class Supervisor:
             raise ConfigurationError("a supervisor is entered once: make another one")
         if self._handlers is not None:
             self._handlers.check()
-        group = create_task_group()
-        workers = Workers(group, self._crashed)
-        core = Core(self._settings, workers, self._api, self._ledger, self._observer)
-        self._doorbell = await self._prepare(core.owner_id)
+        inbox = self._inbox = Inbox()  # a shutdown that is asked for meanwhile counts
+        try:
+            group = create_task_group()
+            workers = Workers(group, self._crashed)
+            core = Core(self._settings, workers, self._api, self._ledger, self._observer, inbox)
+            self._host = Host()
+            await self._prepare(core.owner_id)
+        except BaseException:
+            self._inbox = None
+            inbox.close()
+            raise
         self._group, self._workers, self._core = group, workers, core
         if self._handlers is not None:
             self._handlers.install()
         await group.__aenter__()
         core.hire()
-        workers.run("doorbell", self._answer_the_door)
+        workers.run("inbox", inbox.run)
+        inbox.flush()
         return self
 
     async def __aexit__(
@@ -317,14 +333,21 @@ class Supervisor:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Shut down. The body's exception goes on, unless it was only how we ended the body."""
+        """Shut down. The body's exception goes on, unless it was only how we ended the body.
+
+        :raises ConfigurationError: this is another event loop than the one that entered it, or a
+            forked child; nothing was done. Or another asyncio task; the shutdown is over.
+        """
+        assert self._core is not None
+        self._core.check_here()
         drain = self._begin_drain()
         native = await self._wait_out(drain.done.wait)
         self._workers.stop()
         native = await self._wait_out(self._workers.gone) or native
         if self._bug is not None:  # it may have kept the drain from this, and we would live on
             native = await self._wait_out(self._close_ledger) or native
-        self._doorbell.close()
+        assert self._inbox is not None
+        self._inbox.close()
         if self._own_client:
             native = await self._wait_out(self._close_client) or native
         if self._watchdog is not None:
@@ -334,13 +357,7 @@ class Supervisor:
         if self._handlers is not None:
             self._handlers.restore()
         end = native or (exc if isinstance(exc, get_cancelled_exc_class()) else None)
-        try:
-            if end is None:
-                swallowed = await self._group.__aexit__(None, None, None)
-            else:
-                swallowed = await self._group.__aexit__(type(end), end, end.__traceback__)
-        finally:
-            self._workers.bury()
+        swallowed = await self._leave_group(end)
         if native is not None and not swallowed:
             raise native
         ours = exc is None or swallowed or _only_shutdowns(exc)
@@ -353,6 +370,11 @@ class Supervisor:
             raise SupervisorShutdown(
                 "the supervisor shut down: something cancelled its own asyncio tasks"
             ) from None
+        if swallowed is None and exc is None:
+            raise self._host.explain(
+                "the supervisor was left, and is closed",
+                instead="or await supervisor.shutdown() from wherever you are",
+            )
 
     # --- inside ---------------------------------------------------------------------------------
 
@@ -364,6 +386,7 @@ class Supervisor:
         if self._core is None:
             raise SupervisorShutdown("enter the supervisor first: async with Supervisor() as s:")
         if not closing:
+            self._core.inbox.flush()
             self._core.check_open()
         return self._core
 
@@ -396,13 +419,24 @@ class Supervisor:
             else:
                 return hit
 
-    async def _prepare(self, owner_id: str) -> Doorbell:
+    async def _leave_group(self, end: BaseException | None) -> bool | None:
+        """Return whether ``end`` was our own cancellation; ``None`` where we cannot leave here."""
+        try:
+            if not self._host.is_current:
+                return None  # no worker is left in it
+            kind, traceback = (None, None) if end is None else (type(end), end.__traceback__)
+            return await self._group.__aexit__(kind, end, traceback)
+        except RuntimeError:  # so say anyio and trio where something inside was never left
+            return None
+        finally:
+            self._workers.bury()
+
+    async def _prepare(self, owner_id: str) -> None:
         """Open what has to be closed again if one of the others cannot be opened."""
         await self._ledger.open(owner_id)
         try:
             if self._watchdog is not None:
                 await self._watchdog.start(owner_id)
-            return Doorbell()
         except BaseException:
             with move_on_after(CLOSING, shield=True):
                 if self._watchdog is not None:
@@ -423,22 +457,21 @@ class Supervisor:
         if self._core is not None:
             self._core.forced = True
         self.request_shutdown()
+        if self._inbox is not None:
+            self._inbox.leave(self._obey)
 
-    async def _answer_the_door(self) -> None:
-        while True:
-            if not self._to_be_cancelled():
-                await self._doorbell.wait()
-            drain = self._begin_drain()
-            if self._signal_count > 1:
-                drain.hurry()
-            if self._to_be_cancelled():
-                await drain.marked.wait()  # or the bodies' blocks would give a reason of their own
-                self._group.cancel_scope.cancel()  # the program is to end: so is the body
+    def _obey(self) -> None:
+        drain = self._begin_drain()
+        if self._signal_count > 1:
+            drain.hurry()
+        if self._handlers is not None and self._handlers.owed is not None:
+            self._workers.run("end of the body", self._end_the_body)
 
-    def _to_be_cancelled(self) -> bool:
-        """Whether a signal is to end the program, and the body has not been told."""
-        owed = self._handlers is not None and self._handlers.owed is not None
-        return owed and not self._group.cancel_scope.cancel_called
+    async def _end_the_body(self) -> None:
+        """The program is to end, and so is the body."""
+        drain = self._begin_drain()
+        await drain.marked.wait()  # or the bodies' blocks would give a reason of their own
+        self._group.cancel_scope.cancel()
 
     def _crashed(self, worker: str, error: Exception) -> None:
         """Go down loudly after a bug, but not before the DELETEs are sent."""

@@ -106,6 +106,7 @@ class RemoteTask:
         :raises TaskError: it was detached, so nobody here will learn its end.
         :raises ApiError: the credential is refused (401, 403). The task stays supervised.
         """
+        self._entry.core.check_here()
         entry = self._entry
         if entry.record.state is State.RUNNING and entry.held and not entry.streams:
             # A stream tells the end at once; the list would do so within a second or two.
@@ -125,12 +126,19 @@ class RemoteTask:
 
     async def wait(self) -> TaskResult:
         """Wait for the task's end and tell how it ended; never raises for that."""
+        self._entry.core.check_here()
         await self._entry.until_settled()
         return tell(self._entry)
 
     def request_cancel(self) -> None:
-        """Ask for the task's end and go on: a plain call, to be made in the event loop."""
-        self._entry.core.cancel(self._entry, CancelReason.USER)
+        """Ask for the task's end, and go on.
+
+        A plain call: safe in a signal handler, a callback, a finalizer or another thread. The state
+        changes as soon as the event loop gets its turn, or with the next thing that is awaited of
+        this supervisor.
+        """
+        core = self._entry.core
+        core.inbox.leave(core.cancel, self._entry, CancelReason.USER)
 
     async def cancel(self) -> Cancellation:
         """Ask for the task's end, and wait for the answer at most ``cancel_wait`` seconds.
@@ -138,9 +146,10 @@ class RemoteTask:
         The body of the task's block, if it has one, is cancelled. Never raises for the task's or
         the API's sake: what could not be proven is ``unconfirmed``, and is pursued further.
         """
+        self._entry.core.check_here()
         asked_again = self._entry.record.state is State.UNCONFIRMED
         version = self._entry.record.version
-        self.request_cancel()
+        self._entry.core.cancel(self._entry, CancelReason.USER)
         with move_on_after(self._entry.record.policy.cancel_wait):
             if asked_again:
                 await self._entry.until_changed(version)
@@ -157,6 +166,7 @@ class RemoteTask:
         :raises SigmicGuardError: the API refused (the task is as it was), or gave no answer (the
             task counts as running).
         """
+        self._entry.core.check_here()
         if self._entry.record.reason is not None or self._entry.record.state is State.FAILED:
             # In a body that is being cancelled, what the block would raise.
             raise error_of(self._entry, interrupted_by=self._entry.interruption)
@@ -174,6 +184,7 @@ class RemoteTask:
         :raises TaskNotFound: no such tool call waits.
         :raises SigmicGuardError: the API refused, or gave no answer.
         """
+        self._entry.core.check_here()
         return await self._entry.core.approve(self._entry, call_id, outcome)
 
     async def refresh(self) -> TaskInfo:
@@ -181,6 +192,7 @@ class RemoteTask:
 
         :raises SigmicGuardError: the API refused, or gave no answer. The handle is as it was.
         """
+        self._entry.core.check_here()
         return await self._entry.core.refresh(self._entry)
 
 

@@ -14,6 +14,7 @@ A worker outlives what would end an ordinary child of a task group:
 from __future__ import annotations
 
 from collections import deque
+from contextvars import copy_context
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
@@ -45,6 +46,8 @@ class Workers:
         #: Of the unborn, and of those given up for lost.
         self._coroutines: dict[int, Coroutine[Any, Any, None]] = {}
         self._gone = Event()
+        #: The supervisor's: a worker serves all, and carries nobody else's variables.
+        self._context = copy_context()
 
     def run(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
         """Start a worker; ``loop`` is called again if the worker has to be replaced."""
@@ -52,7 +55,10 @@ class Workers:
             number = next(self._number)
             self._unborn[number] = name, loop
             coroutine = self._coroutines[number] = self._run(number)
-            self._group.start_soon(lambda: coroutine, name=f"sigmic_guard {name}")
+            self._context.run(self._spawn, coroutine, name)
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
+        self._group.start_soon(lambda: coroutine, name=f"sigmic_guard {name}")
 
     def revive(self) -> None:
         """Start those again that were struck before their first step; not in the step after it."""

@@ -120,7 +120,8 @@ async def test_leaving_the_loop() -> None:
         async for _ in task.events():
             break
         gc.collect()
-        assert (task._entry.streams, lab.fake.open_streams) == (0, 0)
+        await lab.fake.until(lambda: lab.fake.open_streams == 0)
+        assert task._entry.streams == 0
         lab.fake.complete(task.id, "42")
         assert (await task.result()).final_response == "42"
     assert lab.fake.count("list") >= 1

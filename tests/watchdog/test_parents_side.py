@@ -422,7 +422,7 @@ async def test_no_thread_can_be_started(stage: Stage, starts: Starts) -> None:
 
 async def test_what_comes_after_cannot_be_opened(stage: Stage, starts: Starts) -> None:
     """The helper is let go again if the supervisor cannot be entered for another reason."""
-    with patch.object(room, "Doorbell", side_effect=OSError(24, "Too many open files")):
+    with patch.object(room, "Inbox", side_effect=OSError(24, "Too many open files")):
         await _refused(stage, supervised(stage), OSError)
     assert state_of(await starts.next()) == ""
 
