@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 #: One call of each, with arguments that can be told apart.
 CALLS: dict[str, tuple[Any, ...]] = {
     "task_changed": (next(lives.changes()),),
+    "block_abandoned": (lives.born(),),
     "delete_answered": (lives.born(), "503"),
     "cancellation_acknowledged": (lives.born(), 1.5),
     "cancellation_ended": (lives.born(), CancelResult.CONFIRMED, 2.5),
