@@ -1,15 +1,20 @@
-"""SIGTERM and SIGINT, and any other plain call from outside the loop, as the start of a drain.
+"""SIGTERM and SIGINT as the start of a drain.
 
-A handler may interrupt the loop anywhere, or find it asleep, so it does nothing but leave a note.
+One handler of ours stands for each of the two, however many supervisors listen, so that they can
+come and go in any order. It calls on to what stood there before, and where nobody listens any more
+it is as if it were not there. Being called at any instruction, it leaves notes and does no more.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+from logging import WARNING
 from typing import TYPE_CHECKING, Any, Final
 
-from sigmic_guard.errors import ConfigurationError
+from sigmic_guard.ledger.forks import in_child
+from sigmic_guard.observe.channel import Channel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,55 +24,76 @@ SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 class SignalHandlers:
-    """Stands before the handlers of SIGTERM and SIGINT, calls on to them, and puts them back.
+    """One supervisor's interest in the signals.
 
     What stood there before gets its turn: a function is called at once, on each signal. A default
     action would end the process, and the tasks would be left; it is owed until the drain is over,
     see :attr:`owed`. So is the ``SystemExit`` or ``KeyboardInterrupt`` that a function raises: it
     would tear apart whatever step of the drain it happened to hit.
+
+    :param received: called on each signal; may do no more than leave a note.
+    :param yielding: leave the way in which the process dies to whoever decided it: a default action
+        is carried out after the drain, by the signal itself, and what is ignored stays so.
     """
 
-    def __init__(self, received: Callable[[], None]) -> None:
+    def __init__(self, received: Callable[[], None], *, yielding: bool = False) -> None:
         self._received = received
-        self._before: dict[int, Any] = {}
-        self._count = 0
-        #: How the program is still to be ended.
+        self._yielding = yielding
+        self._heard = 0
+        #: How the program is still to be ended, by an exception out of the supervisor's block.
         self.owed: BaseException | None = None
-
-    def check(self) -> None:
-        """Refuse where Python would.
-
-        :raises ConfigurationError: this is not the main thread.
-        """
-        if threading.current_thread() is not threading.main_thread():
-            raise ConfigurationError("signals=True works in the main thread only")
+        #: The signal of which the process is to die, once everybody has drained.
+        self.fatal: int | None = None
+        self._handlers: list[_Handler] = []
 
     def install(self) -> None:
-        """Take the handlers' places; in the main thread."""
-        for number in SIGNALS:
-            self._before[number] = signal.getsignal(number)
-            signal.signal(number, self._handle)
+        """Listen from now on; off the main thread Python lets nobody."""
+        if threading.current_thread() is threading.main_thread():
+            self._handlers = [handler for number in SIGNALS if (handler := _listen(number, self))]
+        elif not self._yielding:
+            hint = "signals are handled in the main thread only: call request_shutdown() from there"
+            Channel("sigmic_guard").write(WARNING, "signals.unavailable", {"hint": hint})
 
     def restore(self) -> None:
-        """Put back what stood there before, unless somebody has replaced us meanwhile."""
-        for number, before in self._before.items():
-            if signal.getsignal(number) == self._handle and before is not None:
-                signal.signal(number, before)
-        self._before = {}
+        """Listen no more. Where nobody else does, what stood there before stands again."""
+        for handler in self._handlers:
+            handler.dismiss(self)
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        before = self._before.get(number)
-        self._count += 1
+    def takes(self, before: Any) -> bool:
+        """Tell whether this one wants to stand before that handler."""
+        # None: it was not set by Python, and could neither be called nor be put back.
+        return before is not None and not (self._yielding and before is signal.SIG_IGN)
+
+    def hear(self) -> None:
+        """Take a signal."""
+        self._heard += 1
         self._received()
-        if self._count > 1:
-            self.restore()  # who asks twice means it: a third goes past us
-        if before is signal.SIG_DFL:
+
+    def owe(self, number: int, end: BaseException | None, *, default: bool) -> None:
+        """Remember how the program is still to be ended.
+
+        :param end: what the handler that stood before raised to end it.
+        :param default: the signal's default action would have ended it.
+        """
+        if default and self._yielding:
+            self.fatal = number
+        elif default:
             self.owed = self.owed or SystemExit(128 + number)
-        elif callable(before):
-            try:
-                before(number, frame)
-            except (KeyboardInterrupt, SystemExit) as end:
-                self.owed = self.owed or end
+        elif end is not None:
+            self.owed = self.owed or type(end)(*end.args)
+
+    @property
+    def impatient(self) -> bool:
+        """Whether somebody has asked twice."""
+        return self._heard > 1
+
+    def drained(self) -> None:
+        """Die of the signal that would have ended the process, unless others have yet to drain."""
+        fatal, self.fatal = self.fatal, None
+        self.restore()
+        if fatal is not None and not any(handler.awaited(fatal) for handler in self._handlers):
+            signal.signal(fatal, signal.SIG_DFL)
+            os.kill(os.getpid(), fatal)
 
     def pay(self) -> None:
         """End the program as it would have been without us.
@@ -78,3 +104,102 @@ class SignalHandlers:
         if self.owed is not None:
             owed, self.owed = self.owed, None
             raise owed.with_traceback(None)
+
+
+class _Handler:
+    """What stands for one signal, and what stood there before."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._before: Any = signal.getsignal(number)
+        self._listeners: list[SignalHandlers] = []
+        self._heard = 0
+
+    @property
+    def __self__(self) -> object:
+        """That of a bound method that stood here before: some look there for their server."""
+        return self._before.__self__
+
+    def add(self, listener: SignalHandlers) -> bool:
+        """Let one more listen, if it wants to stand before what stands there."""
+        if not listener.takes(self._before):
+            return False
+        self._listeners.append(listener)
+        return True
+
+    def stand(self) -> None:
+        """Take the place of what stood there."""
+        _standing[self._number] = self
+        signal.signal(self._number, self)
+
+    def step_down(self) -> None:
+        """Put back what stood before; where somebody has replaced us, only pass on."""
+        if _standing.get(self._number) is self:
+            del _standing[self._number]
+        if signal.getsignal(self._number) is self:
+            signal.signal(self._number, self._before)
+
+    def dismiss(self, listener: SignalHandlers) -> None:
+        """Let one listen no more."""
+        if listener in self._listeners:
+            self._listeners.remove(listener)
+            if not self._listeners:
+                self.step_down()
+
+    def awaited(self, number: int) -> bool:
+        """Tell whether somebody still drains of whose signal the process is to die."""
+        return any(listener.fatal == number for listener in self._listeners)
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Tell those who listen, and give what stood before its turn."""
+        listeners = tuple(self._listeners)
+        if not listeners or self._heard > 1:  # somebody calls on to us who has replaced us
+            self._pass_on(number, frame)
+            return
+        self._heard += 1
+        if self._heard > 1:
+            self.step_down()  # who asks twice means it: a third goes past us
+        for listener in listeners:
+            listener.hear()
+        end: BaseException | None = None
+        try:
+            if callable(self._before):
+                self._before(number, frame)
+        except (KeyboardInterrupt, SystemExit) as raised:
+            end = raised
+        for listener in listeners:
+            listener.owe(number, end, default=self._before is signal.SIG_DFL)
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        if callable(self._before):
+            self._before(number, frame)
+        elif self._before is signal.SIG_DFL:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    def renounce(self) -> None:
+        """Stand for nobody in a forked child: its signals are not its parent's."""
+        self._listeners.clear()
+        self.step_down()
+
+
+#: By number: the handler of ours that was set last, as long as somebody listens.
+_standing: Final[dict[int, _Handler]] = {}
+
+
+def _listen(number: int, listener: SignalHandlers) -> _Handler | None:
+    standing = _standing.get(number)
+    if standing is not None and signal.getsignal(number) is standing:
+        return standing if standing.add(listener) else None
+    # Who has replaced an older one of ours may or may not call on to it: stand before both.
+    handler = _Handler(number)
+    if not handler.add(listener):
+        return None
+    handler.stand()
+    return handler
+
+
+@in_child
+def _renounce_all() -> None:
+    for handler in tuple(_standing.values()):
+        handler.renounce()

@@ -83,7 +83,11 @@ class Supervisor:
         happens; one that raises is reported once, and breaks nothing.
     :param signals: shut down on SIGTERM and SIGINT; default ``False``. Handlers that stood before
         are called as well, and put back at the end. Where there was none, the process ends as it
-        would have without us, after the drain: ``SystemExit(143)``, or ``KeyboardInterrupt``.
+        would have without us, after the drain: ``SystemExit(143)``, or ``KeyboardInterrupt``. Off
+        the main thread there are no signals to be had, and a line in the log says so. ``"auto"``
+        listens where it can, without a word where it cannot; what was ignored stays ignored, and
+        a process whom the signal would have killed dies of it after the drain, with no exception
+        in the body.
     :param watchdog: start a small helper process, which ends our tasks at once when this process
         dies, even by ``kill -9``, and pursues further what a shutdown could not prove; default
         ``False``. Without it whoever starts next does.
@@ -112,7 +116,6 @@ class Supervisor:
         self._core: Core | None = None
         self._drain: Drain | None = None
         self._bug: Exception | None = None
-        self._signal_count = 0
         self._group: TaskGroup
         self._workers: Workers
         self._host: Host
@@ -157,7 +160,9 @@ class Supervisor:
                     create_timeout=settings.create_timeout,
                     grace=settings.grace,
                 )
-            self._handlers = SignalHandlers(self._signalled) if signals else None
+            self._handlers = (
+                SignalHandlers(self._signalled, yielding=signals == "auto") if signals else None
+            )
         finally:
             # A traceback that is printed with its locals must not show them.
             del api_key, ledger
@@ -300,13 +305,10 @@ class Supervisor:
         """Open the ledger, and start the workers.
 
         :raises LedgerError: the ledger cannot be opened.
-        :raises ConfigurationError: ``signals=True`` outside the main thread; the watchdog cannot be
-            started; entered before.
+        :raises ConfigurationError: the watchdog cannot be started; entered before.
         """
         if self._core is not None:
             raise ConfigurationError("a supervisor is entered once: make another one")
-        if self._handlers is not None:
-            self._handlers.check()
         inbox = self._inbox = Inbox()  # a shutdown that is asked for meanwhile counts
         try:
             group = create_task_group()
@@ -355,7 +357,7 @@ class Supervisor:
             clean = drain.report is not None and drain.report.clean
             native = await self._wait_out(partial(self._watchdog.close, clean=clean)) or native
         if self._handlers is not None:
-            self._handlers.restore()
+            self._handlers.drained()
         end = native or (exc if isinstance(exc, get_cancelled_exc_class()) else None)
         swallowed = await self._leave_group(end)
         if native is not None and not swallowed:
@@ -453,7 +455,6 @@ class Supervisor:
             await self._api.aclose()
 
     def _signalled(self) -> None:
-        self._signal_count += 1
         if self._core is not None:
             self._core.forced = True
         self.request_shutdown()
@@ -462,16 +463,23 @@ class Supervisor:
 
     def _obey(self) -> None:
         drain = self._begin_drain()
-        if self._signal_count > 1:
+        handlers = self._handlers
+        assert handlers is not None
+        if handlers.impatient:
             drain.hurry()
-        if self._handlers is not None and self._handlers.owed is not None:
-            self._workers.run("end of the body", self._end_the_body)
+        if handlers.owed is not None or handlers.fatal is not None:
+            self._workers.run("end of the program", self._end_the_program)
 
-    async def _end_the_body(self) -> None:
-        """The program is to end, and so is the body."""
-        drain = self._begin_drain()
-        await drain.marked.wait()  # or the bodies' blocks would give a reason of their own
-        self._group.cancel_scope.cancel()
+    async def _end_the_program(self) -> None:
+        """End it as the signal would have, only after the drain."""
+        drain, handlers = self._begin_drain(), self._handlers
+        assert handlers is not None
+        if handlers.owed is not None:  # an exception of ours, out of the block: so end the body
+            await drain.marked.wait()  # or the bodies' blocks would give a reason of their own
+            self._group.cancel_scope.cancel()
+        else:
+            await drain.done.wait()
+            handlers.drained()
 
     def _crashed(self, worker: str, error: Exception) -> None:
         """Go down loudly after a bug, but not before the DELETEs are sent."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import signal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 import anyio
 import pytest
+from prometheus_client import CollectorRegistry
 
-from sigmic_guard import ConfigurationError, Supervisor
+from sigmic_guard import Supervisor
 from sigmic_guard.emulator import Emulator, Fault, Script
 from tests.signals.run import KEY, program
 
@@ -223,19 +224,83 @@ async def test_request_shutdown(way: str, runner: str, emulator: Emulator) -> No
     }
 
 
-async def test_off_the_main_thread(emulator: Emulator) -> None:
-    """signals=True is refused where Python refuses it, before anything is sent."""
+@pytest.mark.parametrize("number", [TERM, INT])
+@pytest.mark.parametrize("runner", RUNNERS)
+async def test_auto_dies_by_the_signal(
+    number: signal.Signals, runner: str, emulator: Emulator
+) -> None:
+    """With signals="auto" a process that SIGTERM would have killed dies of it, after the drain."""
+    options = ("--runner", runner, "--signals", "auto", *BODIES["both"])
+    run = await serve(emulator, [number], *options)
+    assert emulator.live == 0
+    assert run.status == -number
+    if number == INT:  # Python's own handler raises, and the body is told by that
+        assert run.end["back"]
+    else:
+        assert [line["event"] for line in run.said] == ["ready"]  # nothing came through the body
+
+
+@pytest.mark.parametrize("handlers", ["own", "loop"])
+async def test_auto_with_handlers_of_the_program(handlers: str, emulator: Emulator) -> None:
+    """With signals="auto" the program's handler decides how it ends; the tasks are cancelled."""
+    options = ("--signals", "auto", "--handlers", handlers, "--background", "3", "--wait", "tasks")
+    run = await serve(emulator, [TERM], *options)
+    assert emulator.live == 0
+    assert run.status == OWN
+    assert run.end["seen"] == ["SIGTERM"]
+    assert run.end["restored"]
+
+
+async def test_auto_leaves_alone_what_is_ignored(emulator: Emulator) -> None:
+    """With signals="auto" a signal that was ignored stays so: no handler is touched."""
+    options = ("--signals", "auto", "--handlers", "ignore", "--background", "3")
+    async with program(emulator, "serve.py", *options) as run:
+        await run.ready()
+        await emulator.wait_for(lambda state: state["tasks"]["live"] == 3)
+        run.kill(TERM)
+        run.kill(INT)
+        run.kill(signal.SIGUSR1)  # which it does not handle
+    assert run.status == -signal.SIGUSR1
+    assert emulator.live == 3
+    assert emulator.state()["deletes_received"] == 0
+
+
+@pytest.mark.parametrize("signals", [True, "auto"])
+async def test_off_the_main_thread(
+    signals: bool | Literal["auto"], emulator: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where Python lets nobody handle signals none are; signals=True says so in the log."""
 
     async def enter() -> None:
-        async with Supervisor(api_key=KEY, base_url=emulator.url, signals=True):
-            pytest.fail("entered")
-
-    def run() -> Any:
-        with pytest.raises(ConfigurationError, match="main thread") as caught:
-            anyio.run(enter)
-        return caught.value
+        async with Supervisor(
+            api_key=KEY, base_url=emulator.url, signals=signals, registry=CollectorRegistry()
+        ) as supervisor:
+            await supervisor.start("m")
 
     before = [signal.getsignal(number) for number in (TERM, INT)]
-    await anyio.to_thread.run_sync(run)
+    await anyio.to_thread.run_sync(anyio.run, enter)
     assert [signal.getsignal(number) for number in (TERM, INT)] == before
-    assert not emulator.requests
+    assert emulator.live == 0
+    assert ("signals.unavailable" in caplog.text) is (signals is True)
+
+
+@pytest.mark.parametrize("closed", ["the older", "both"])
+async def test_supervisors_that_close_in_the_other_order(closed: str, emulator: Emulator) -> None:
+    """Two supervisors, the older one closed first: SIGTERM drains what is open, and ends it all."""
+    async with program(emulator, "rotation.py", "--closed", closed) as run:
+        await run.ready()
+        run.kill(TERM)
+    assert emulator.live == 0
+    assert run.status == (128 + TERM if closed == "the older" else -TERM)
+
+
+@pytest.mark.parametrize("signals", ["true", "auto"])
+async def test_a_signal_to_a_forked_child(signals: str, emulator: Emulator) -> None:
+    """A forked child dies of its SIGTERM, and its parent neither notices nor cancels anything."""
+    async with program(emulator, "forks.py", "--signals", signals) as run:
+        pass
+    assert run.status == 0
+    assert run.end["child"] == -TERM
+    assert run.end["state"] == "running"
+    assert run.end["deletes before the end"] == 0
+    assert emulator.live == 0

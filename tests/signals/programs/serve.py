@@ -118,7 +118,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--runner", choices=["asyncio", "anyio", "uvloop"], default="asyncio")
     parser.add_argument("--handlers", choices=[*HANDLERS, "loop"], default="default")
-    parser.add_argument("--signals", action="store_true")
+    parser.add_argument("--signals", nargs="?", const=True, default=False, choices=["auto"])
     parser.add_argument("--scoped", type=int, default=0)
     parser.add_argument("--background", type=int, default=0)
     parser.add_argument("--wait", choices=["forever", "tasks"], default="forever")
