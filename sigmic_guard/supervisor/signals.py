@@ -120,6 +120,12 @@ class _Handler:
         """That of a bound method that stood here before: some look there for their server."""
         return self._before.__self__
 
+    @property
+    def on_top(self) -> bool:
+        """Whether nobody has replaced it."""
+        standing: object = signal.getsignal(self._number)
+        return standing is self
+
     def add(self, listener: SignalHandlers) -> bool:
         """Let one more listen, if it wants to stand before what stands there."""
         if not listener.takes(self._before):
@@ -136,7 +142,7 @@ class _Handler:
         """Put back what stood before; where somebody has replaced us, only pass on."""
         if _standing.get(self._number) is self:
             del _standing[self._number]
-        if signal.getsignal(self._number) is self:
+        if self.on_top:
             signal.signal(self._number, self._before)
 
     def dismiss(self, listener: SignalHandlers) -> None:
@@ -189,7 +195,7 @@ _standing: Final[dict[int, _Handler]] = {}
 
 def _listen(number: int, listener: SignalHandlers) -> _Handler | None:
     standing = _standing.get(number)
-    if standing is not None and signal.getsignal(number) is standing:
+    if standing is not None and standing.on_top:
         return standing if standing.add(listener) else None
     # Who has replaced an older one of ours may or may not call on to it: stand before both.
     handler = _Handler(number)

@@ -9,23 +9,31 @@ import os
 import signal
 import sys
 import time
+from collections import Counter as Counts
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry
 
 from sigmic_guard import Supervisor
-from sigmic_guard.observe import Observers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Counter(Counts[str]):
+    """An observer that counts what it is told."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_: self.update([name])
 
 
 async def main(signals: str) -> None:
-    deletes = 0
-
-    def count(*_: object) -> None:
-        nonlocal deletes
-        deletes += 1
-
-    Observers.delete_answered = count  # type: ignore[method-assign]
+    counter: Any = Counter()
     supervisor = Supervisor(
-        signals=signals == "true" or "auto", registry=CollectorRegistry(), grace=20
+        signals=signals == "true" or "auto",
+        registry=CollectorRegistry(),
+        observers=[counter],
+        grace=20,
     )
     async with supervisor:
         task = await supervisor.start("m")
@@ -43,7 +51,7 @@ async def main(signals: str) -> None:
             "event": "end",
             "child": os.waitstatus_to_exitcode(status),
             "state": task.state,
-            "deletes before the end": deletes,
+            "deletes before the end": counter["delete_answered"],
         }
     sys.stdout.write(json.dumps(end) + "\n")
     sys.stdout.flush()
