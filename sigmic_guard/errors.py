@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ErrorT = TypeVar("ErrorT", bound=BaseException)
+GuardErrorT = TypeVar("GuardErrorT", bound="SigmicGuardError")
 
 __all__ = [
     "ApiError",
@@ -71,6 +72,19 @@ class SigmicGuardError(Exception):
     def __reduce__(self) -> tuple[Callable[..., SigmicGuardError], tuple[Any, ...]]:
         """Pickle by fields: the constructors of the subclasses take keywords."""
         return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def fresh(error: GuardErrorT) -> GuardErrorT:
+    """Return an equal error that nobody has raised yet.
+
+    One that several callers meet must not be one object: each raise adds to its traceback and keeps
+    frames alive, and a note or a cause that one caller gives it would show up in another.
+    """
+    again: GuardErrorT = _rebuild(type(error), error.args, error.__dict__)  # type: ignore[assignment]
+    if (notes := getattr(again, "__notes__", None)) is not None:
+        again.__notes__ = list(notes)
+    again.__cause__ = error.__cause__
+    return again
 
 
 def _rebuild(

@@ -45,8 +45,11 @@ LEAST_ATTEMPT: Final = 0.1
 LOOKS: Final = 4
 #: After so many DELETEs without an answer it is looked whether one of them was obeyed.
 LOOK_EVERY: Final = 3
-#: A bug that hits the same task so often makes it one that is given up.
+#: A task that a bug hits is unconfirmed after so many attempts.
 MAX_BUGS: Final = 3
+#: Seconds before it is asked again, times its attempts, of which no more than the second count.
+BUG_PAUSE: Final = 1.0
+MOST_BUG_PAUSES: Final = 60
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -89,7 +92,9 @@ class Canceller:
         self._api = api
         self._observer = observer
         self._backoff = Backoff(first=0.1, most=10.0)
-        self._pool: Pool[Entry] = Pool(workers, "cancel", self._work, max_cancels)
+        self._pool: Pool[Entry] = Pool(
+            workers, "cancel", self._work, max_cancels, failed=self._failed
+        )
         #: In the queue, or in a worker's hands: nobody is asked for twice at once.
         self._here: set[Entry] = set()
         #: When the shutdown's budget ends, on anyio's clock; every wait here ends before.
@@ -146,19 +151,27 @@ class Canceller:
                 await self._look(task)
             else:
                 again = await self._delete(task)
-        except Exception as bug:
-            self._roster.apply(task, Event.ATTEMPT, error=f"bug: {type(bug).__name__}")
-            again = task.record.attempts < MAX_BUGS
-            if not again:
-                self.give_up(task)
-            raise
-        except BaseException:
-            again = True  # the worker was hit, the task is as it was
+        except BaseException as hit:
+            again = not isinstance(hit, Exception)  # the worker was hit, the task is as it was
             raise
         finally:
             self._here.discard(task)
             if again:
                 self._enqueue(task)
+
+    def _failed(self, task: Entry, bug: Exception) -> None:
+        """Ask again, slowly, and after some attempts let it be known that it may still run."""
+        error = f"bug: {type(bug).__name__}"
+        self._roster.apply(task, Event.ATTEMPT, error=error)
+        if task.record.attempts >= MAX_BUGS:
+            self.give_up(task, error)
+        if task.record.state in TO_BE_ENDED and (
+            self.budget_end is None or task.record.state is State.CANCELLING
+        ):
+            delay = BUG_PAUSE * (0.5 + random()) * min(task.record.attempts, MOST_BUG_PAUSES)
+            if self.budget_end is not None:
+                delay = LEAST_ATTEMPT
+            task.retry_alarm = self._timer.after(delay, self._due, task)
 
     async def _delete(self, task: Entry) -> bool:
         """Send the DELETE; ``True`` if it is to be looked what came of it, after other DELETEs."""

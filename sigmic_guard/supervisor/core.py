@@ -77,7 +77,7 @@ class Core:
         self.epoch = time.time() - current_time()
 
         self.intake = Intake(self)
-        self.timer = Timer()
+        self.timer = Timer(workers.report)
         self.outbox = Outbox(ledger, observer)
         self.roster = Roster(
             self.outbox, observer, self.now, request_timeout=settings.create_timeout

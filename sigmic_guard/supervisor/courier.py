@@ -19,7 +19,7 @@ from sigmic_guard.errors import (
 )
 from sigmic_guard.lifecycle import Event as Happening
 from sigmic_guard.lifecycle import State
-from sigmic_guard.supervisor.creating import refused_outright
+from sigmic_guard.supervisor.creating import interrupted, refused_outright
 from sigmic_guard.supervisor.lag import BRAND_NEW, end_in
 from sigmic_guard.supervisor.workers import Pool
 
@@ -72,7 +72,9 @@ class Courier:
         self._outbox = outbox
         self._api = api
         self._timeout = timeout
-        self._pool: Pool[_Errand] = Pool(workers, "errand", self._run, MAX_ERRANDS)
+        self._pool: Pool[_Errand] = Pool(
+            workers, "errand", self._run, MAX_ERRANDS, failed=self._break_off
+        )
         self._under_way: set[_Errand] = set()
 
     async def send(self, task: Entry, message: str, files: tuple[Path, ...]) -> None:
@@ -167,12 +169,19 @@ class Courier:
             errand.answer = await errand.request()
         except SigmicGuardError as error:
             errand.error = error
-        except BaseException:
-            errand.error = ConnectionFailed("the request was interrupted", sent=True)
+        except BaseException as hit:
+            if not isinstance(hit, Exception):
+                self._break_off(errand, hit)
             raise
-        finally:
-            self._under_way.discard(errand)
-            errand.done.set()
+        self._done(errand)
+
+    def _break_off(self, errand: _Errand, hit: BaseException) -> None:
+        errand.error = interrupted("request", hit, sent=True)
+        self._done(errand)
+
+    def _done(self, errand: _Errand) -> None:
+        self._under_way.discard(errand)
+        errand.done.set()
 
 
 def _asleep(task: Entry) -> bool:

@@ -50,6 +50,16 @@ def refused_outright(error: SigmicGuardError) -> bool:
     return isinstance(error, ConfigurationError)
 
 
+def interrupted(what: str, hit: BaseException, *, sent: bool) -> ConnectionFailed:
+    """Make the error of a request whose worker was cancelled, or met a bug: that is its cause."""
+    if not isinstance(hit, Exception):
+        return ConnectionFailed(f"the {what} was interrupted", sent=sent)
+    kind = type(hit).__name__
+    failure = ConnectionFailed(f"the {what} was broken off by a bug ({kind})", sent=sent)
+    failure.__cause__ = hit
+    return bare(failure)
+
+
 class Creator:
     """Creates tasks, at most ``max_tasks`` alive at once; further ones wait in order."""
 
@@ -72,7 +82,9 @@ class Creator:
         self._waiting: OrderedDict[Entry, None] = OrderedDict()
         self._seated: set[Entry] = set()
         self._claims = claims
-        self._pool: Pool[Entry] = Pool(workers, "create", self._create, MAX_INTENTS)
+        self._pool: Pool[Entry] = Pool(
+            workers, "create", self._create, MAX_INTENTS, failed=self._break_off
+        )
         self._posting = Semaphore(MAX_CREATES, fast_acquire=True)
         roster.finished.append(self.leave)
         #: Let no create begin any more.
@@ -162,10 +174,9 @@ class Creator:
                 task.failure = bare(error)
                 self._roster.apply(task, Event.WITHDRAW, error=str(error))
             return
-        except BaseException:
-            if task.record.state is State.INTENT:
-                task.failure = ConnectionFailed("the create was interrupted", sent=False)
-                self._roster.apply(task, Event.WITHDRAW, error=str(task.failure))
+        except BaseException as hit:
+            if not isinstance(hit, Exception):
+                self._break_off(task, hit)
             raise
         try:
             if task.record.state is State.INTENT:  # else it was withdrawn meanwhile
@@ -183,10 +194,9 @@ class Creator:
             task.failure = bare(error)
             event = Event.REFUSE if refused_outright(error) else Event.LOSE
             self._roster.apply(task, event, error=str(error))
-        except BaseException:
-            # The worker was cancelled, or has a bug: the POST may have gone out all the same.
-            task.failure = ConnectionFailed("the create was interrupted", sent=True)
-            self._roster.apply(task, Event.LOSE, error=str(task.failure))
+        except BaseException as hit:
+            if not isinstance(hit, Exception):
+                self._break_off(task, hit)
             raise
         else:
             if not is_id(remote_id):
@@ -200,3 +210,13 @@ class Creator:
         """Take the answer for lost: there is a task, and the list tells which."""
         task.failure = ProtocolError(why)
         self._roster.apply(task, Event.LOSE, error=why)
+
+    def _break_off(self, task: Entry, hit: BaseException) -> None:
+        """Say what is known of a create whose worker was cancelled, or has a bug."""
+        if task.record.state is State.CREATING:
+            # The POST may have gone out all the same.
+            task.failure = interrupted("create", hit, sent=True)
+            self._roster.apply(task, Event.LOSE, error=str(task.failure))
+        elif task.record.state is State.INTENT:
+            task.failure = interrupted("create", hit, sent=False)
+            self._roster.apply(task, Event.WITHDRAW, error=str(task.failure))

@@ -74,7 +74,9 @@ class Examiner:
         self._canceller = canceller
         self._owner_id = owner_id
         self._backoff = Backoff(first=0.2, most=10.0)
-        self._pool: Pool[Entry] = Pool(workers, "examine", self._examine, MAX_LOOKS)
+        self._pool: Pool[Entry] = Pool(
+            workers, "examine", self._examine, MAX_LOOKS, failed=self._examine_later
+        )
         #: The live ones.
         self.tasks: set[Entry] = set()
         self.tally = Tally(self.tasks, observer, roster.now, owner_id)
@@ -142,13 +144,10 @@ class Examiner:
             record = task.record
             wanted = record.reason is None and await self.is_wanted(record, by_heirs=False)
         except SigmicGuardError as error:
-            delay = self._backoff.delay(
-                task.looks, random(), retry_after=getattr(error, "retry_after", None)
-            )
-            task.looks += 1
-            self._timer.after(delay, self.examine, task)
-        except BaseException:
-            self._pool.put(task)  # the worker was hit, the task is as it was
+            self._examine_later(task, error)
+        except BaseException as hit:
+            if not isinstance(hit, Exception):
+                self._pool.put(task)  # the worker was hit, the task is as it was
             raise
         else:
             if (
@@ -167,6 +166,13 @@ class Examiner:
                 self._timer.after(AGAIN, self.examine, task)
             else:
                 await self._end(task)
+
+    def _examine_later(self, task: Entry, error: Exception) -> None:
+        delay = self._backoff.delay(
+            task.looks, random(), retry_after=getattr(error, "retry_after", None)
+        )
+        task.looks += 1
+        self._timer.after(delay, self.examine, task)
 
     async def _look(self, task: Entry) -> TaskInfo | None:
         """Ask how the task is; ``None`` where the DELETE will tell.

@@ -14,6 +14,7 @@ from sigmic_guard.errors import (
     ConnectionFailed,
     DuplicateKey,
     SigmicGuardError,
+    fresh,
 )
 from sigmic_guard.lifecycle import CancelReason, Event, Record, State, Verdict
 from sigmic_guard.lifecycle.states import NAMELESS
@@ -127,7 +128,7 @@ class Intake:
             if _coming(task) and task.state is State.UNKNOWN:
                 failure = task.failure or ConnectionFailed("the create got no answer", sent=True)
                 self._core.cancel(task, CancelReason.ERROR)
-                raise failure
+                raise fresh(failure)
         if task.interruption is not None:
             await checkpoint()  # raises: the block's scope is cancelled
         if task.reason is not None:

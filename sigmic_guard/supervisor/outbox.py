@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from anyio import Event, sleep
 
-from sigmic_guard.errors import DuplicateKey, LedgerError, bare
+from sigmic_guard.errors import DuplicateKey, LedgerError, bare, fresh
 from sigmic_guard.ledger import Refusal, Write
 from sigmic_guard.supervisor.timer import Slices
 
@@ -95,7 +95,7 @@ class Outbox:
         batch.awaited.add(record.intent_id)
         await batch.done.wait()
         if batch.error is not None:
-            raise batch.error
+            raise fresh(batch.error)
         match batch.refusals.get(record.intent_id):
             case None:
                 return

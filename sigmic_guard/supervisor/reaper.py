@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from anyio import Event, move_on_after
 
-from sigmic_guard.errors import LedgerError, SigmicGuardError, SupervisorShutdown
+from sigmic_guard.errors import LedgerError, SigmicGuardError, SupervisorShutdown, fresh
 from sigmic_guard.ledger import IllegibleRows, Write, find_orphans
 from sigmic_guard.lifecycle import (
     REAPABLE,
@@ -135,12 +135,12 @@ class Reaper:
         :raises SupervisorShutdown: no round comes any more.
         """
         if self._closed is not None:
-            raise self._closed
+            raise fresh(self._closed)
         round_ = self._next
         self._wanted.set()
         await round_.done.wait()
         if round_.error is not None:
-            raise round_.error
+            raise fresh(round_.error)
         return round_
 
     async def reap(self) -> ReapReport:

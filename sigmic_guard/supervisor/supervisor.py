@@ -312,7 +312,7 @@ class Supervisor:
         inbox = self._inbox = Inbox()  # a shutdown that is asked for meanwhile counts
         try:
             group = create_task_group()
-            workers = Workers(group, self._crashed)
+            workers = Workers(group, self._crashed, self._observer.worker_failed)
             core = Core(self._settings, workers, self._api, self._ledger, self._observer, inbox)
             self._host = Host()
             await self._prepare(core.owner_id)

@@ -11,6 +11,7 @@ from sigmic_guard.errors import (
     TaskError,
     TaskFailed,
     TaskTimedOut,
+    fresh,
 )
 from sigmic_guard.lifecycle import CancelReason, Outcome, State
 from sigmic_guard.lifecycle.states import ENDED
@@ -116,7 +117,7 @@ def error_of(task: Entry, *, interrupted_by: CancelReason | None = None) -> Sigm
     name = shown_id(record.remote_id) if record.remote_id else "the task"
     why = interrupted_by or record.reason
     if isinstance(task.failure, SigmicGuardError) and record.state is State.NEVER_CREATED:
-        return task.failure  # the create's own exception says it best
+        return fresh(task.failure)  # the create's own exception says it best
     if interrupted_by is CancelReason.SHUTDOWN:
         return SupervisorShutdown(f"the supervisor shut down; {name} is {record.state}")
     if why is CancelReason.DEADLINE:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Seconds that one slice of a sweep may take before others get their turn.
 SLICE: Final = 0.002
+#: Seconds after which a call that raised is made again.
+AGAIN: Final = 10.0
 #: Forgotten entries are cleared out once there are so many, and they are the majority.
 LITTER: Final = 4096
 
@@ -51,9 +53,14 @@ class Slices:
 
 
 class Timer:
-    """Calls what is due. :meth:`run` is the worker; the rest are plain calls."""
+    """Calls what is due. :meth:`run` is the worker; the rest are plain calls.
 
-    def __init__(self) -> None:
+    A call is about one task, and must not raise. One that does is reported, made again after a
+    while, and keeps no other from its time.
+    """
+
+    def __init__(self, report: Callable[[str, Exception], None]) -> None:
+        self._report = report
         self._heap: list[tuple[float, int, Alarm]] = []
         self._number = count()  # alarms of one instant go off in the order they were set
         self._litter = 0
@@ -102,7 +109,11 @@ class Timer:
                 self._litter -= 1
             else:
                 call, alarm.call = alarm.call, None
-                call(*alarm.args)
+                try:
+                    call(*alarm.args)
+                except Exception as bug:  # noqa: BLE001 - whatever it is, it is this task's alone
+                    self._report("timer", bug)
+                    self.after(AGAIN, call, *alarm.args)
             await slices.breathe()
 
     async def _clear_out(self) -> None:

@@ -55,7 +55,9 @@ class Watcher:
         self._timer = timer
         self._api = api
         self._backoff = Backoff(first=0.2, most=10.0)
-        self._pool: Pool[Entry] = Pool(workers, "look", self._look, MAX_LOOKS)
+        self._pool: Pool[Entry] = Pool(
+            workers, "look", self._look, MAX_LOOKS, failed=self._look_later
+        )
         #: By remote id; the one that was not seen for longest comes first.
         self._watched: OrderedDict[str, Entry] = OrderedDict()
         self._joined = Event()
@@ -193,8 +195,7 @@ class Watcher:
             self._roster.miss(task)
             lags = task.record.state is State.RUNNING  # it was not believed
         except SigmicGuardError:
-            delay = self._backoff.delay(8, random())
-            self._timer.after(delay, self.look, task)
+            self._look_later(task)
         else:
             # If not, it is from before a follow-up, and no list may show the task again.
             lags = not self._roster.observe(task, info, turn) and info.terminal
@@ -208,3 +209,8 @@ class Watcher:
     def _look_again(self, task: Entry) -> None:
         task.looking = False
         self.look(task)
+
+    def _look_later(self, task: Entry, bug: Exception | None = None) -> None:
+        """Look again when whatever kept us from it may be over."""
+        del bug
+        self._timer.after(self._backoff.delay(8, random()), self.look, task)

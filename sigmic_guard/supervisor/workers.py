@@ -8,7 +8,11 @@ A worker outlives what would end an ordinary child of a task group:
 * a native ``Task.cancel()``, which pierces a shield. ``asyncio.run`` sends one to every task when
   it gives up, and so do services that end "all tasks". A worker that is hit leaves its place to a
   fresh one;
-* a bug: it is reported, takes the supervisor down, and the fresh worker helps to send the DELETEs.
+* a bug in a loop that serves all tasks: it is reported, takes the supervisor down, and the fresh
+  worker helps to send the DELETEs.
+
+A bug that a :class:`Pool` meets while it works on one task is that task's failure: it is reported,
+the pool's owner decides what becomes of the task, and the others do not notice.
 """
 
 from __future__ import annotations
@@ -31,12 +35,23 @@ T = TypeVar("T")
 MAX_FAILURES: Final = 100
 
 
+def _say_nothing(worker: str, error: Exception) -> None:
+    pass
+
+
 class Workers:
     """Runs loops until :meth:`stop`, whatever happens to them in between."""
 
-    def __init__(self, group: TaskGroup, failed: Callable[[str, Exception], None]) -> None:
+    def __init__(
+        self,
+        group: TaskGroup,
+        failed: Callable[[str, Exception], None],
+        report: Callable[[str, Exception], None] = _say_nothing,
+    ) -> None:
         self._group = group
         self._failed = failed
+        #: Tells of a bug that ends nothing but the work on one task.
+        self.report = report
         self._failures = 0
         self._scopes: dict[CancelScope, str] = {}
         self._stopping = False
@@ -120,15 +135,23 @@ class Pool(Generic[T]):
     """A queue, and up to ``size`` workers that take from it; they come as they are needed.
 
     ``handle`` owns its item: whatever ends it early, it has to leave the item where it is found
-    again.
+    again. What it raises is a bug, and the item's failure: ``failed`` gets both, and sees to it
+    that the item is found again, or that whoever waits for it is told.
     """
 
     def __init__(
-        self, workers: Workers, name: str, handle: Callable[[T], Awaitable[None]], size: int
+        self,
+        workers: Workers,
+        name: str,
+        handle: Callable[[T], Awaitable[None]],
+        size: int,
+        *,
+        failed: Callable[[T, Exception], None],
     ) -> None:
         self._workers = workers
         self._name = name
         self._handle = handle
+        self._failed = failed
         self._size = size
         self._queue: deque[T] = deque()
         self._idle: list[Event] = []
@@ -175,7 +198,13 @@ class Pool(Generic[T]):
     async def _work(self) -> None:
         while True:
             while self._queue and not self._held:
-                await self._handle(self._queue.popleft())
+                item = self._queue.popleft()
+                try:
+                    await self._handle(item)
+                except Exception as bug:  # noqa: BLE001 - whatever it is, it is this item's alone
+                    self._workers.report(self._name, bug)
+                    self._failed(item, bug)
+                del item
             called = Event()
             self._idle.append(called)
             try:

@@ -1,25 +1,33 @@
-"""One task's trouble is its own; a bug of ours takes the supervisor down, after its DELETEs."""
+"""One task's trouble is its own; a bug in what serves all ends the supervisor after its DELETEs."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import cast
+from typing import TYPE_CHECKING
 
 import pytest
 from anyio import create_task_group, current_time, sleep, sleep_forever
 
 from sigmic_guard import (
+    ConnectionFailed,
     Outcome,
     SigmicGuardError,
     State,
-    Supervisor,
     SupervisorShutdown,
     TaskFailed,
     TaskTimedOut,
 )
+from sigmic_guard.ledger import MemoryLedger, MemoryStore
+from sigmic_guard.supervisor.canceller import MAX_BUGS
+from sigmic_guard.supervisor.timer import Timer
 from sigmic_guard.testing import HANG, FakeSigmic
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
 from tests.supervisor.lab import FORBIDDEN, UNAUTHORISED, Lab
+from tests.supervisor.orphanage import left
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from sigmic_guard.sigmic import CreateRequest
 
 pytestmark = pytest.mark.backends(ASYNCIO, TRIO_VIRTUAL)
 virtual = pytest.mark.backends(TRIO_VIRTUAL)
@@ -79,71 +87,174 @@ async def test_the_failure_of_one() -> None:
     }
 
 
-async def _create(supervisor: Supervisor) -> None:
-    await supervisor.start("m")
-
-
-async def _delete(supervisor: Supervisor) -> None:
-    task = await supervisor.start("m")
-    task.request_cancel()
-    await sleep_forever()
-
-
-async def _watch(supervisor: Supervisor) -> None:
-    await supervisor.start("m")
-    await sleep_forever()
-
-
-async def _look(supervisor: Supervisor) -> None:
-    task = await supervisor.start("m")
-    cast("FakeSigmic", task._entry.core.api).complete(task.id)
-    await sleep_forever()
-
-
-WHERE: dict[str, Callable[[Supervisor], Awaitable[None]]] = {
-    "create": _create,
-    "delete": _delete,
-    "list": _watch,
-    "get": _look,
-}
-
-
-@pytest.mark.parametrize("method", WHERE)
-async def test_a_bug_once(method: str, caplog: pytest.LogCaptureFixture) -> None:
-    """A bug in a worker comes out of the supervisor's block, after every DELETE was sent."""
+@virtual
+@pytest.mark.parametrize("times", [1, 5])
+@pytest.mark.parametrize(
+    "bug", [Bug("in the client"), TypeError("no such argument"), MemoryError()]
+)
+async def test_a_bug_in_a_create(
+    bug: Exception, times: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its caller is told, with the bug as the cause; a create that may have been sent is sought."""
     lab = Lab()
-    bug = Bug("in the client")
+    async with lab.open() as supervisor:
+        others = [await supervisor.start("other") for _ in range(3)]
+        lab.fake.on("create", *[bug] * times)
+        for _ in range(times):
+            with pytest.raises(ConnectionFailed, match=type(bug).__name__) as caught:
+                await supervisor.run("m")
+            assert caught.value.sent
+            assert type(caught.value.__cause__) is type(bug)
+        assert [task.state for task in others] == [State.RUNNING] * 3
+        assert (await supervisor.start("m")).state is State.RUNNING
+        await sleep(120)
+        assert lab.live == {"running": 4}
+    assert "worker.failed" in str([record.msg for record in caplog.records])
+
+
+@virtual
+async def test_a_bug_in_a_create_that_had_its_effect() -> None:
+    """The task is found by its marker, and goes to who asked for it."""
+
+    class Broken(FakeSigmic):
+        async def create(self, request: CreateRequest, *, timeout: float) -> str:
+            await super().create(request, timeout=timeout)
+            raise Bug("in the decoder")
+
+    lab = Lab()
+    lab.fake = Broken()
+    async with lab.open() as supervisor:
+        task = await supervisor.start("m")
+        assert task.state is State.RUNNING
+        assert lab.fake.count("create") == 1
+
+
+@virtual
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_bug_in_a_delete(times: int) -> None:
+    """It is asked again, a little later, and the others are asked as ever."""
+    lab = Lab()
+    async with lab.open() as supervisor:
+        task, other = [await supervisor.start("m") for _ in range(2)]
+        lab.fake.on("delete", *[Bug("in the client")] * times)
+        task.request_cancel()
+        assert (await task.wait()).outcome is Outcome.CANCELLED
+        assert lab.deletes(task) == times + 1
+        assert other.state is State.RUNNING
+        assert (await other.cancel()).result == "acknowledged"
+
+
+@virtual
+async def test_a_bug_in_every_delete() -> None:
+    """The task is unconfirmed, holds nobody up, and is asked for slowly, until that works."""
+    lab = Lab()
+    async with lab.open() as supervisor:
+        task = await supervisor.start("m", cancel_wait=60)
+        lab.fake.always("delete", Bug("in the client"))
+        assert (await task.cancel()).result == "unconfirmed"
+        assert lab.deletes(task) == MAX_BUGS
+        await sleep(600)
+        assert MAX_BUGS + 3 < lab.deletes(task) < MAX_BUGS + 60
+        lab.fake.always("delete", None)
+        await sleep(120)
+        assert task.state is State.CANCELLED
+
+
+@virtual
+async def test_a_bug_in_every_delete_of_a_shutdown() -> None:
+    """It ends within its budget, and names what it left."""
+    lab = Lab()
+    async with lab.open(left=2) as supervisor:
+        for _ in range(2):
+            await supervisor.start("m")
+        lab.fake.always("delete", Bug("in the client"))
+        report = await supervisor.shutdown(5)
+    assert len(report.unconfirmed) == 2
+    assert report.seconds < 5
+
+
+@virtual
+@pytest.mark.parametrize("times", [1, 5])
+async def test_a_bug_in_a_look(times: int) -> None:
+    """The task is looked at again, and its end is learnt."""
+    lab = Lab()
+    async with lab.open() as supervisor:
+        task, other = [await supervisor.start("m") for _ in range(2)]
+        lab.fake.on("get", *[Bug("in the client")] * times)
+        lab.fake.complete(task.id)
+        assert (await task.wait()).outcome is Outcome.COMPLETED
+        assert lab.fake.count("get", task.id) == times + 1
+        assert other.state is State.RUNNING
+
+
+@virtual
+@pytest.mark.parametrize("method", ["send", "approve", "get"])
+async def test_a_bug_in_an_errand(method: str) -> None:
+    """Whoever waits for it is told; the task is pursued as if the answer were lost."""
+    lab = Lab()
+    async with lab.open() as supervisor:
+        task, other = [await supervisor.start("m") for _ in range(2)]
+        lab.fake.on(method, Bug("in the client"))
+        calls: dict[str, Callable[[], Awaitable[object]]] = {
+            "send": lambda: task.send("m"),
+            "approve": lambda: task.approve("call"),
+            "get": task.refresh,
+        }
+        with pytest.raises(ConnectionFailed, match="Bug") as caught:
+            await calls[method]()
+        assert isinstance(caught.value.__cause__, Bug)
+        assert [task.state, other.state] == [State.RUNNING] * 2
+        assert (await task.cancel()).result == "acknowledged"
+
+
+@virtual
+@pytest.mark.parametrize("times", [1, 5])
+async def test_a_bug_in_an_examination(times: int) -> None:
+    """A dead owner's task is examined again, and ended."""
+    lab, store = Lab(), MemoryStore()
+    orphan = await left(lab, store)
+    lab.fake.on("get", *[Bug("in the client")] * times)
+    async with lab.open(ledger=MemoryLedger(store)) as supervisor:
+        other = await supervisor.start("m")
+        await supervisor.reap()
+        assert orphan not in lab.fake.live
+        assert other.state is State.RUNNING
+
+
+@virtual
+async def test_a_bug_in_an_alarm() -> None:
+    """What is due for others is done, and the call that raised is made again."""
+    reported, done = [], []
+    timer = Timer(lambda name, bug: reported.append((name, bug)))
+    bug = Bug("in an alarm")
+
+    def raise_once() -> None:
+        if not reported:
+            raise bug
+        done.append("again")
+
+    async with create_task_group() as group:
+        group.start_soon(timer.run)
+        timer.after(1, raise_once)
+        timer.after(1, done.append, "other")
+        await sleep(60)
+        group.cancel_scope.cancel()
+    assert reported == [("timer", bug)]
+    assert done == ["other", "again"]
+
+
+async def test_a_bug_in_a_loop_that_serves_all(caplog: pytest.LogCaptureFixture) -> None:
+    """It comes out of the supervisor's block, after every DELETE was sent."""
+    lab = Lab()
     with pytest.raises(Bug, match="in the client"):
         async with lab.open(grace=0.5) as supervisor:
             others = [await supervisor.start("other") for _ in range(3)]
-            lab.fake.on(method, bug)
-            await WHERE[method](supervisor)
+            lab.fake.on("list", Bug("in the client"))
             await sleep_forever()
     for task in others:
         assert task.outcome is Outcome.CANCELLED
     assert "worker.failed" in str([record.msg for record in caplog.records])
     assert not lab.fake.live
-
-
-@virtual
-@pytest.mark.parametrize("method", WHERE)
-async def test_a_bug_always(method: str) -> None:
-    """A bug at every call still comes out, within the budget, and what it left is named."""
-    lab = Lab()
-    used: list[Supervisor] = []
-    left = {"delete": 4, "get": 1}.get(method, 0)
-    with pytest.raises(Bug):
-        async with lab.open(grace=2) as supervisor:
-            for _ in range(3):
-                await supervisor.start("other")
-            lab.fake.always(method, Bug("always"))
-            try:
-                await WHERE[method](supervisor)
-                await sleep_forever()
-            finally:
-                used.append(supervisor)
-    report = await used[0].shutdown()
-    assert len([row for row in report.unconfirmed if row.id]) == left
 
 
 async def test_blocks_are_told_of_a_bug() -> None:

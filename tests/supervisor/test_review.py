@@ -201,7 +201,7 @@ async def test_a_caller_that_is_closed_ends_its_task() -> None:
 @pytest.mark.backends(ASYNCIO)
 async def test_a_timer_that_is_struck_while_it_clears_out_keeps_its_alarms() -> None:
     """A native cancellation in the middle of clearing out loses no alarm."""
-    timer, fired = Timer(), list[int]()
+    timer, fired = Timer(print), list[int]()
     count = 20 * LITTER
     for number in range(LITTER):
         timer.at(current_time() - 1, fired.append, number)
