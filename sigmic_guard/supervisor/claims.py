@@ -15,6 +15,7 @@ from sigmic_guard.errors import DuplicateKey
 from sigmic_guard.ledger import Orphan, last_sign
 from sigmic_guard.lifecycle import REAPABLE, Event, State, TakeOver, Verdict, step
 from sigmic_guard.observe import ReapResult
+from sigmic_guard.supervisor.reaper import TakenRow
 
 if TYPE_CHECKING:
     from sigmic_guard.ledger import Ledger
@@ -120,10 +121,11 @@ class Claims:
         heir = TakeOver(self._owner_id, None, mine.policy, mine.deadline_at)
         after = step(row, Event.TAKE_OVER, self._roster.now(), heir=heir)
         # If we are hit meanwhile, or nobody wants it any more, it is an orphan like any other.
-        if not await self._reaper.commit([(after, Verdict.REAP)]):
+        taken = TakenRow(after, Verdict.REAP, orphan.orphaned_at)
+        if not await self._reaper.commit([taken]):
             return False
         if task.record.state is not State.INTENT:
-            self._reaper.see_to(after, Verdict.REAP)
+            self._reaper.see_to(taken)
             return False
         task.marked = after.message_digest is None
         task.claimed = True

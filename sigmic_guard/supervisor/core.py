@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -16,6 +15,7 @@ from sigmic_guard.sigmic import check_id, check_message, check_outcome
 from sigmic_guard.supervisor.affinity import Affinity
 from sigmic_guard.supervisor.canceller import Canceller
 from sigmic_guard.supervisor.claims import Claims
+from sigmic_guard.supervisor.clock import WallClock
 from sigmic_guard.supervisor.courier import Courier
 from sigmic_guard.supervisor.creating import Creator
 from sigmic_guard.supervisor.events import TaskEvents
@@ -69,12 +69,8 @@ class Core:
         self.forced = False
         #: Nothing will change any more.
         self.closed = False
-        # One clock: wall time is anyio's clock plus what lay between them at the start, so that
-        # virtual time is virtual everywhere, and no step of the wall clock moves a deadline. On
-        # asyncio anyio's clock is the monotonic one, which costs a tenth when asked directly.
-        monotonic = abs(current_time() - time.monotonic()) < 1.0
-        self._clock = time.monotonic if monotonic else current_time
-        self.epoch = time.time() - current_time()
+        #: The seconds since the epoch, by the wall clock of this moment.
+        self.now = WallClock()
 
         self.intake = Intake(self)
         self.timer = Timer(workers.report)
@@ -163,10 +159,6 @@ class Core:
         self.workers.run("watch", self.watcher.run)
         self.workers.run("reconcile", self.reconciler.run)
         self.workers.run("reap", self.reaper.run)
-
-    def now(self) -> float:
-        """Return the seconds since the epoch."""
-        return self._clock() + self.epoch
 
     # --- reactions ----------------------------------------------------------------------------
 

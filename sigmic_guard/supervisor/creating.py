@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
-from anyio import Semaphore, move_on_after
+from anyio import Semaphore
 
 from sigmic_guard.errors import (
     ApiError,
@@ -136,7 +136,7 @@ class Creator:
         """
         for attempt in range(MAX_CLAIMS):
             try:
-                await self._commit(task)
+                await self._outbox.commit(task.record, timeout=self._timeout)
             except DuplicateKey:
                 if attempt == MAX_CLAIMS - 1:
                     raise  # others were quicker each time
@@ -147,15 +147,6 @@ class Creator:
             else:
                 break
         return True
-
-    async def _commit(self, task: Entry) -> None:
-        with move_on_after(self._timeout):
-            await self._outbox.commit(task.record)
-            return
-        raise LedgerError(
-            f"the ledger did not answer within {self._timeout:g} s, so the task was not created; "
-            "look at its disk, and at who else has the file open"
-        )
 
     async def _create(self, task: Entry) -> None:
         if task.record.state is not State.INTENT:

@@ -137,9 +137,10 @@ class Drain:
             core.cancel(task, CancelReason.SHUTDOWN)
             core.canceller.hurry(task)
         else:
+            task.interrupt(CancelReason.SHUTDOWN)  # first: whoever waits for it learns this reason
+            task.interruption = task.interruption or CancelReason.SHUTDOWN
             if state is State.RUNNING:
                 core.roster.apply(task, Happening.DETACH)
-            task.interrupt(CancelReason.SHUTDOWN)
 
     async def _wait(self, tasks: list[Entry]) -> None:
         """Wait until nobody here works on any of them."""

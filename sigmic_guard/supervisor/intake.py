@@ -191,7 +191,7 @@ class Intake:
         """
         core = self._core
         try:
-            await core.outbox.commit(task.record)
+            await core.outbox.commit(task.record, timeout=core.settings.create_timeout)
             self._check_id(task_id)
         except SigmicGuardError as error:
             if task.record.state is State.INTENT:
@@ -243,16 +243,16 @@ class Intake:
         message_digest: str | None = None,
         orphaned_at: float | None = None,
     ) -> Record:
-        core = self._core
+        core, now = self._core, self._core.now()
         return Record(
-            intent_id=new_intent_id(core.now()),
+            intent_id=new_intent_id(now),
             namespace=core.settings.namespace,
             base_url=core.api.base_url,
             credential_fingerprint=core.api.credential_fingerprint,
             owner_id=core.owner_id,
             policy=policy,
-            created_at=core.now(),
-            deadline_at=None if deadline is None else deadline + core.epoch,
+            created_at=now,
+            deadline_at=None if deadline is None else now + deadline - current_time(),
             key=key,
             message_digest=message_digest,
             orphaned_at=orphaned_at,

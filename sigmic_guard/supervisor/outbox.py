@@ -11,7 +11,7 @@ from __future__ import annotations
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
-from anyio import Event, sleep
+from anyio import Event, move_on_after, sleep
 
 from sigmic_guard.errors import DuplicateKey, LedgerError, bare, fresh
 from sigmic_guard.ledger import Refusal, Write
@@ -83,17 +83,23 @@ class Outbox:
         if urgent:
             self._wanted.set()
 
-    async def commit(self, record: Record) -> None:
-        """Insert a record, and wait until it is durable.
+    async def commit(self, record: Record, *, timeout: float) -> None:
+        """Insert a record, and wait until it is durable, at most ``timeout`` seconds.
 
         :raises DuplicateKey: an unfinished row holds the key. The row is not written.
-        :raises LedgerError: the row is not written, and will not be; or nobody knows, and what
-            becomes of the record will be written all the same.
+        :raises LedgerError: the row is not written, and will not be; or nobody knows, or the time
+            is over, and what becomes of the record will be written all the same.
         """
         batch = self._next
         self.insert(record)
         batch.awaited.add(record.intent_id)
-        await batch.done.wait()
+        with move_on_after(timeout):
+            await batch.done.wait()
+        if not batch.done.is_set():
+            raise LedgerError(
+                f"the ledger did not answer within {timeout:g} s, so the task was not taken on; "
+                "look at its disk, and at who else has the file open"
+            )
         if batch.error is not None:
             raise fresh(batch.error)
         match batch.refusals.get(record.intent_id):

@@ -15,7 +15,7 @@ from collections import deque
 from math import inf
 from random import random
 from time import perf_counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from anyio import Event, move_on_after
 
@@ -23,6 +23,7 @@ from sigmic_guard.errors import LedgerError, SigmicGuardError, SupervisorShutdow
 from sigmic_guard.ledger import IllegibleRows, Write, find_orphans
 from sigmic_guard.lifecycle import (
     REAPABLE,
+    Record,
     TakeOver,
     Verdict,
     claimable_until,
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from sigmic_guard.ledger import Ledger, Orphan
-    from sigmic_guard.lifecycle import Record
     from sigmic_guard.observe import Observer
     from sigmic_guard.sigmic.api import TaskApi
     from sigmic_guard.supervisor.entry import Entry
@@ -55,6 +55,15 @@ LEAST: Final = 1.0
 PORTION: Final = 500
 #: Seconds for which a task may still appear after its absence was proven.
 AFTERLIFE: Final = 600.0
+
+
+class TakenRow(NamedTuple):
+    """A row that is ours as soon as it is written."""
+
+    record: Record
+    verdict: Verdict
+    #: The dead owner's last sign of life: a row that was claimed by its key no longer has it.
+    orphaned_at: float
 
 
 class Round:
@@ -100,11 +109,11 @@ class Reaper:
         self._entry_of = entry_of
         self.tally = examiner.tally
         #: Rows of which a hit left unknown whether they are ours, by intent id.
-        self._in_doubt: dict[str, tuple[Record, Verdict]] = {}
+        self._in_doubt: dict[str, TakenRow] = {}
         #: What the last round found that nobody here can act on.
         self._illegible: Mapping[str, str] = {}
         #: Rows that are ours by now, and that nobody has seen to yet.
-        self._ours: deque[tuple[Record, Verdict]] = deque()
+        self._ours: deque[TakenRow] = deque()
         self._holding = False
         self._closed: SupervisorShutdown | None = None
         self._round: Round | None = None
@@ -116,7 +125,7 @@ class Reaper:
     def hold(self) -> None:
         """Take nothing over any more; what is ours already is a task like any other."""
         while self._ours:
-            self.see_to(*self._ours.popleft())
+            self.see_to(self._ours.popleft())
         self._holding = True
 
     def close(self) -> None:
@@ -250,11 +259,11 @@ class Reaper:
         """
         slices = Slices()
         for start in range(0, len(orphans), PORTION):
-            taken: list[tuple[Record, Verdict]] = []
+            taken: list[TakenRow] = []
             for (record, orphaned_at), verdict in orphans[start : start + PORTION]:
                 heir = TakeOver(self._owner_id, orphaned_at)
                 after = step(record, Happening.TAKE_OVER, self._roster.now(), heir=heir)
-                taken.append((after, verdict))
+                taken.append(TakenRow(after, verdict, orphaned_at))
                 await slices.breathe()
             self._ours.extend(await self.commit(taken))
             await self._see_to_ours()
@@ -264,15 +273,13 @@ class Reaper:
         slices = Slices()
         try:
             while self._ours:
-                self.see_to(*self._ours.popleft())
+                self.see_to(self._ours.popleft())
                 await slices.breathe()
         except BaseException:
             self._wanted.set()
             raise
 
-    async def commit(
-        self, taken: Sequence[tuple[Record, Verdict]]
-    ) -> Sequence[tuple[Record, Verdict]]:
+    async def commit(self, taken: Sequence[TakenRow]) -> Sequence[TakenRow]:
         """Write take-overs, and return those that are ours now.
 
         Of whatever a hit leaves in doubt the next round finds out.
@@ -284,7 +291,7 @@ class Reaper:
         began = perf_counter()
         try:
             refusals = await self._ledger.commit(
-                [Write(record, record.version - 1) for record, _ in taken]
+                [Write(row.record, row.record.version - 1) for row in taken]
             )
         except LedgerError:
             self._note_doubt(taken)  # and no hurry: it may fail again
@@ -295,29 +302,32 @@ class Reaper:
         self._observer.ledger_committed(len(taken), perf_counter() - began)
         return [one for one, refusal in zip(taken, refusals, strict=True) if refusal is None]
 
-    def _doubt(self, taken: Iterable[tuple[Record, Verdict]]) -> None:
+    def _doubt(self, taken: Iterable[TakenRow]) -> None:
         """Have a round find out which of them are ours: nobody else here knows of them."""
         self._note_doubt(taken)
         self._wanted.set()
 
-    def _note_doubt(self, taken: Iterable[tuple[Record, Verdict]]) -> None:
-        self._in_doubt |= {record.intent_id: (record, verdict) for record, verdict in taken}
+    def _note_doubt(self, taken: Iterable[TakenRow]) -> None:
+        self._in_doubt |= {row.record.intent_id: row for row in taken}
 
-    async def _clear_doubts(self, doubts: Mapping[str, tuple[Record, Verdict]]) -> None:
-        for intent_id, (record, verdict) in doubts.items():
+    async def _clear_doubts(self, doubts: Mapping[str, TakenRow]) -> None:
+        for intent_id, row in doubts.items():
             stored = await self._ledger.get(intent_id)
-            if self._in_doubt.get(intent_id) != (record, verdict):
+            if self._in_doubt.get(intent_id) != row:
                 continue  # another worker has cleared it, or there is a newer one
             del self._in_doubt[intent_id]
-            if stored == record:
-                self.see_to(record, verdict)
+            if stored == row.record:
+                self.see_to(row)
 
-    def see_to(self, record: Record, verdict: Verdict) -> None:
+    def see_to(self, row: TakenRow) -> None:
         """See to a row that is ours by now."""
+        record, verdict = row.record, row.verdict
         if self._holding:
             return  # its owner will be dead in a moment, and somebody else comes for it
         if record.intent_id in self._roster.tasks:
             return  # a round and a claim wrote the same, and both were told that it is so
+        if record.orphaned_at is None:
+            record = self._roster.disown(record, row.orphaned_at)
         task = self._entry_of(record, verdict)
         if self._round is not None:
             self._round.taken.append(task)

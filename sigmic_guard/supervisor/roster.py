@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from anyio import current_time
 
-from sigmic_guard.lifecycle import CancelReason, Change, Event, Record, State, step
+from sigmic_guard.lifecycle import CancelReason, Change, Event, Record, State, TakeOver, step
 from sigmic_guard.lifecycle.states import ENDED, TO_BE_ENDED
 from sigmic_guard.lifecycle.text import one_line, tidy_detail, tidy_status
 from sigmic_guard.observe import CancelResult
@@ -75,6 +75,13 @@ class Roster:
         self._note_take_over(task, record)
         self._replace(task, record, Event.TAKE_OVER)
         self._settle_in(task)
+
+    def disown(self, record: Record, orphaned_at: float) -> Record:
+        """Let a row be a dead owner's again that was claimed, and then not wanted."""
+        heir = TakeOver(record.owner_id, orphaned_at)
+        after = step(record, Event.TAKE_OVER, self.now(), heir=heir)
+        self._outbox.add(record, after)
+        return after
 
     def renew(self, task: Entry, record: Record) -> None:
         """Let a task whose create had no effect begin again, with an intent of its own."""

@@ -12,10 +12,13 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
+from unittest.mock import patch
 
 import anyio
 import pytest
@@ -43,12 +46,14 @@ class Other:
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
+        self._later = 0.0
 
     async def reap(self) -> ReapReport:
         """Look for orphans, days later."""
-        assert self._supervisor._core is not None
-        self._supervisor._core.epoch += DAYS
-        return await self._supervisor.reap()
+        self._later += DAYS
+        clock = SimpleNamespace(time=lambda: time.time() + self._later, monotonic=time.monotonic)
+        with patch("sigmic_guard.supervisor.clock.time", clock):
+            return await self._supervisor.reap()
 
 
 @dataclass

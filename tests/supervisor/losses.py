@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -18,6 +17,7 @@ from sigmic_guard.ledger import MemoryLedger, MemoryStore, Write
 from sigmic_guard.lifecycle import Record
 from sigmic_guard.observe import Logs
 from sigmic_guard.sigmic.models import CreateRequest, TaskInfo, TaskPage
+from sigmic_guard.supervisor.clock import WallClock
 from sigmic_guard.testing import LOST, FakeSigmic, Reaction
 from sigmic_guard.testing.fake_faults import Call
 from sigmic_guard.testing.records import make_record
@@ -76,6 +76,7 @@ class LossLab(Lab):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.fake = Remote(**options)
+        WallClock()  # from here on it goes as the virtual clock does
 
     def lists(self) -> int:
         return self.fake.count("list")
@@ -133,14 +134,6 @@ def reports(monkeypatch: pytest.MonkeyPatch) -> Reports:
 
     monkeypatch.setattr(Logs, "candidates_found", note)
     return found
-
-
-@pytest.fixture
-def one_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let wall time be virtual as well: supervisors that start later tell the same time."""
-    began = time.time()
-    clock = SimpleNamespace(time=lambda: began + current_time(), monotonic=time.monotonic)
-    monkeypatch.setattr("sigmic_guard.supervisor.core.time", clock)
 
 
 async def leave_behind(lab: Lab, store: MemoryStore, *intent_ids: str, **fields: Any) -> None:

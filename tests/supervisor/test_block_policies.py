@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from anyio import CancelScope, create_task_group, current_time, sleep, sleep_forever
+from anyio import (
+    CancelScope,
+    create_task_group,
+    current_time,
+    sleep,
+    sleep_forever,
+    wait_all_tasks_blocked,
+)
 
 from sigmic_guard import (
     CancelReason,
@@ -157,6 +164,29 @@ async def test_a_shutdown_lets_go_of_who_asked_for_it() -> None:
     assert (report.detached, report.cancelled, report.clean) == (2, 0, True)
     assert task.outcome is background.outcome is Outcome.DETACHED
     assert lab.deletes() == 0
+    assert lab.finished == {("detached", "none"): 2}
+
+
+async def test_who_waits_for_what_a_shutdown_lets_go_of() -> None:
+    """With on_shutdown="detach" run() and result() raise SupervisorShutdown, in a block or not."""
+    lab = Lab()
+    async with lab.open(left=2, policy=TaskPolicy(on_shutdown="detach")) as supervisor:
+        background = await supervisor.start("m")
+
+        async def result() -> None:
+            with pytest.raises(SupervisorShutdown, match="is detached"):
+                await background.result()
+
+        async def run() -> None:
+            with pytest.raises(SupervisorShutdown, match="is detached"):
+                await supervisor.run("m")
+
+        async with create_task_group() as group:
+            group.start_soon(result)
+            group.start_soon(run)
+            await lab.fake.until(lambda: len(lab.fake.live) == 2)
+            await wait_all_tasks_blocked()
+            await supervisor.shutdown()
     assert lab.finished == {("detached", "none"): 2}
 
 

@@ -22,7 +22,7 @@ from sigmic_guard.testing.fake_faults import Gate
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
 from tests.supervisor.deaths import Process
 from tests.supervisor.lab import Lab
-from tests.supervisor.ledgers import FailingLedger
+from tests.supervisor.ledgers import FailingLedger, HangingLedger
 
 pytestmark = pytest.mark.backends(ASYNCIO, TRIO_VIRTUAL)
 virtual = pytest.mark.backends(TRIO_VIRTUAL)
@@ -210,8 +210,21 @@ async def test_its_owner_dies_before_the_task_is_his() -> None:
 def _for_ever(dead: Process) -> Any:
     """Write the row, and never come back."""
 
-    async def commit(record: Any) -> None:
+    async def commit(record: Any, *, timeout: float) -> None:
         await dead.ledger.commit([Write(record, 0)])
         await sleep(3600)
 
     return commit
+
+
+@virtual
+async def test_a_ledger_that_hangs_hangs_nobody() -> None:
+    """adopt(key=…) gives up after the create's time-out; the task is as it was, the key is free."""
+    lab, ledger = Lab(), HangingLedger()
+    async with lab.open(left=1, ledger=ledger, create_timeout=5, grace=1) as supervisor:
+        ledger.hang = True
+        with fail_after(6), pytest.raises(LedgerError, match="did not answer within 5 s"):
+            await supervisor.adopt(lab.fake.add(), key="k")
+        with fail_after(6), pytest.raises(LedgerError):  # and no DuplicateKey
+            await supervisor.start("m", key="k")
+    assert (lab.deletes(), lab.fake.count("create")) == (0, 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,7 +17,7 @@ from anyio import (
 
 from sigmic_guard import CancelReason, DuplicateKey, ReapResult, State, Supervisor, TaskTimedOut
 from sigmic_guard.ledger import MemoryLedger, MemoryStore
-from sigmic_guard.supervisor import core
+from sigmic_guard.supervisor import clock as clocks
 from sigmic_guard.supervisor.creating import MAX_INTENTS
 from sigmic_guard.testing import FakeSigmic
 from sigmic_guard.testing.fake_faults import HANG
@@ -35,8 +34,8 @@ MINE: Any = {"key": "k", "on_crash": "reattach"}
 @pytest.fixture(autouse=True)
 def one_wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the wall clock go as the virtual one does, from one process to the next."""
-    clock = SimpleNamespace(monotonic=time.monotonic, time=lambda: 1e9 + current_time())
-    monkeypatch.setattr(core, "time", clock)
+    clock = SimpleNamespace(monotonic=current_time, time=lambda: 1e9 + current_time())
+    monkeypatch.setattr(clocks, "time", clock)
 
 
 def never_two(lab: Lab) -> None:

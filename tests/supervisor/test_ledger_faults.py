@@ -236,7 +236,7 @@ async def test_the_order() -> None:
 async def test_the_order_turned_round(monkeypatch: pytest.MonkeyPatch) -> None:
     """Negative control: with a POST that does not wait for its intent the diary tells."""
 
-    async def careless(self: Outbox, record: Record) -> None:
+    async def careless(self: Outbox, record: Record, *, timeout: float) -> None:
         self.add(None, record)
 
     monkeypatch.setattr(Outbox, "commit", careless)

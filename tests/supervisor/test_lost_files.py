@@ -23,12 +23,11 @@ from tests.supervisor.losses import (
     change,
     clock_off_by,
     leave_behind,
-    one_clock,
     reports,
     without_times,
 )
 
-__all__ = ["one_clock", "reports"]
+__all__ = ["reports"]
 
 pytestmark = pytest.mark.backends(TRIO_VIRTUAL)
 
@@ -121,7 +120,7 @@ async def test_candidates_are_cancelled_where_asked(reports: Reports) -> None:
     assert lab.finished == {ERROR: 1, ("cancelled", "orphan"): 1}
 
 
-async def test_what_is_no_candidate(reports: Reports, one_clock: None) -> None:
+async def test_what_is_no_candidate(reports: Reports) -> None:
     """Never touched: what a row knows, what has a mark, another message or another time."""
     lab, store = LossLab(), MemoryStore()
     early = lab.fake.add("m")

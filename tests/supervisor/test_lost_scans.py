@@ -35,12 +35,9 @@ from tests.supervisor.losses import (
     change,
     clock_off_by,
     leave_behind,
-    one_clock,
     unwanted,
     without_times,
 )
-
-__all__ = ["one_clock"]
 
 pytestmark = pytest.mark.backends(TRIO_VIRTUAL)
 
@@ -350,7 +347,7 @@ async def test_the_server_says_how_long_to_wait() -> None:
         assert times[1] - times[0] >= 20
 
 
-async def test_down_to_the_cut_off(one_clock: None) -> None:
+async def test_down_to_the_cut_off() -> None:
     """A scan ends where no task can be younger than the create, and reads no older pages."""
     lab = LossLab()
     crowd(lab, 1000)

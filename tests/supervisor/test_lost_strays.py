@@ -13,9 +13,7 @@ from sigmic_guard.supervisor.marking import MARKER, digest
 from sigmic_guard.supervisor.reconciler import Reconciler
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
 from tests.supervisor.lab import UNAVAILABLE
-from tests.supervisor.losses import GONE, LossLab, leave_behind, one_clock, unwanted
-
-__all__ = ["one_clock"]
+from tests.supervisor.losses import GONE, LossLab, leave_behind, unwanted
 
 pytestmark = pytest.mark.backends(ASYNCIO, TRIO_VIRTUAL)
 virtual = pytest.mark.backends(TRIO_VIRTUAL)
@@ -57,7 +55,7 @@ async def test_in_real_time() -> None:
 
 @virtual
 @pytest.mark.parametrize("seconds", [1, 540])
-async def test_the_process_that_proved_it_is_dead(seconds: float, one_clock: None) -> None:
+async def test_the_process_that_proved_it_is_dead(seconds: float) -> None:
     """Whoever shares the ledger ends the strays of those that are gone."""
     lab, store = LossLab(), MemoryStore()
     lab.fake.on("create", GONE)

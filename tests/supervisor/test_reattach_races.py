@@ -26,6 +26,7 @@ from sigmic_guard.testing.fake_faults import Gate
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
 from tests.supervisor.deaths import Process, left_by_the_dead, reaped
 from tests.supervisor.lab import Lab
+from tests.supervisor.orphanage import seconds
 
 pytestmark = pytest.mark.backends(ASYNCIO, TRIO_VIRTUAL)
 virtual = pytest.mark.backends(TRIO_VIRTUAL)
@@ -209,6 +210,39 @@ async def test_withdrawn_by_a_scope(moment: str) -> None:
     assert lab.finished == {("cancelled", "orphan"): 1, ("cancelled", "scope"): 1} | {
         ("cancelled", "shutdown"): 1
     }
+    assert not store.rows
+
+
+@virtual
+@pytest.mark.parametrize("in_doubt", [False, True])
+async def test_withdrawn_it_costs_what_it_would_have(*, in_doubt: bool) -> None:
+    """The time of a task whose claim came to nothing counts from its owner's death, as any does."""
+    lab, store, gate = Lab(), MemoryStore(), Gate()
+    await left_by_the_dead(lab, store)
+    await sleep(100)
+
+    async def hold() -> None:
+        await gate.hold()
+        if in_doubt:
+            raise LedgerError("the answer was lost")
+
+    async with lab.open(ledger=Midway(store, after=hold)) as supervisor:
+        async with create_task_group() as group:
+            scope = CancelScope()
+
+            async def start() -> None:
+                with scope:
+                    await supervisor.start("m", **MINE)
+
+            group.start_soon(start)
+            await gate.entered.wait()
+            scope.cancel()
+            await wait_all_tasks_blocked()
+            gate.open()
+        await lab.fake.until(lambda: not lab.fake.live)
+        await supervisor.reap()
+    assert reaped(lab) == {"cancelled": 1}
+    assert seconds(lab) > 99
     assert not store.rows
 
 

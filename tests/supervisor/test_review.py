@@ -168,7 +168,7 @@ async def test_a_clock_that_is_ahead_hides_no_task(monkeypatch: pytest.MonkeyPat
     lab.fake.on("create", LOST)
     with monkeypatch.context() as patch:
         ahead = time.time() + 7200
-        patch.setattr("sigmic_guard.supervisor.core.time.time", lambda: ahead)
+        patch.setattr("sigmic_guard.supervisor.clock.time.time", lambda: ahead)
         supervisor = lab.make(create_timeout=1)
         await supervisor.__aenter__()
     try:
