@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
+
+from sigmic_guard.observe.wording import whereabouts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,30 +27,53 @@ _PLAIN: Final = (structlog.processors.KeyValueRenderer(key_order=["event"]),)
 class Channel:
     """A logger that is bound once, to what structlog's configuration says at its first line.
 
+    Processors, handlers and filters are the host's. What they raise is reported once, as far as
+    the standard library's logger ``sigmic_guard`` lets that through, and ends nobody's work: lines
+    are written in threads, in clean-up, and in between of what must happen.
+
     Structlog as it is before anybody configured it prints every level to the standard output, which
     a library has no right to. Such a host gets the lines through ``logging`` instead, where its
     levels and handlers apply. Nothing here configures either of the two.
     """
 
-    __slots__ = ("_configured", "_logger", "_name", "_open")
+    __slots__ = ("_configured", "_logger", "_name", "_open", "_reported")
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._configured = False
         self._logger: Any = None
         self._open: Callable[[int], bool] = _always
+        self._reported = False
 
     def open(self, level: int) -> bool:
-        """Tell whether a line of ``level`` would go anywhere."""
-        # A host may configure structlog after its first supervisor; once it did, that stays.
-        if not self._configured:
-            self._bind()
-        return self._open(level)
+        """Tell whether a line of ``level`` would go anywhere; never raises."""
+        try:
+            # A host may configure structlog after its first supervisor; once it did, that stays.
+            if not self._configured:
+                self._bind()
+            return self._open(level)
+        except Exception as failure:
+            self._failed(failure)
+            return False
 
     def write(self, level: int, event: str, fields: Mapping[str, Any]) -> None:
-        """Write one line, if ``level`` is on."""
-        if self.open(level):
-            getattr(self._logger, _NAMES[level])(event, **fields)
+        """Write one line, if ``level`` is on; never raises."""
+        try:
+            if self.open(level):
+                getattr(self._logger, _NAMES[level])(event, **fields)
+        except Exception as failure:
+            self._failed(failure)
+
+    def _failed(self, failure: Exception) -> None:
+        """Report the first failure; if that fails too, so be it."""
+        if self._reported:
+            return
+        self._reported = True
+        with suppress(Exception):
+            logging.getLogger(self._name).warning(
+                "the log failed, and that will not be reported again: %s; tasks are not affected",
+                whereabouts(failure),
+            )
 
     def _bind(self) -> None:
         if structlog.is_configured():

@@ -59,10 +59,11 @@ class Metrics:
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        """:raises ValueError: ``registry`` has one of these series already."""
-        series = Series()
-        series.register(registry)
+        """:raises ValueError: somebody else registered one of these series."""
+        series, shared = Series.on(registry)
         self._series = series
+        self._orphans = shared.orphans
+        self._counting = shared.counting
         # Children are kept: `labels()` costs three times what `inc()` does. Their values are
         # enumerated here, so that every series exists, at zero, before its first event.
         self._live = {state: series.live.labels(state.value) for state in _LIVE}
@@ -77,9 +78,6 @@ class Metrics:
             result: series.cancellations.labels(result.value) for result in CancelResult
         }
         self._reaped = {result: series.reaped.labels(result.value) for result in ReapResult}
-        #: By owner: how many orphans it knows of, and for how long the oldest has been one.
-        self._orphans: dict[str, tuple[int, float]] = {}
-        self._counting = Lock()  # supervisors may be in several threads
         self._attempts: dict[str, Counter] = {}
         self._routes: dict[tuple[str, str, str], Histogram] = {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -15,6 +16,11 @@ _BATCH: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
 _REQUEST: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _DRAIN: Final = (0.1, 0.25, 0.5, 1, 2, 4, 6, 8, 9, 10, 15, 30, 60, 120)
 _TASK: Final = (1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 14400)
+
+
+#: A registry's attribute that says what was registered with it, by name. It is not kept here, for
+#: this module may be imported twice, or anew, and its registries are not.
+_ATTRIBUTE: Final = "_sigmic_guard_series"
 
 
 class Series:
@@ -123,17 +129,42 @@ class Series:
             registry=None,
         )
 
-    def register(self, registry: CollectorRegistry) -> None:
-        """Register all of them, or none.
+    @classmethod
+    def on(cls, registry: CollectorRegistry) -> tuple[Series, Shared]:
+        """Return the series of ``registry``: those that are registered, and what they share.
 
-        :raises ValueError: ``registry`` has a series of the same name already.
+        :raises ValueError: somebody else registered a series of the same name. None is added.
         """
+        shared: Shared | None = getattr(registry, _ATTRIBUTE, None)
+        series = cls()
+        if shared is None:
+            shared = Shared()
+        series._register(registry, shared)
+        setattr(registry, _ATTRIBUTE, shared)
+        return series, shared
+
+    def _register(self, registry: CollectorRegistry, shared: Shared) -> None:
         done: list[MetricWrapperBase] = []
         try:
-            for series in vars(self).values():
-                registry.register(series)
-                done.append(series)
+            for name, metric in vars(self).items():
+                if name not in shared.series:
+                    registry.register(metric)
+                    done.append(metric)
         except ValueError:
-            for series in done:
-                registry.unregister(series)
+            for metric in done:
+                registry.unregister(metric)
             raise
+        shared.series = {**vars(self), **shared.series}
+        vars(self).update(shared.series)
+
+
+class Shared:
+    """What a registry keeps for all copies of this library, whichever made it."""
+
+    def __init__(self) -> None:
+        #: By the attribute of :class:`Series`.
+        self.series: dict[str, MetricWrapperBase] = {}
+        #: By owner: how many orphans it knows of, and for how long the oldest has been one.
+        self.orphans: dict[str, tuple[int, float]] = {}
+        #: Around the counting of those: supervisors may be in several threads.
+        self.counting = Lock()

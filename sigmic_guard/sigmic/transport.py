@@ -8,6 +8,9 @@ with its traceback cut off at this module.
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import socket
 from contextlib import suppress
 from contextvars import ContextVar
 from time import perf_counter
@@ -69,14 +72,25 @@ FOREIGN: Final = (
 class Attempt:
     """One call on its way, and how far it provably got: that is what a failure means."""
 
-    __slots__ = ("body", "connected", "transport")
+    __slots__ = ("body", "connected", "transport", "where")
 
-    def __init__(self, body: Body | None = None) -> None:
+    def __init__(self, body: Body | None = None, where: str = "") -> None:
         self.body = body
+        #: The host and port that it goes to, for messages.
+        self.where = where
         #: Whether a connection was ever had. While not, not a byte of the request has left.
         self.connected = False
         self.transport: asyncio.Transport | None = None
 
+
+#: The common ones, in plain words.
+_REASONS: Final = {
+    errno.ECONNREFUSED: "connection refused",
+    errno.EHOSTUNREACH: "host unreachable",
+    errno.ENETUNREACH: "network unreachable",
+    errno.ECONNRESET: "connection reset",
+    errno.ETIMEDOUT: "connecting timed out",
+}
 
 _UNFINISHED: Final = frozenset({"cancelled", "connection", "timeout"})
 _ATTEMPT: Final[ContextVar[Attempt]] = ContextVar("sigmic_guard_attempt")
@@ -106,12 +120,52 @@ def translate(exc: BaseException, attempt: Attempt) -> SigmicGuardError:
         )
     kind = type(exc).__name__
     if not attempt.connected:
-        return ConnectionFailed(f"No connection to the API could be made ({kind}).", sent=False)
+        return ConnectionFailed(_no_connection(exc, attempt), sent=False)
     if isinstance(exc, (HttpProcessingError, aiohttp.ClientResponseError)):
         return ProtocolError(f"The API's answer is no readable HTTP ({kind}).")
     return ConnectionFailed(
         f"The connection broke before the answer was complete ({kind}).", sent=True
     )
+
+
+def _no_connection(exc: BaseException, attempt: Attempt) -> str:
+    """Say why there is no connection, in the words of the system, without the exception's text."""
+    where = f"No connection to {attempt.where or 'the API'} could be made"
+    kind = type(exc).__name__
+    error = _system_error(exc)
+    if error is None or error.errno is None:
+        return f"{where} ({kind})."
+    if error.errno in {errno.EMFILE, errno.ENFILE}:
+        whose = "this process" if error.errno == errno.EMFILE else "this machine"
+        return (
+            f"{where}: {whose} is out of file descriptors ({errno.errorcode[error.errno]}). Raise "
+            "the limit (ulimit -n), or run fewer tasks at once (max_tasks=…)."
+        )
+    if isinstance(error, socket.gaierror):
+        return f"{where}: no such name, or no answer from the name service ({kind})."
+    word = errno.errorcode.get(error.errno, str(error.errno))
+    reason = _REASONS.get(error.errno) or os.strerror(error.errno)
+    return f"{where}: {reason} ({word})."
+
+
+def _system_error(exc: BaseException) -> OSError | None:
+    """Return what the system said, which may be wrapped, or one of several addresses' answers."""
+    waiting: list[BaseException | None] = [exc]
+    seen = set[int]()
+    found: OSError | None = None
+    while waiting:
+        link = waiting.pop(0)
+        if link is None or id(link) in seen:
+            continue
+        seen.add(id(link))
+        if isinstance(link, OSError) and link.errno is not None:
+            if link.errno in {errno.EMFILE, errno.ENFILE} or isinstance(link, socket.gaierror):
+                return link
+            found = found or link
+        if isinstance(link, BaseExceptionGroup):
+            waiting += link.exceptions
+        waiting += [getattr(link, "os_error", None), link.__cause__, link.__context__]
+    return found
 
 
 class Transport:
@@ -158,7 +212,7 @@ class Transport:
         """
         if self.closed:
             raise ConnectionFailed("The client is closed.", sent=False)
-        attempt = Attempt(body)
+        attempt = Attempt(body, f"{url.host}:{url.port}")
         outcome = "cancelled"
         response: aiohttp.ClientResponse | None = None
         failure: SigmicGuardError
