@@ -145,11 +145,11 @@ class Observers:
             except Exception as failure:
                 self._failed(observer, failure)
 
-    def shutdown_finished(self, unproven: int, seconds: float) -> None:
+    def shutdown_finished(self, unproven: int, unwritten: int, seconds: float) -> None:
         """Tell all."""
         for observer in self._observers:
             try:
-                observer.shutdown_finished(unproven, seconds)
+                observer.shutdown_finished(unproven, unwritten, seconds)
             except Exception as failure:
                 self._failed(observer, failure)
 

@@ -32,6 +32,9 @@ _STILL_RUNS: Final = "the remote task may still run and cost money; look for it 
 _OTHERS: Final = (
     "its owner is dead; only who has the credential and the base URL of its making can end it"
 )
+_UNWRITTEN: Final = (
+    "these tasks have ended, and the ledger does not say so; whoever starts next looks at them"
+)
 _LOOK: Final = (
     "one of these may be the task whose create got no answer; cancel it if it is not wanted"
 )
@@ -136,12 +139,19 @@ class Logs:
         """Tell that the drain begins."""
         self._channel.write(INFO, "shutdown.begun", {"live": live, "grace": _rounded(grace)})
 
-    def shutdown_finished(self, unproven: int, seconds: float) -> None:
+    def shutdown_finished(self, unproven: int, unwritten: int, seconds: float) -> None:
         """Tell how the drain ended: as an error if a task may still run."""
-        fields: dict[str, Any] = {"unproven": unproven, "seconds": _rounded(seconds)}
+        fields: dict[str, Any] = {
+            "unproven": unproven,
+            "unwritten": unwritten,
+            "seconds": _rounded(seconds),
+        }
         if unproven:
             fields["hint"] = "these remote tasks may still run and cost money; see task.unconfirmed"
-        self._channel.write(ERROR if unproven else INFO, "shutdown.finished", fields)
+        elif unwritten:
+            fields["hint"] = _UNWRITTEN
+        level = ERROR if unproven else WARNING if unwritten else INFO
+        self._channel.write(level, "shutdown.finished", fields)
 
     def _tell(
         self, level: int, event: str, record: Record, seconds: float | None = None, **more: str

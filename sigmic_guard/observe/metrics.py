@@ -202,9 +202,9 @@ class Metrics:
     def shutdown_begun(self, live: int, grace: float) -> None:
         """Nothing is counted; :class:`~sigmic_guard.observe.Logs` tells it."""
 
-    def shutdown_finished(self, unproven: int, seconds: float) -> None:
+    def shutdown_finished(self, unproven: int, unwritten: int, seconds: float) -> None:
         """Time the drain."""
-        del unproven
+        del unproven, unwritten
         self._series.shutdown.observe(seconds)
 
 

@@ -84,5 +84,5 @@ class Observer(Protocol):
     def shutdown_begun(self, live: int, grace: float) -> None:
         """Observe the start of the drain."""
 
-    def shutdown_finished(self, unproven: int, seconds: float) -> None:
-        """Observe its end."""
+    def shutdown_finished(self, unproven: int, unwritten: int, seconds: float) -> None:
+        """Observe its end: tasks whose end is not proven, and ends that are not written down."""

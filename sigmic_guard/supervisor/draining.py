@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 #: Seconds, beyond the budget, to write down what is left and to close connections.
 CLOSING: Final = 0.4
+#: The worker that ends a drain that was aborted.
+LAST_WRITES: Final = "last writes"
 #: Seconds of the budget that are kept for each task to be named, if it comes to that.
 NAMING: Final = 60e-6
 #: What is left of the budget when somebody is in a hurry: time for the DELETEs that are under way.
@@ -40,6 +42,9 @@ class Drain:
         self._began = current_time()
         self._end = self._began + core.settings.grace
         self._budget: CancelScope | None = None
+        #: Around the last writes.
+        self._writing: CancelScope | None = None
+        self._aborted = False
         self._tasks: list[Entry] | None = None
         #: The unconfirmed that are asked for once more, and the version they had before.
         self._asked_again: list[tuple[Entry, int]] = []
@@ -63,6 +68,9 @@ class Drain:
         self._core.canceller.budget_end = self._end
         if self._budget is not None:
             self._budget.deadline = self._stop()
+        if self._writing is not None:
+            self._writing.deadline = min(self._writing.deadline, self._end + CLOSING)
+            self._core.outbox.hasten(self._writing.deadline)
 
     def _stop(self) -> float:
         """When to stop trying, so that all tasks can be named in what is left."""
@@ -74,20 +82,38 @@ class Drain:
         self.shorten(HURRY)
 
     def abort(self) -> None:
-        """End without having drained: there is a bug in here. Every task is named."""
+        """End without having drained: there is a bug in here. Every task is named.
+
+        What is known by now is written down first, as far as there is time for it.
+        """
+        if self._aborted:
+            return
+        self._aborted = True
         core = self._core
         core.closed = True
-        records = [task.record for task in core.roster.tasks.values()]
-        self.report = self._report({}, 0, records)
         core.courier.close()
         core.reaper.close()
         for task in list(core.roster.tasks.values()):
             task.wake()
         self.marked.set()
+        if core.workers.stopping:
+            self.end()
+        else:
+            core.workers.run(LAST_WRITES, self._end_aborted)
+
+    def end(self, unwritten: int = 0) -> None:
+        """Let nobody wait any more for a drain that was aborted."""
+        records = [task.record for task in self._core.roster.tasks.values()]
+        self.report = self.report or self._report({}, 0, records, unwritten)
         self.done.set()
+
+    async def _end_aborted(self) -> None:
+        self.end(await self._write_last())
 
     async def run(self) -> None:
         """Drain, write the report, and close everything. May be begun again in the middle."""
+        if self._aborted:
+            return
         core = self._core
         core.canceller.budget_end = self._end
         core.creator.hold()
@@ -102,9 +128,11 @@ class Drain:
             await self._wait(tasks)
         self.marked.set()
         await self._give_up(tasks)
-        self.report = await self._tell(tasks)
         await self._close()
-        core.observer.shutdown_finished(len(self.report.unconfirmed), self.report.seconds)
+        unwritten = await self._write_last()
+        self.report = report = await self._tell(tasks, unwritten)
+        await self._close_ledger()
+        core.observer.shutdown_finished(len(report.unconfirmed), report.unwritten, report.seconds)
         self.done.set()
 
     async def _mark(self, tasks: list[Entry]) -> None:
@@ -171,7 +199,7 @@ class Drain:
                 self._core.canceller.give_up(task, why)
             await slices.breathe()
 
-    async def _tell(self, tasks: list[Entry]) -> ShutdownReport:
+    async def _tell(self, tasks: list[Entry], unwritten: int) -> ShutdownReport:
         outcomes: Counter[Outcome] = Counter()
         never_created, unproven, slices = 0, list[Record](), Slices()
         for task in tasks:
@@ -184,10 +212,14 @@ class Drain:
             else:
                 outcomes[outcome] += 1
             await slices.breathe()
-        return self._report(outcomes, never_created, unproven)
+        return self._report(outcomes, never_created, unproven, unwritten)
 
     def _report(
-        self, outcomes: Mapping[Outcome, int], never_created: int, unproven: list[Record]
+        self,
+        outcomes: Mapping[Outcome, int],
+        never_created: int,
+        unproven: list[Record],
+        unwritten: int,
     ) -> ShutdownReport:
         count = Counter(outcomes)
         return ShutdownReport(
@@ -196,6 +228,7 @@ class Drain:
             detached=count[Outcome.DETACHED],
             never_created=never_created,
             unconfirmed=Snapshot(unproven, self._core.now()),
+            unwritten=unwritten,
             seconds=current_time() - self._began,
             grace=self.grace,
         )
@@ -209,13 +242,25 @@ class Drain:
         for task in list(core.roster.tasks.values()):
             task.wake()
             await slices.breathe()
-        with move_on_after(CLOSING):
-            await core.outbox.flush()
+
+    async def _write_last(self) -> int:
+        """Write down what is left, until the time is over; return how many ends could not be."""
+        core, now = self._core, current_time()
+        ends_at = max(self._end, now - CLOSING / 2) + CLOSING
+        core.outbox.hasten(ends_at)
+        with CancelScope(deadline=ends_at) as self._writing:
+            await core.outbox.empty()
         for worker in ("ledger", "reap", "reconcile"):
             core.workers.dismiss(worker)
         core.outbox.close()
-        with move_on_after(CLOSING / 2):
-            await core.ledger.aclose()
+        return await core.outbox.unwritten()
+
+    async def _close_ledger(self) -> None:
+        """Close it within the budget, or a moment beyond; one that hangs gets no second."""
+        now = current_time()
+        ends_at = max(now + CLOSING / 2, min(self._end, now + 2 * CLOSING))
+        with CancelScope(deadline=ends_at):
+            await self._core.ledger.aclose()
 
 
 def _awake(task: Entry) -> bool:

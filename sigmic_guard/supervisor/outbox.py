@@ -11,7 +11,7 @@ from __future__ import annotations
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
-from anyio import Event, move_on_after, sleep
+from anyio import Event, current_time, move_on_after
 
 from sigmic_guard.errors import DuplicateKey, LedgerError, bare, fresh
 from sigmic_guard.ledger import Refusal, Write
@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 
 #: Seconds before a failed transaction is tried again.
 RETRY: Final = 1.0
+#: The least, and the part of what is left, where there is an end to the time for it.
+LEAST_RETRY: Final = 0.05
+RETRY_PART: Final = 0.125
+#: Rows of one transaction there: what is written is written when the time is over.
+PORTION: Final = 4096
 
 
 class _Batch:
@@ -54,6 +59,9 @@ class Outbox:
         #: Live records without a row: not written yet, or refused. Their steps change nothing.
         self._rowless: set[str] = set()
         self._closed = False
+        #: When the time to write is over, on anyio's clock, and that this is known.
+        self._ends_at: float | None = None
+        self._hastened = Event()
 
     def withhold(self, record: Record) -> None:
         """Take a record on that is not to be written before :meth:`insert`."""
@@ -121,6 +129,34 @@ class Outbox:
                 self._wanted.set()
                 await batch.done.wait()
 
+    def hasten(self, ends_at: float) -> None:
+        """Let a failed transaction be tried again soon, and none be so large that all is in doubt.
+
+        :param ends_at: when the time to write is over, on anyio's clock.
+        """
+        self._ends_at = ends_at
+        self._hastened.set()
+
+    async def empty(self) -> None:
+        """Wait until nothing is queued, however often that has to be tried."""
+        while not self._closed and (self._under_way is not None or self._next.writes):
+            await self.flush()
+
+    async def unwritten(self) -> int:
+        """Return how many ends of tasks are queued, or under way, and so not known to be written.
+
+        To be called when nobody commits any more.
+        """
+        count, slices, under_way = 0, Slices(), self._under_way
+        for batch in (self._next, under_way):
+            for intent_id, write in batch.writes.items() if batch is not None else ():
+                if write.record.finished_at is not None and (
+                    batch is self._next or intent_id not in self._next.writes
+                ):
+                    count += 1
+                await slices.breathe()
+        return count
+
     def close(self) -> None:
         """Let nobody wait for a worker that has gone: what is still queued is not written."""
         self._closed = True
@@ -142,28 +178,48 @@ class Outbox:
             if not batch.writes:
                 continue
             self._under_way, self._next = batch, _Batch()
-            started = perf_counter()
             try:
-                refusals = await self._ledger.commit(list(batch.writes.values()))
+                await self._write(batch)
             except LedgerError as error:
                 batch.error = bare(error)  # the frames hold rows
                 self._observer.ledger_failed(len(batch.writes), error)
-            else:
-                self._observer.ledger_committed(len(batch.writes), perf_counter() - started)
-                if any(refusals):
-                    for intent_id, refusal in zip(batch.writes, refusals, strict=True):
-                        if refusal is not None:
-                            await self._refused(batch, intent_id, refusal)
             await self._close(batch)
             if batch.error is not None:
-                await sleep(RETRY)
+                await self._pause()
 
-    async def _refused(self, batch: _Batch, intent_id: str, refusal: Refusal) -> None:
-        record = batch.writes[intent_id].record
+    async def _write(self, batch: _Batch) -> None:
+        """Commit the batch; of one that failed in the middle, what was written is out of it."""
+        writes = list(batch.writes.values())
+        size = len(writes) if self._ends_at is None or batch.awaited else PORTION
+        for start in range(0, len(writes), size):
+            portion = writes[start : start + size]
+            started = perf_counter()
+            refusals = await self._ledger.commit(portion)
+            self._observer.ledger_committed(len(portion), perf_counter() - started)
+            if any(refusals):
+                for (record, _), refusal in zip(portion, refusals, strict=True):
+                    if refusal is not None:
+                        await self._refused(batch, record, refusal)
+            if len(portion) < len(writes):
+                for record, _ in portion:
+                    if record.intent_id not in batch.refusals:
+                        del batch.writes[record.intent_id]
+
+    async def _pause(self) -> None:
+        """Wait before the next try."""
+        if self._ends_at is None:
+            with move_on_after(RETRY):
+                await self._hastened.wait()
+        else:
+            left = self._ends_at - current_time()
+            with move_on_after(min(RETRY, max(left * RETRY_PART, LEAST_RETRY))):
+                await Event().wait()
+
+    async def _refused(self, batch: _Batch, record: Record, refusal: Refusal) -> None:
         if refusal is Refusal.CONFLICT and await self._is_ours(record):
             return
-        batch.refusals[intent_id] = refusal
-        if intent_id not in batch.awaited:
+        batch.refusals[record.intent_id] = refusal
+        if record.intent_id not in batch.awaited:
             error = LedgerError(f"the row of a task was changed by somebody else ({refusal})")
             self._observer.ledger_failed(1, error)
 
@@ -187,13 +243,15 @@ class Outbox:
         """Tell those who wait, and queue again what must not be lost."""
         later, slices = self._next.writes, Slices()
         awaited = set() if batch.in_doubt else batch.awaited
-        for intent_id in awaited if batch.error is not None else batch.refusals:
+        refused = {} if batch.in_doubt else batch.refusals
+        failed = awaited if batch.error is not None else set()
+        for intent_id in failed | refused.keys():
             newest = later.pop(intent_id, batch.writes[intent_id])
             if intent_id in awaited and newest.record.finished_at is None:
                 self._rowless.add(intent_id)
         if batch.error is not None:
             for intent_id, write in batch.writes.items():
-                if intent_id not in awaited:
+                if intent_id not in awaited and intent_id not in refused:
                     newest = later.get(intent_id, write)
                     later[intent_id] = Write(newest.record, write.expected)
                 await slices.breathe()  # hit here, it is done again, and comes to the same

@@ -160,6 +160,9 @@ class ShutdownReport:
 
     :ivar unconfirmed: the tasks that may still run: their end could not be proven, or it is not
         known whether they exist. They stay in the ledger.
+    :ivar unwritten: how many tasks have ended, or were let go, without its being certain that the
+        ledger says so; 0 unless the ledger failed, or was locked, until the time was over. Whoever
+        starts next takes them for a dead owner's, and finds out that they have ended.
     :ivar seconds: how long it took; ``grace`` is what it was allowed.
     """
 
@@ -168,6 +171,7 @@ class ShutdownReport:
     detached: int
     never_created: int
     unconfirmed: Sequence[TaskRow]
+    unwritten: int = 0
     seconds: float
     grace: float
 

@@ -19,7 +19,7 @@ from sigmic_guard.sigmic import SigmicClient, check_files, check_id
 from sigmic_guard.sigmic.credentials import Credential
 from sigmic_guard.supervisor.block import TaskBlock
 from sigmic_guard.supervisor.core import Core
-from sigmic_guard.supervisor.draining import CLOSING, Drain
+from sigmic_guard.supervisor.draining import CLOSING, LAST_WRITES, Drain
 from sigmic_guard.supervisor.host import Host
 from sigmic_guard.supervisor.inbox import Inbox
 from sigmic_guard.supervisor.options import Wish, make_order, make_watch
@@ -353,8 +353,9 @@ class Supervisor:
         if self._own_client:
             native = await self._wait_out(self._close_client) or native
         if self._watchdog is not None:
-            # What is not proven the helper pursues further: our lock is gone by now.
-            clean = drain.report is not None and drain.report.clean
+            # What is not proven, or not written, the helper sees to: our lock is gone by now.
+            report = drain.report
+            clean = report is not None and report.clean and not report.unwritten
             native = await self._wait_out(partial(self._watchdog.close, clean=clean)) or native
         if self._handlers is not None:
             self._handlers.drained()
@@ -490,6 +491,8 @@ class Supervisor:
         drain = self._begin_drain()
         if worker == "drain":
             drain.abort()
+        elif worker == LAST_WRITES:
+            drain.end()
         self._group.cancel_scope.cancel()
 
 

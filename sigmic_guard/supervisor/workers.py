@@ -111,6 +111,11 @@ class Workers:
                 self.run(name, loop)
             self._gone.set()
 
+    @property
+    def stopping(self) -> bool:
+        """Whether nobody is started any more."""
+        return self._stopping
+
     def stop(self) -> None:
         """End every worker at its next checkpoint."""
         self._stopping = True

@@ -29,7 +29,7 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "ledger_failed": (8, OSError("no space left")),
     "worker_failed": ("cancel", KeyError("bug")),
     "shutdown_begun": (9, 5.5),
-    "shutdown_finished": (10, 6.5),
+    "shutdown_finished": (10, 11, 6.5),
 }
 
 

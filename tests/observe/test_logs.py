@@ -189,14 +189,22 @@ def test_the_drain_is_told_and_an_unproven_end_is_an_error() -> None:
     with capture_logs() as lines:
         logs = Logs()
         logs.shutdown_begun(100, 8.0)
-        logs.shutdown_finished(0, 1.23456)
-        logs.shutdown_finished(2, 8.1)
+        logs.shutdown_finished(0, 0, 1.23456)
+        logs.shutdown_finished(2, 1, 8.1)
+        logs.shutdown_finished(0, 3, 9.0)
     hint = lines[2].pop("hint")
     assert "may still run and cost money" in hint
+    assert "the ledger does not say so" in lines[3].pop("hint")
     assert lines == [
         {"event": "shutdown.begun", "log_level": "info", "live": 100, "grace": 8.0},
-        {"event": "shutdown.finished", "log_level": "info", "unproven": 0, "seconds": 1.235},
-        {"event": "shutdown.finished", "log_level": "error", "unproven": 2, "seconds": 8.1},
+    ] + [
+        {"event": "shutdown.finished", "log_level": level, "unproven": unproven}
+        | {"unwritten": unwritten, "seconds": seconds}
+        for level, unproven, unwritten, seconds in [
+            ("info", 0, 0, 1.235),
+            ("error", 2, 1, 8.1),
+            ("warning", 0, 3, 9.0),
+        ]
     ]
 
 

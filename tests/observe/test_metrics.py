@@ -218,7 +218,7 @@ def test_requests_commits_and_drains_are_timed(registry: CollectorRegistry) -> N
     metrics.request_answered("POST", route, "200", 0.25)
     metrics.ledger_committed(3, 0.001)
     metrics.shutdown_begun(10, 8.0)
-    metrics.shutdown_finished(0, 1.5)
+    metrics.shutdown_finished(0, 0, 1.5)
     labels = {"method": "POST", "route": route, "status": "200"}
     assert value(registry, "http_request_seconds_sum", **labels) == 0.25
     assert value(registry, "ledger_commit_seconds_count") == 1

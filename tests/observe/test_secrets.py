@@ -70,7 +70,7 @@ def tell_secrets(observer: Any) -> None:
         observer.ledger_failed(1, bug)
         observer.worker_failed(f"cancel {KEY}", bug)
     observer.shutdown_begun(1, 1.0)
-    observer.shutdown_finished(1, 1.0)
+    observer.shutdown_finished(1, 0, 1.0)
 
 
 def exceptions(text: str) -> list[BaseException]:

@@ -58,7 +58,7 @@ def used(registry: CollectorRegistry) -> CollectorRegistry:
     metrics.cancellation_ended(record, CancelResult.CONFIRMED, 0.2)
     metrics.request_answered("GET", "/api/v1/tasks/{id}", "200", 0.1)
     metrics.ledger_committed(1, 0.001)
-    metrics.shutdown_finished(0, 1.0)
+    metrics.shutdown_finished(0, 0, 1.0)
     metrics.orphans_counted("me", 2, 3.0)
     metrics.orphan_reaped(record, ReapResult.CANCELLED, 4.0)
     return registry
