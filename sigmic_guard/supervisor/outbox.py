@@ -197,9 +197,9 @@ class Outbox:
             refusals = await self._ledger.commit(portion)
             self._observer.ledger_committed(len(portion), perf_counter() - started)
             if any(refusals):
-                for (record, _), refusal in zip(portion, refusals, strict=True):
+                for write, refusal in zip(portion, refusals, strict=True):
                     if refusal is not None:
-                        await self._refused(batch, record, refusal)
+                        await self._refused(batch, write, refusal)
             if len(portion) < len(writes):
                 for record, _ in portion:
                     if record.intent_id not in batch.refusals:
@@ -215,24 +215,26 @@ class Outbox:
             with move_on_after(min(RETRY, max(left * RETRY_PART, LEAST_RETRY))):
                 await Event().wait()
 
-    async def _refused(self, batch: _Batch, record: Record, refusal: Refusal) -> None:
-        if refusal is Refusal.CONFLICT and await self._is_ours(record):
+    async def _refused(self, batch: _Batch, write: Write, refusal: Refusal) -> None:
+        if refusal is Refusal.CONFLICT and await self._is_ours(write):
             return
+        record = write.record
         batch.refusals[record.intent_id] = refusal
         if record.intent_id not in batch.awaited:
             error = LedgerError(f"the row of a task was changed by somebody else ({refusal})")
             self._observer.ledger_failed(1, error)
 
-    async def _is_ours(self, record: Record) -> bool:
+    async def _is_ours(self, write: Write) -> bool:
         """Tell whether nobody but us wrote the row: then it was in a transaction in doubt."""
+        record = write.record
         try:
             stored = await self._ledger.get(record.intent_id)
         except LedgerError:
             return False
         if stored is None:
             return record.finished_at is not None  # written, and forgotten since
-        if stored.owner_id != record.owner_id:
-            return False
+        if stored.owner_id != record.owner_id or stored.version == write.expected:
+            return False  # with the version that was expected another try would come to the same
         if stored.version < record.version:
             newest = self._next.writes.get(record.intent_id, Write(record, 0))
             self._next.writes[record.intent_id] = Write(newest.record, stored.version)
