@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from anyio.lowlevel import checkpoint
 
 from sigmic_guard.errors import LedgerError
+from sigmic_guard.ledger.loops import Ending, Loop, notice
 from sigmic_guard.ledger.protocol import Refusal
 from sigmic_guard.lifecycle import State
 
@@ -43,6 +46,8 @@ class MemoryLedger:
     def __init__(self, store: MemoryStore | None = None) -> None:
         self.store = store or MemoryStore()
         self._owner_id: str | None = None
+        self._pid = 0
+        self._ending: Ending | None = None
 
     async def open(self, owner_id: str) -> None:
         """Announce the owner.
@@ -51,8 +56,12 @@ class MemoryLedger:
         """
         if self._owner_id is not None:
             raise LedgerError("the ledger is open already in this handle: make one for each owner")
+        notice()
         self._owner_id = owner_id
+        self._pid = os.getpid()
         self.store.owners.add(owner_id)
+        # An owner whose loop is gone is dead, whatever its process does.
+        self._ending = Ending(Loop(), partial(self.store.owners.discard, owner_id))
 
     async def commit(self, writes: Sequence[Write]) -> Sequence[Refusal | None]:
         """Do the writes; see :meth:`~sigmic_guard.ledger.protocol.Ledger.commit`."""
@@ -140,6 +149,7 @@ class MemoryLedger:
     async def owner_alive(self, owner_id: str) -> bool:
         """Tell whether the owner has a handle open on this store."""
         self._check_open()
+        notice()
         return owner_id in self.store.owners
 
     async def last_seen(self, owner_id: str) -> float | None:
@@ -161,7 +171,14 @@ class MemoryLedger:
         if self._owner_id is not None:
             self.store.owners.discard(self._owner_id)
             self._owner_id = None
+        if self._ending is not None:
+            self._ending.forget()
 
     def _check_open(self) -> None:
         if self._owner_id is None:
             raise LedgerError("the ledger is not open: call open(), and nothing after aclose()")
+        if self._pid != os.getpid():
+            raise LedgerError(
+                f"the ledger was opened by another process (pid {self._pid}), from which this one "
+                "was forked, and in memory nothing is shared: make one here"
+            )

@@ -12,12 +12,14 @@ import os
 import re
 from contextlib import suppress
 from enum import Enum
+from threading import Lock
 from time import time
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 from sigmic_guard.errors import LedgerError
 from sigmic_guard.ledger.forks import gate, in_child
+from sigmic_guard.ledger.loops import notice
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -50,7 +52,7 @@ class Sign(Enum):
 
 
 class OwnerLock:
-    """The lock by which one owner is alive.
+    """The lock by which one owner is alive. May be released in any thread.
 
     :param folder: of the lock files; is made if it does not exist.
     :raises LedgerError: it cannot be had.
@@ -60,40 +62,49 @@ class OwnerLock:
         if not _NAME.fullmatch(owner_id):
             raise LedgerError(f"{owner_id!r} cannot be the name of a file, nor an owner id")
         self._path = folder / (owner_id + _LOCK)
+        self._using = Lock()  # so that nobody uses the number of a file that was just closed
+        notice()
         with suppress(OSError):  # the next line will tell
             if _examine(self._path) is Sign.ALIVE:
                 raise LedgerError(f"the owner {owner_id} is alive already: {self._path} is locked")
-        self._fd = _make(self._path)
+        self._fd: int | None = _make(self._path)
 
     def mend(self) -> None:
-        """Make the file again if it has gone.
+        """Make the file again if it has gone, unless it was released.
 
         :raises LedgerError: it cannot be made; the owner is alive by the old one.
         """
-        if not _is_at(self._fd, self._path):
-            old, self._fd = self._fd, _make(self._path)
-            _close(old)
+        with self._using:
+            if self._fd is not None and not _is_at(self._fd, self._path):
+                old, self._fd = self._fd, _make(self._path)
+                _close(old)
 
     def touch(self, at: float) -> None:
         """Leave a sign of life on the file: cheap, and lost in a power cut."""
-        with suppress(OSError):
-            os.utime(self._fd, (at, at))
+        with self._using, suppress(OSError):
+            if self._fd is not None:
+                os.utime(self._fd, (at, at))
 
     def release(self, *, left: bool) -> None:
-        """Be dead.
+        """Be dead; calling it again does nothing.
 
         :param left: it is on record that the owner left, so the file can go.
         """
-        if left and _is_at(self._fd, self._path):
-            with suppress(OSError):
-                self._path.unlink()
-        _close(self._fd)
+        with self._using:
+            fd, self._fd = self._fd, None
+            if fd is None:
+                return
+            if left and _is_at(fd, self._path):
+                with suppress(OSError):
+                    self._path.unlink()
+            _close(fd)
 
 
 def examine(folder: Path, owner_id: str) -> Sign:
     """Look at an owner's file."""
     if not _NAME.fullmatch(owner_id):
         return Sign.MISSING
+    notice()  # owners of this process whose loop is gone let go of their locks
     try:
         return _examine(folder / (owner_id + _LOCK))
     except FileNotFoundError:

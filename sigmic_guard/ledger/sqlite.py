@@ -19,6 +19,7 @@ from anyio import move_on_after
 from sigmic_guard.errors import LedgerError
 from sigmic_guard.ledger import presence, statements
 from sigmic_guard.ledger.connection import Access, LedgerFile
+from sigmic_guard.ledger.loops import Ending, Loop, notice
 from sigmic_guard.ledger.owners import OwnerLock
 from sigmic_guard.ledger.thread import Call, CallThread
 from sigmic_guard.lifecycle.values import check_path, check_seconds
@@ -73,9 +74,12 @@ class _Session:
         self.lock: OwnerLock | None = None
         #: What the clock of :meth:`upkeep` is ahead of the monotonic one, once it is known.
         self._epoch: float | None = None
+        #: An owner whose loop is gone is dead, whatever its process does.
+        self.ending = Ending(Loop(), self._abandon)
 
     def _beat(self) -> None:
-        """Leave a sign of life, whatever the event loop does."""
+        """Leave a sign of life, however long the event loop is busy; but not once it is gone."""
+        notice()
         if self.lock is not None and self._epoch is not None:
             self.lock.touch(monotonic() + self._epoch)
 
@@ -95,6 +99,18 @@ class _Session:
         self.writer.do(presence.seen, self.owner_id, now)
         self.writer.do(presence.bury, self.file.owners, now)
         self.writer.do(presence.forget, now - keep)
+
+    def _abandon(self) -> None:
+        """Let the owner be dead at once, and then both threads end."""
+        if (lock := self.lock) is not None:
+            lock.release(left=False)
+        self.reader.thread.abandon(self.reader.access.close)
+        self.writer.thread.abandon(self._leave_behind)
+
+    def _leave_behind(self) -> None:
+        if self.lock is not None:  # it may have been made meanwhile
+            self.lock.release(left=False)
+        self.writer.access.close()
 
     def end(self) -> None:
         """Undo what was begun; nothing that fails is worth a word."""
@@ -212,6 +228,7 @@ class SqliteLedger:
         """
         session, self._session = self._session, None
         if session is not None and session.pid == os.getpid():
+            notice()
             await _stopped(session)
 
     async def _read(
@@ -233,8 +250,10 @@ class SqliteLedger:
         return session
 
 
-def _stop(session: _Session) -> tuple[Call, Call]:
-    """Let both threads end, without waiting for them."""
+def _stop(session: _Session) -> tuple[Call, Call] | None:
+    """Let both threads end, without waiting for them; ``None`` if they do so by themselves."""
+    if not session.ending.forget():
+        return None  # its loop is gone
     # The reader first: it is the last connection that folds the log into the file.
     reading = session.reader.thread.stop(session.reader.access.close)
     return session.writer.thread.stop(session.end), reading
@@ -242,7 +261,8 @@ def _stop(session: _Session) -> tuple[Call, Call]:
 
 async def _stopped(session: _Session) -> None:
     """Let both threads end, and wait for it."""
-    writing, reading = _stop(session)
-    await writing.wait()
-    with move_on_after(READING):
-        await reading.wait()
+    if (calls := _stop(session)) is not None:
+        writing, reading = calls
+        await writing.wait()
+        with move_on_after(READING):
+            await reading.wait()

@@ -6,6 +6,7 @@ leaves the call behind, and the thread is a daemon (anyio's own are none on asyn
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -81,22 +82,48 @@ class CallThread:
 
     def __init__(self, name: str, tool: object, beat: Callable[[], None] | None = None) -> None:
         self._beat = beat
-        self._calls: SimpleQueue[Call | None] = SimpleQueue()
+        self._calls: SimpleQueue[Call | Callable[[], None] | None] = SimpleQueue()
         self._last: Call | None = None
+        self._pid = os.getpid()
+        self._abandoned = False
         Thread(target=self._work, args=(tool,), name=name, daemon=True).start()
 
     async def run(self, function: Callable[[], T]) -> T:
         """Return what the function returns; raise what it raises.
 
         Cancelled, it leaves the call behind: one that had begun goes on to its end.
+
+        :raises LedgerError: there is no thread any more: it was abandoned, or this process was
+            forked from the one that has it.
         """
+        self._check()
         call = Call(function)
         self._calls.put(call)
+        self._check()  # abandoned meanwhile, it may have ended without having seen the call
         result: T = await call.wait()
         return result
 
+    def abandon(self, last: Callable[[], None]) -> None:
+        """Let the thread end with ``last``, after what is queued; from any thread."""
+        self._abandoned = True
+        self._calls.put(last)
+        self._calls.put(None)
+
+    def _check(self) -> None:
+        if self._pid != os.getpid():
+            raise LedgerError(
+                f"the ledger's thread is in another process (pid {self._pid}), from which this one "
+                "was forked: open the ledger here, or use spawn"
+            )
+        if self._abandoned:
+            raise LedgerError("the event loop in which the ledger was opened is closed")
+
     def stop(self, last: Callable[[], None]) -> Call:
-        """Let the thread end with ``last``, which is done whether anybody waits for it or not."""
+        """Let the thread end with ``last``, which is done whether anybody waits for it or not.
+
+        :raises LedgerError: as :meth:`run` does.
+        """
+        self._check()
         self._last = call = Call(last)
         self._calls.put(call)
         self._calls.put(None)
@@ -115,7 +142,9 @@ class CallThread:
                 continue
             if call is None:
                 break
-            if call is self._last or not call.abandoned:
+            if not isinstance(call, Call):
+                call()
+            elif call is self._last or not call.abandoned:
                 call.run()
             del call  # and what it returned, while there is nothing else to do
         del held

@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from anyio import Event, from_thread, move_on_after
-from anyio.lowlevel import current_token
 
 from sigmic_guard.errors import ConfigurationError
 from sigmic_guard.ledger import SqliteLedger
 from sigmic_guard.ledger.forks import gate, in_child
+from sigmic_guard.ledger.loops import Ending, Loop
 from sigmic_guard.observe.channel import Channel
 
 if TYPE_CHECKING:
@@ -148,23 +148,32 @@ class _Keeper:
         self.begun = Event()
         self.error: OSError | None = None
         self._charge = charge
-        self._token = current_token()
+        self._loop = Loop()
         self._gone = Event()
         self._helper: _Helper | None = None
         self._word = b""
         self._over: SimpleQueue[None] = SimpleQueue()
+        #: Where our loop is gone nobody will say a word: the ledger's thread notices it.
+        self._ending = Ending(self._loop, self._let_go)
         # A daemon: the end of the process waits for no helper.
         Thread(target=self._work, name="sigmic-guard: watchdog", daemon=True).start()
 
     async def close(self, *, clean: bool) -> None:
         """Let the helper go, and wait for its end if it is the end."""
-        self._word = self._word or (BYE if clean else GO_ON)
-        self._over.put(None)
-        if (helper := self._helper) is not None:
-            helper.hear(self._word)
+        self._ending.forget()
+        self._say(BYE if clean else GO_ON)
         if self._word == BYE:
             with move_on_after(PATIENCE):
                 await self._gone.wait()
+
+    def _let_go(self) -> None:
+        self._say(GO_ON)
+
+    def _say(self, word: bytes) -> None:
+        self._word = self._word or word
+        self._over.put(None)
+        if (helper := self._helper) is not None:
+            helper.hear(self._word)
 
     def _work(self) -> None:
         # The helper inherits this. What is meant for the service is not for it.
@@ -202,8 +211,10 @@ class _Keeper:
                 self._helper = _Helper(self._charge)
 
     def _ring(self, event: Event) -> None:
+        token = self._loop.token
         with suppress(RuntimeError):  # the loop is closed
-            from_thread.run_sync(event.set, token=self._token)
+            if token is not None:
+                from_thread.run_sync(event.set, token=token)
 
 
 class _Helper:

@@ -99,6 +99,9 @@ class Workers:
             with scope:
                 await loop()
             replace = False
+        except GeneratorExit:
+            replace = False  # it is collected: its event loop is gone
+            raise
         except get_cancelled_exc_class():
             pass  # only a native one gets here: the shield swallows its own, and stops the others
         except Exception as error:  # noqa: BLE001 - the one place where bugs of workers end up
