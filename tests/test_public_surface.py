@@ -154,6 +154,7 @@ def test_supervisor_is_called_as_designed() -> None:
         "observers": (),
         "signals": False,
         "watchdog": False,
+        "account": None,
     }
     assert len(defaults_of(found)) == len(found)
 

@@ -220,8 +220,9 @@ def reap(
 ) -> None:
     """End the tasks whose owner is dead, and tell of each what came of it.
 
-    Exits with 0 if none is left that we may end: one that somebody may still ask for by its key, or
-    that was made with another API key, is listed and is no failure. With 1 if one may still run
+    Ours are those of the account in SIGMIC_ACCOUNT or, without one, of the API key. Exits with 0 if
+    none is left that we may end: one that somebody may still ask for by its key, or that is not
+    ours, is listed and is no failure. With 1 if one may still run
     (or, with --dry-run, is to be ended), 3 for want of an API key, a ledger or an API that works.
     """
 

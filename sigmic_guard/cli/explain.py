@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from shlex import quote
 from time import time
@@ -17,7 +18,8 @@ from sigmic_guard.ledger.looking import find
 from sigmic_guard.ledger.schema import clean_text
 from sigmic_guard.lifecycle import CancelReason, Record, Verdict, claimable_until
 from sigmic_guard.lifecycle.states import NAMELESS
-from sigmic_guard.sigmic.credentials import ENVIRONMENT_VARIABLE, Credential
+from sigmic_guard.sigmic.credentials import ENVIRONMENT_VARIABLE
+from sigmic_guard.sigmic.keyring import ACCOUNT_VARIABLE, Keyring
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -188,10 +190,13 @@ def outlook(row: OwnedRow, fingerprint: str | None, now: float) -> Explanation:
             return Explanation(False, why, (forget,))
         case Verdict.OTHER_CREDENTIAL:
             why = (
-                f"it was made with the API key of fingerprint {record.credential_fingerprint}, and "
-                f"{ENVIRONMENT_VARIABLE} has {fingerprint}"
+                f"it was made with the API key (or for the account) of fingerprint "
+                f"{record.credential_fingerprint}, and {_what_we_have()} has {fingerprint}"
             )
-            again = f"sigmic-guard reap, with that key in {ENVIRONMENT_VARIABLE}, ends it"
+            again = (
+                f"sigmic-guard reap, with that key in {ENVIRONMENT_VARIABLE} or that account in "
+                f"{ACCOUNT_VARIABLE}, ends it"
+            )
             return Explanation(False, why, (again, forget))
         case Verdict.WAIT:
             until = claimable_until(record, row.orphaned_at)
@@ -219,6 +224,10 @@ def outlook(row: OwnedRow, fingerprint: str | None, now: float) -> Explanation:
     )
 
 
+def _what_we_have() -> str:
+    return ACCOUNT_VARIABLE if os.environ.get(ACCOUNT_VARIABLE) else ENVIRONMENT_VARIABLE
+
+
 def _how(record: Record) -> str:
     if record.state not in NAMELESS:
         return "a GET tells whether it still runs, and a DELETE ends it then"
@@ -233,7 +242,7 @@ _WORDS: Final = {True: "yes", False: "no", None: "perhaps"}
 
 def _fingerprint() -> str | None:
     try:
-        return Credential().fingerprint
+        return Keyring().fingerprint
     except ConfigurationError:
         return None
 

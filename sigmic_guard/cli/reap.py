@@ -28,7 +28,7 @@ from sigmic_guard.cli.terminal import span
 from sigmic_guard.ledger import IllegibleRows, Orphan, SqliteLedger
 from sigmic_guard.ledger.looking import UnfinishedRows, get, unfinished
 from sigmic_guard.lifecycle import REAPABLE, Verdict, contradiction
-from sigmic_guard.sigmic.credentials import Credential
+from sigmic_guard.sigmic.keyring import Keyring
 from sigmic_guard.supervisor.telling import result_of_orphan
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ _WORDS: Final = {
     Verdict.REAP: "to be ended if it still runs",
     Verdict.RELEASE: "to be let go: it may run on",
     Verdict.WAIT: "somebody may still ask for its key",
-    Verdict.OTHER_CREDENTIAL: "made with another API key",
+    Verdict.OTHER_CREDENTIAL: "made with another API key, or for another account",
     Verdict.OTHER_SYSTEM: "made at what is no API",
 }
 
@@ -71,7 +71,7 @@ async def survey(path: str, namespace: str | None = None) -> Survey:
     :raises LedgerError: the ledger cannot be read.
     :raises ConfigurationError: there is no credential.
     """
-    fingerprint = Credential().fingerprint
+    fingerprint = Keyring().fingerprint
     rows, illegible = await unfinished(path, namespace) or UnfinishedRows((), {})
     found, illegible, now = list[tuple[Orphan, Verdict]](), dict(illegible), time.time()
     for row in rows:

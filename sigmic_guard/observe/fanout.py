@@ -129,6 +129,22 @@ class Observers:
             except Exception as failure:
                 self._failed(observer, failure)
 
+    def credential_refused(self, code: str, status: int) -> None:
+        """Tell all."""
+        for observer in self._observers:
+            try:
+                observer.credential_refused(code, status)
+            except Exception as failure:
+                self._failed(observer, failure)
+
+    def credential_accepted(self, seconds: float) -> None:
+        """Tell all."""
+        for observer in self._observers:
+            try:
+                observer.credential_accepted(seconds)
+            except Exception as failure:
+                self._failed(observer, failure)
+
     def worker_failed(self, worker: str, error: BaseException) -> None:
         """Tell all."""
         for observer in self._observers:

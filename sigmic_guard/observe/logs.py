@@ -42,6 +42,10 @@ _ABANDONED: Final = (
     "its block was left behind, or left in another task than entered it; close generators in the "
     "task that iterates over them, with contextlib.aclosing()"
 )
+_REFUSED: Final = (
+    "until the API takes the credential again, nobody learns how tasks go, and none can be ended; "
+    "api_key=… may be a callable, which is asked for another one"
+)
 #: So many ids are listed in one line.
 _MOST_LISTED: Final = 20
 
@@ -129,6 +133,15 @@ class Logs:
     def ledger_failed(self, rows: int, error: BaseException) -> None:
         """Tell of a transaction that was not done."""
         self._channel.write(ERROR, "ledger.failed", {"rows": rows, "error": described(error)})
+
+    def credential_refused(self, code: str, status: int) -> None:
+        """Tell that nobody learns how tasks go, and that none can be ended, for now."""
+        fields = {"code": clean(code), "status": status, "hint": _REFUSED}
+        self._channel.write(ERROR, "credential.refused", fields)
+
+    def credential_accepted(self, seconds: float) -> None:
+        """Tell that this is over."""
+        self._channel.write(INFO, "credential.accepted", {"seconds": _rounded(seconds)})
 
     def worker_failed(self, worker: str, error: BaseException) -> None:
         """Tell of a bug, and where it was raised."""

@@ -196,6 +196,12 @@ class Metrics:
     def ledger_failed(self, rows: int, error: BaseException) -> None:
         """Nothing is counted; :class:`~sigmic_guard.observe.Logs` tells it."""
 
+    def credential_refused(self, code: str, status: int) -> None:
+        """Nothing is counted; ``http_request_seconds`` has each refusal's status."""
+
+    def credential_accepted(self, seconds: float) -> None:
+        """Nothing is counted."""
+
     def worker_failed(self, worker: str, error: BaseException) -> None:
         """Nothing is counted; :class:`~sigmic_guard.observe.Logs` tells it."""
 

@@ -78,6 +78,12 @@ class Observer(Protocol):
     def ledger_failed(self, rows: int, error: BaseException) -> None:
         """Observe a transaction that was not done."""
 
+    def credential_refused(self, code: str, status: int) -> None:
+        """Observe that the API, in its own words, takes our credential no more: once per outage."""
+
+    def credential_accepted(self, seconds: float) -> None:
+        """Observe that it does again; ``seconds`` since it was refused."""
+
     def worker_failed(self, worker: str, error: BaseException) -> None:
         """Observe a bug: an exception that no worker may raise."""
 

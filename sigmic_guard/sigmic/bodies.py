@@ -49,6 +49,10 @@ class Body(aiohttp.Payload):
         self._size = sum(p.size if isinstance(p, LocalFile) else len(p) for p in self._pieces)
         self.failed_file: LocalFile | None = None
 
+    def again(self) -> Body:
+        """Return the same body, to be sent once more."""
+        return Body(self._pieces, self.content_type)
+
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> NoReturn:  # noqa: ARG002
         """Refuse: nothing may hold a whole upload in memory."""
         raise TypeError("a body is only ever written")

@@ -13,7 +13,7 @@ from sigmic_guard.errors import ApiError, ConfigurationError, ProtocolError
 from sigmic_guard.lifecycle.text import tidy_status
 from sigmic_guard.lifecycle.values import check_count, check_paths, plain
 from sigmic_guard.sigmic.bodies import json_body
-from sigmic_guard.sigmic.credentials import Credential
+from sigmic_guard.sigmic.keyring import FIRST_TIMEOUT, Keyring
 from sigmic_guard.sigmic.models import TaskPage
 from sigmic_guard.sigmic.reading import read_info, read_infos, read_pagination, tidy
 from sigmic_guard.sigmic.requests import (
@@ -25,6 +25,7 @@ from sigmic_guard.sigmic.requests import (
     send_body,
 )
 from sigmic_guard.sigmic.responses import Answer, Envelope, decode, read_refusal, read_success
+from sigmic_guard.sigmic.sending import explained, send
 from sigmic_guard.sigmic.stream import SigmicEventStream, read_head
 from sigmic_guard.sigmic.transport import Transport, read_answer
 from sigmic_guard.sigmic.urls import check_base_url, is_id, task_url
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from sigmic_guard.sigmic.api import ApprovalOutcome
     from sigmic_guard.sigmic.bodies import Body
     from sigmic_guard.sigmic.credentials import Redactor
+    from sigmic_guard.sigmic.keyring import ApiKey
     from sigmic_guard.sigmic.models import CreateRequest, TaskInfo
 
 __all__ = ["SigmicClient"]
@@ -81,8 +83,13 @@ class SigmicClient:
     a refusal, ``ProtocolError`` for an answer that is not as documented, ``ConnectionFailed`` for
     none, and ``ConfigurationError`` for arguments that cannot be right, before anything is sent.
 
-    :param api_key: defaults to the environment's ``SIGMIC_API_KEY``.
+    :param api_key: a credential, or a callable, plain or async, that gives one. It is asked before
+        the first request, and again when the API answers 401 in its own words, once at a time and
+        at most every 5 seconds, for 10 seconds; the request is then sent once more. Default: the
+        environment's ``SIGMIC_API_KEY``.
     :param base_url: defaults to ``SIGMIC_BASE_URL``, and then to the public API.
+    :param account: names whose tasks these are, where credentials come and go; default: the
+        environment's ``SIGMIC_ACCOUNT``. See :attr:`credential_fingerprint`.
     :param on_request: called with method, route (``/api/v1/tasks/{id}``), status (``"200"``, or
         ``"timeout"``, ``"connection"``, ``"cancelled"``) and seconds after each request.
     :param connections: for all that are not streams; further calls wait for one.
@@ -92,37 +99,39 @@ class SigmicClient:
 
     def __init__(
         self,
-        api_key: str | None = None,
+        api_key: ApiKey | Keyring | None = None,
         base_url: str | None = None,
         *,
+        account: str | None = None,
         on_request: Callable[[str, str, str, float], None] | None = None,
         connections: int = 100,
         stream_connections: int = 0,
     ) -> None:
         try:
-            self._credential = Credential(api_key)
+            self._keyring = Keyring.of(api_key, account)
             self._base_url = check_base_url(base_url)
         finally:
             # A traceback that is printed with its locals must not show them.
             del api_key, base_url
-        self._redact = self._credential.redactor()
         self._control = Transport(
-            self._credential,
+            self._keyring.credential,
             connections=connections,
             accept_encoding="gzip, deflate",
             on_request=on_request,
         )
         self._streams = Transport(
-            self._credential,
+            self._keyring.credential,
             connections=stream_connections,
             accept_encoding="identity",  # a compressor would hold events back
             on_request=on_request,
         )
 
+        self._keyring.listeners += [self._control.use, self._streams.use]
+
     def __repr__(self) -> str:
         # A traceback with locals asks for it also where __init__ raised.
         fields = vars(self)
-        return f"SigmicClient({fields.get('_base_url')!r}, {fields.get('_credential')!r})"
+        return f"SigmicClient({fields.get('_base_url')!r}, {fields.get('_keyring')!r})"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("A SigmicClient cannot be pickled or copied: it holds connections.")
@@ -145,8 +154,20 @@ class SigmicClient:
 
     @property
     def credential_fingerprint(self) -> str:
-        """A short hash that tells one credential from another and gives neither away."""
-        return self._credential.fingerprint
+        """A short hash that tells one account or credential from another and gives none away.
+
+        It never changes: without an account it is that of the first credential.
+
+        :raises ConfigurationError: it depends on a callable that was not asked yet.
+        """
+        return self._keyring.fingerprint
+
+    async def authenticate(self, *, timeout: float = FIRST_TIMEOUT) -> None:
+        """Have a credential; the first request does so too, within its own ``timeout``.
+
+        :raises ConfigurationError: ``api_key`` is a callable that gave none.
+        """
+        await self._keyring.ready(timeout)
 
     async def create(self, request: CreateRequest, *, timeout: float) -> str:
         """Create a task and return its id. The POST is sent once.
@@ -163,7 +184,7 @@ class SigmicClient:
             _CREATED,
             timeout=timeout,
             body=body,
-            redact=self._redact.hiding(request.secrets.values()),
+            redact=self._keyring.redact.hiding(request.secrets.values()),
         )
         if not is_id(created.id):
             raise ProtocolError("The API created a task without a usable id.", status=200)
@@ -177,7 +198,7 @@ class SigmicClient:
             raise ProtocolError(
                 "The API answered with another task than was asked for.", status=200
             )
-        return tidy(info, self._redact)
+        return tidy(info, self._keyring.redact)
 
     async def list(self, *, limit: int = 100, offset: int = 0, timeout: float) -> TaskPage:
         """Read one page of the list, most recent activity first. ``limit`` is at most 100."""
@@ -187,7 +208,7 @@ class SigmicClient:
         url = self._url().with_query({"limit": limit, "offset": offset})
         envelope = await self._fetch("GET", _TASKS, url, timeout=timeout)
         infos, scraps = _unwrap(read_infos(envelope.data, 200))
-        tasks = [tidy(info, self._redact) for info in infos]
+        tasks = [tidy(info, self._keyring.redact) for info in infos]
         total, has_more = read_pagination(envelope.pagination)
         return TaskPage(
             tasks=tasks,
@@ -202,13 +223,21 @@ class SigmicClient:
 
         ``False`` for whatever else came with a 2xx: what it means, only GET can tell.
         """
-        answer = await self._control.call(
-            "DELETE", _TASK, self._url(task_id), timeout=timeout, read=read_answer
+        answer = await send(
+            self._keyring,
+            self._control,
+            "DELETE",
+            _TASK,
+            self._url(task_id),
+            timeout=timeout,
+            read=read_answer,
         )
-        envelope = read_success(answer, self._redact)
+        envelope = read_success(answer, self._keyring.redact)
         if isinstance(envelope, ProtocolError) and 200 <= answer.status < 300:
             return False
-        done = decode(_unwrap(envelope).data, _MESSAGE, answer.status)
+        if not isinstance(envelope, Envelope):
+            raise explained(envelope, self._keyring)
+        done = decode(envelope.data, _MESSAGE, answer.status)
         return isinstance(done, _Message) and done.message == _CANCELLED
 
     async def send(
@@ -221,7 +250,7 @@ class SigmicClient:
         body = send_body(message, await check_files(paths))
         route = f"{_TASK}/messages"
         sent = await self._call("POST", route, url, _SENT, timeout=timeout, body=body)
-        return tidy_status(self._redact(sent.status))
+        return tidy_status(self._keyring.redact(sent.status))
 
     async def approve(
         self, task_id: str, call_id: str, outcome: ApprovalOutcome, *, timeout: float
@@ -239,7 +268,9 @@ class SigmicClient:
 
         ``timeout`` bounds the opening only. The caller must close the stream.
         """
-        opened = await self._streams.call(
+        opened = await send(
+            self._keyring,
+            self._streams,
             "GET",
             f"{_TASK}/stream",
             self._url(task_id, "stream"),
@@ -247,13 +278,14 @@ class SigmicClient:
             read=read_head,
         )
         if isinstance(opened, Answer):
-            raise read_refusal(opened, self._redact)
+            raise explained(read_refusal(opened, self._keyring.redact), self._keyring)
         if isinstance(opened, ProtocolError):
             raise opened
         return SigmicEventStream(opened, self._streams, silence=silence)
 
     async def aclose(self) -> None:
         """Close every connection. Calls under way fail; so does any later one."""
+        await self._keyring.aclose()
         await self._streams.aclose()
         await self._control.aclose()
 
@@ -286,10 +318,20 @@ class SigmicClient:
         body: Body | None = None,
         redact: Redactor | None = None,
     ) -> Envelope:
-        answer = await self._control.call(
-            method, route, url, timeout=timeout, body=body, read=read_answer
+        answer = await send(
+            self._keyring,
+            self._control,
+            method,
+            route,
+            url,
+            timeout=timeout,
+            body=body,
+            read=read_answer,
         )
-        return _unwrap(read_success(answer, redact or self._redact))
+        envelope = read_success(answer, redact or self._keyring.redact)
+        if not isinstance(envelope, Envelope):
+            raise explained(envelope, self._keyring)
+        return envelope
 
 
 def _unwrap(result: T | ApiError | ProtocolError) -> T:

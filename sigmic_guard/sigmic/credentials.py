@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn, Self
 
 from sigmic_guard.errors import ConfigurationError
 from sigmic_guard.lifecycle.values import plain
@@ -69,7 +69,7 @@ class Credential:
 
     def redactor(self) -> Redactor:
         """Return what takes this credential out of a text."""
-        return Redactor((str(self._value),))
+        return Redactor((str.__str__(self._value),))
 
     def __repr__(self) -> str:
         return f"Credential(fingerprint={self.fingerprint!r})"
@@ -86,6 +86,11 @@ class Redactor:
     def __init__(self, values: Iterable[str]) -> None:
         # The longest first: one may be part of another.
         self._values = sorted(filter(None, values), key=len, reverse=True)
+
+    @classmethod
+    def of(cls, redactors: Iterable[Redactor]) -> Self:
+        """Return one that takes out what any of these does."""
+        return cls([value for one in redactors for value in one._values])  # noqa: SLF001 - its own
 
     def hiding(self, values: Iterable[str]) -> Redactor:
         """Return one that takes these out as well."""

@@ -30,7 +30,15 @@ from sigmic_guard.lifecycle.text import one_line
 if TYPE_CHECKING:
     from sigmic_guard.sigmic.credentials import Redactor
 
-__all__ = ["DECODE_ERRORS", "Answer", "Envelope", "decode", "read_refusal", "read_success"]
+__all__ = [
+    "DECODE_ERRORS",
+    "Answer",
+    "Envelope",
+    "decode",
+    "in_own_words",
+    "read_refusal",
+    "read_success",
+]
 
 #: The longest wait, in seconds, that is taken from a server.
 MAX_RETRY_AFTER: Final = 3600.0
@@ -161,6 +169,18 @@ def _read_envelope(answer: Answer) -> Envelope | ProtocolError:
 def _is_cut_or_broken(body: bytes) -> bool:
     """Tell whether a body begins as the API's do; a gateway's page does not."""
     return body[:64].lstrip().startswith(b"{") and b'"success"' in body[:4096]
+
+
+def in_own_words(answer: Answer) -> bool:
+    """Whether a refusal is the API's, and not that of something in between."""
+    envelope = _read_envelope(answer)
+    if isinstance(envelope, ProtocolError) or envelope.success:
+        return False
+    try:
+        _FAILURE.decode(envelope.error)
+    except DECODE_ERRORS:
+        return False
+    return True
 
 
 def _read_failure(answer: Answer, envelope: Envelope, redact: Redactor) -> ApiError | ProtocolError:

@@ -171,6 +171,7 @@ def _system_error(exc: BaseException) -> OSError | None:
 class Transport:
     """A session with its connections. It belongs to the event loop of its first request.
 
+    :param credential: ``None`` until :meth:`use` is called.
     :param connections: how many there may be at once; 0 for no limit. Further calls wait, within
         their time-outs.
     :param on_request: called with method, route, status and seconds after each call.
@@ -178,7 +179,7 @@ class Transport:
 
     def __init__(
         self,
-        credential: Credential,
+        credential: Credential | None,
         *,
         connections: int,
         accept_encoding: str,
@@ -192,6 +193,12 @@ class Transport:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._under_way: set[Attempt] = set()
         self.closed = False
+
+    def use(self, credential: Credential) -> None:
+        """Send another credential from the next request on."""
+        self._credential = credential
+        if self._session is not None:
+            self._session.headers.update(credential.headers)
 
     async def call(
         self,
@@ -258,10 +265,11 @@ class Transport:
             raise ConfigurationError("A client belongs to one event loop: make another one.")
         if self._session is None:
             self._loop = loop
+            headers = {} if self._credential is None else self._credential.headers
             self._session = aiohttp.ClientSession(
                 connector=_Connector(limit=self._connections, keepalive_timeout=_KEEP_ALIVE),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                headers=self._credential.headers | {"Accept-Encoding": self._accept_encoding},
+                headers=headers | {"Accept-Encoding": self._accept_encoding},
                 timeout=aiohttp.ClientTimeout(total=None),
                 trust_env=False,
             )

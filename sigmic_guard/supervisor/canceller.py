@@ -207,6 +207,7 @@ class Canceller:
             self._roster.apply(task, Event.CANCELLED)
 
     async def _refused(self, task: Entry, error: SigmicGuardError) -> None:
+        task.core.access.hear(error)
         if isinstance(error, TaskNotFound):
             self._unknown(task, error)
         elif isinstance(error, _HOPELESS):

@@ -12,6 +12,7 @@ from sigmic_guard.lifecycle import CancelReason, Event, State
 from sigmic_guard.lifecycle.states import SETTLED
 from sigmic_guard.lifecycle.values import check_paths, plain
 from sigmic_guard.sigmic import check_id, check_message, check_outcome
+from sigmic_guard.supervisor.access import Access
 from sigmic_guard.supervisor.affinity import Affinity
 from sigmic_guard.supervisor.canceller import Canceller
 from sigmic_guard.supervisor.claims import Claims
@@ -81,7 +82,9 @@ class Core:
         self.canceller = Canceller(
             workers, self.roster, self.timer, api, observer, max_cancels=settings.max_cancels
         )
-        self.watcher = Watcher(workers, self.roster, self.timer, api)
+        self.access = Access(observer, self.now)
+        self.watcher = Watcher(workers, self.roster, self.timer, api, self.access)
+        self.roster.finished.append(self.access.forget)
         self.reconciler = Reconciler(
             self.roster,
             self.watcher,

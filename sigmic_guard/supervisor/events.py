@@ -165,7 +165,8 @@ class TaskEvents:
         try:
             stream = self._stream or await self._open()
             events = await stream.receive()
-        except _HOPELESS:
+        except _HOPELESS as error:
+            self._task.core.access.hear(error)
             raise
         except SigmicGuardError as error:
             if isinstance(error, ProtocolError) and self._stream is not None:
@@ -202,7 +203,8 @@ class TaskEvents:
             return
         try:
             info = await self._api.get(task.id, timeout=PATIENCE)
-        except _HOPELESS:
+        except _HOPELESS as error:
+            self._task.core.access.hear(error)
             raise
         except TaskNotFound:
             self._roster.miss(task)

@@ -20,8 +20,9 @@ from prometheus_client import CollectorRegistry
 from sigmic_guard.errors import LedgerError
 from sigmic_guard.ledger import SqliteLedger, open_ledger
 from sigmic_guard.lifecycle import Verdict
+from sigmic_guard.sigmic.keyring import Keyring
 from sigmic_guard.supervisor.supervisor import Supervisor
-from sigmic_guard.supervisor.watchdog import BYE, Charge
+from sigmic_guard.supervisor.watchdog import BYE, RENEWED, Charge
 
 if TYPE_CHECKING:
     from sigmic_guard.ledger import Ledger
@@ -45,8 +46,19 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     charge = msgspec.json.decode(sys.stdin.buffer.readline(), type=Charge)
     anyio.run(_warm_up, charge)
-    if sys.stdin.buffer.readline() != BYE:
+    while (word := sys.stdin.buffer.readline()).startswith(RENEWED):
+        charge = _renewed(charge, word.removeprefix(RENEWED))
+    if word != BYE:
         anyio.run(reap, charge)
+
+
+def _renewed(charge: Charge, line: bytes) -> Charge:
+    """Return the charge with another credential; unchanged if our parent died over the line."""
+    try:
+        authorization = msgspec.json.decode(line, type=str)
+    except msgspec.DecodeError:
+        return charge
+    return msgspec.structs.replace(charge, authorization=authorization)
 
 
 async def _warm_up(charge: Charge) -> None:
@@ -57,7 +69,9 @@ async def _warm_up(charge: Charge) -> None:
 def supervisor(charge: Charge, ledger: Ledger) -> Supervisor:
     """Return what does the work."""
     return Supervisor(
-        api_key=charge.authorization.removeprefix("Bearer "),
+        api_key=Keyring(
+            charge.authorization.removeprefix("Bearer "), fingerprint=charge.fingerprint
+        ),
         base_url=charge.base_url,
         ledger=ledger,
         namespace=charge.namespace,

@@ -16,7 +16,7 @@ from sigmic_guard.lifecycle.policy import check_policy
 from sigmic_guard.lifecycle.values import check_flag, check_seconds, shown
 from sigmic_guard.observe import Observers
 from sigmic_guard.sigmic import SigmicClient, check_files, check_id
-from sigmic_guard.sigmic.credentials import Credential
+from sigmic_guard.sigmic.keyring import Keyring
 from sigmic_guard.supervisor.block import TaskBlock
 from sigmic_guard.supervisor.core import Core
 from sigmic_guard.supervisor.draining import CLOSING, LAST_WRITES, Drain
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from sigmic_guard.ledger import Ledger
     from sigmic_guard.observe import Observer
     from sigmic_guard.sigmic import TaskApi
+    from sigmic_guard.sigmic.keyring import ApiKey
     from sigmic_guard.supervisor.options import TaskOptions, Watch
     from sigmic_guard.supervisor.results import ReapReport, ShutdownReport, TaskResult
     from sigmic_guard.supervisor.task import RemoteTask
@@ -62,7 +63,9 @@ class Supervisor:
 
     Leaving the block shuts down: every task that is live is ended, within ``grace`` seconds.
 
-    :param api_key: a Sigmic credential; default: the environment's ``SIGMIC_API_KEY``.
+    :param api_key: a Sigmic credential, or a callable, plain or async, that gives one: asked when
+        the supervisor is entered, and again when the API answers 401 in its own words, at most
+        every 5 seconds, for 10 seconds. Default: the environment's ``SIGMIC_API_KEY``.
     :param base_url: default: ``SIGMIC_BASE_URL``, and then the public API.
     :param client: something else that implements :class:`~sigmic_guard.sigmic.TaskApi`, instead of
         the two before. It is yours to close.
@@ -91,13 +94,16 @@ class Supervisor:
     :param watchdog: start a small helper process, which ends our tasks at once when this process
         dies, even by ``kill -9``, and pursues further what a shutdown could not prove; default
         ``False``. Without it whoever starts next does.
+    :param account: names whose tasks these are, so that rows can be reaped with another credential
+        than they were made with; default: ``SIGMIC_ACCOUNT``, and then the (first) credential's
+        fingerprint. Whoever is to reap them needs the same.
     :raises ConfigurationError: an argument cannot be right.
     """
 
     def __init__(
         self,
         *,
-        api_key: str | None = None,
+        api_key: ApiKey | Keyring | None = None,
         base_url: str | None = None,
         client: TaskApi | None = None,
         ledger: str | os.PathLike[str] | Ledger | None = None,
@@ -112,6 +118,7 @@ class Supervisor:
         observers: Iterable[Observer] = (),
         signals: bool | Literal["auto"] = False,
         watchdog: bool = False,
+        account: str | None = None,
     ) -> None:
         self._core: Core | None = None
         self._drain: Drain | None = None
@@ -121,8 +128,8 @@ class Supervisor:
         self._host: Host
         self._inbox: Inbox | None = None
         try:
-            if client is not None and (api_key is not None or base_url is not None):
-                raise ConfigurationError("give either client, or api_key and base_url")
+            if client is not None and any(x is not None for x in (api_key, base_url, account)):
+                raise ConfigurationError("give either client, or api_key, base_url and account")
             if client is not None and not callable(getattr(client, "create", None)):
                 raise ConfigurationError(f"client must be a TaskApi, not {shown(client)}")
             self._settings = settings = check_settings(
@@ -136,24 +143,24 @@ class Supervisor:
             self._policy = TaskPolicy() if policy is None else check_policy(policy)
             watchdog, signals = check_flag("watchdog", watchdog), check_signals(signals)
             self._observer = Observers(choose_observers(registry, observers))
-            self._own_client = client is None
-            self._api: TaskApi = (
-                client
-                if client is not None
-                else SigmicClient(
-                    api_key,
+            self._keyring: Keyring | None = None
+            self._own_client: SigmicClient | None = None
+            if client is None:
+                self._keyring = Keyring.of(api_key, account)
+                client = self._own_client = SigmicClient(
+                    self._keyring,
                     base_url,
                     on_request=self._observer.request_answered,
                     connections=settings.max_cancels + OTHER_CONNECTIONS,
                 )
-            )
+            self._api: TaskApi = client
             self._ledger = choose_ledger(ledger)
             self._watchdog: Watchdog | None = None
             if watchdog:
-                if client is not None:
+                if self._keyring is None:
                     raise ConfigurationError("a watchdog needs api_key and base_url, not client")
                 self._watchdog = Watchdog(
-                    Credential(api_key),
+                    self._keyring,
                     base_url=self._api.base_url,
                     ledger=self._ledger,
                     namespace=settings.namespace,
@@ -305,12 +312,15 @@ class Supervisor:
         """Open the ledger, and start the workers.
 
         :raises LedgerError: the ledger cannot be opened.
-        :raises ConfigurationError: the watchdog cannot be started; entered before.
+        :raises ConfigurationError: the watchdog cannot be started; a callable ``api_key`` gave no
+            credential; entered before.
         """
         if self._core is not None:
             raise ConfigurationError("a supervisor is entered once: make another one")
         inbox = self._inbox = Inbox()  # a shutdown that is asked for meanwhile counts
         try:
+            if self._own_client is not None:
+                await self._own_client.authenticate()
             group = create_task_group()
             workers = Workers(group, self._crashed, self._observer.worker_failed)
             core = Core(self._settings, workers, self._api, self._ledger, self._observer, inbox)
@@ -318,6 +328,8 @@ class Supervisor:
             await self._prepare(core.owner_id)
         except BaseException:
             self._inbox = None
+            if self._keyring is not None:
+                self._keyring.stop()
             inbox.close()
             raise
         self._group, self._workers, self._core = group, workers, core
@@ -350,7 +362,7 @@ class Supervisor:
             native = await self._wait_out(self._close_ledger) or native
         assert self._inbox is not None
         self._inbox.close()
-        if self._own_client:
+        if self._own_client is not None:
             native = await self._wait_out(self._close_client) or native
         if self._watchdog is not None:
             # What is not proven, or not written, the helper sees to: our lock is gone by now.

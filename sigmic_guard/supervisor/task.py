@@ -104,7 +104,9 @@ class RemoteTask:
         :raises TaskTimedOut: it was cancelled because of its deadline.
         :raises TaskCancelled: it was cancelled for any other reason.
         :raises TaskError: it was detached, so nobody here will learn its end.
-        :raises ApiError: the credential is refused (401, 403). The task stays supervised.
+        :raises AuthenticationError: the API takes the credential no more, and a callable
+            ``api_key`` had no better one. The task stays supervised: ask again later.
+        :raises PermissionDenied: the credential may not read the task. It stays supervised.
         """
         self._entry.core.check_here()
         entry = self._entry
@@ -119,13 +121,16 @@ class RemoteTask:
                         pass
             finally:
                 await events.aclose()
-        await self._entry.until_settled()
+        await entry.core.access.until_settled(entry)
         if self._entry.record.state is State.COMPLETED:
             return tell(self._entry)
         raise error_of(self._entry)
 
     async def wait(self) -> TaskResult:
-        """Wait for the task's end and tell how it ended; never raises for that."""
+        """Wait for the task's end and tell how it ended; never raises for that.
+
+        It goes on waiting where the API takes the credential no more: :meth:`result` would raise.
+        """
         self._entry.core.check_here()
         await self._entry.until_settled()
         return tell(self._entry)

@@ -34,11 +34,14 @@ from sigmic_guard.observe.channel import Channel
 if TYPE_CHECKING:
     from sigmic_guard.ledger import Ledger
     from sigmic_guard.sigmic.credentials import Credential
+    from sigmic_guard.sigmic.keyring import Keyring
 
 #: What the helper hears where nothing is left to be done: it goes.
 BYE: Final = b"bye\n"
 #: What it hears where something is: it goes on as if we had died, as soon as our lock is gone.
 GO_ON: Final = b"go on\n"
+#: What a line begins with that brings another credential, in JSON.
+RENEWED: Final = b"renewed "
 #: Seconds that a helper may take to be gone, beyond which nobody waits for it.
 PATIENCE: Final = 0.25
 #: Seconds before a helper that died is replaced: at first, and when the next ones die as well.
@@ -55,6 +58,8 @@ class Charge(msgspec.Struct, frozen=True, kw_only=True):
     base_url: str
     ledger: str
     authorization: str
+    #: Of the account, or of the first credential: whose rows are ours.
+    fingerprint: str
     create_timeout: float
     grace: float
 
@@ -68,7 +73,7 @@ class Charge(msgspec.Struct, frozen=True, kw_only=True):
 class Watchdog:
     """The helper process, as its parent sees it.
 
-    :param credential: that of the tasks.
+    :param keyring: holds the credential of the tasks.
     :param ledger: that of the tasks.
     :param create_timeout: seconds that their creates may take.
     :param grace: seconds that the helper may go on for once it was sent SIGTERM.
@@ -78,7 +83,7 @@ class Watchdog:
 
     def __init__(
         self,
-        credential: Credential,
+        keyring: Keyring,
         *,
         base_url: str,
         ledger: Ledger,
@@ -95,7 +100,7 @@ class Watchdog:
                 "a watchdog needs a Python interpreter to run, and sys.executable names none; "
                 "run the program under `sigmic-guard exec` instead"
             )
-        self._credential = credential
+        self._keyring = keyring
         self._base_url = base_url
         self._ledger = ledger.path
         self._namespace = namespace
@@ -106,15 +111,20 @@ class Watchdog:
     async def start(self, owner_id: str) -> None:
         """Start the helper, and tell it what to do. It has yet to import what it needs.
 
+        The keyring has a credential by now.
+
         :raises ConfigurationError: no process can be started here. There is none then.
         """
+        credential = self._keyring.credential
+        assert credential is not None
         charge = Charge(
             parent=os.getpid(),
             owner_id=owner_id,
             namespace=self._namespace,
             base_url=self._base_url,
             ledger=self._ledger,
-            authorization=self._credential.headers["Authorization"],
+            authorization=credential.headers["Authorization"],
+            fingerprint=self._keyring.fingerprint,
             create_timeout=self._create_timeout,
             grace=self._grace,
         )
@@ -126,6 +136,7 @@ class Watchdog:
         if (problem := thread.error) is not None:
             self._thread = None
             raise ConfigurationError(f"the watchdog cannot be started: {problem}") from problem
+        self._keyring.listeners.append(thread.renew)
 
     async def close(self, *, clean: bool) -> None:
         """Let the helper go. Takes half a second at most, and can be called again.
@@ -157,6 +168,14 @@ class _Keeper:
         self._ending = Ending(self._loop, self._let_go)
         # A daemon: the end of the process waits for no helper.
         Thread(target=self._work, name="sigmic-guard: watchdog", daemon=True).start()
+
+    def renew(self, credential: Credential) -> None:
+        """Let the helper, and those that come after it, use another credential. Never blocks."""
+        if self.pid == os.getpid():
+            authorization = credential.headers["Authorization"]
+            self._charge = msgspec.structs.replace(self._charge, authorization=authorization)
+            if (helper := self._helper) is not None:
+                helper.update(self._charge)
 
     async def close(self, *, clean: bool) -> None:
         """Let the helper go, and wait for its end if it is the end."""
@@ -193,6 +212,7 @@ class _Keeper:
         while True:
             status: int | None = None
             if (helper := self._helper) is not None:
+                helper.update(self._charge)  # it may have changed before there was somebody to hear
                 if self._word:
                     helper.hear(self._word)  # it was said before there was somebody to hear it
                 status = helper.wait()
@@ -225,6 +245,9 @@ class _Helper:
 
     def __init__(self, charge: Charge) -> None:
         self._lock = Lock()
+        #: What it was told, and what of that the pipe had no room for.
+        self._charge = charge
+        self._unsaid = b""
         self._process: Popen[bytes] | None = None
         with gate:  # no fork happens between the pipe's birth and its being on the list
             # The end that is read stays open here too: so no word is ever said to nobody, which
@@ -265,6 +288,20 @@ class _Helper:
         self._close()
         return status
 
+    def update(self, charge: Charge) -> None:
+        """Tell it another credential, if it is another; never blocks."""
+        with self._lock:  # held for no longer than a write that does not block takes
+            if charge.authorization != self._charge.authorization:
+                self._charge = charge
+                self._write_on(RENEWED + json.dumps(charge.authorization).encode() + b"\n")
+
+    def _write_on(self, word: bytes) -> None:
+        """Write a word after what is still to be said before it, as far as there is room."""
+        self._unsaid += word
+        if self._fds:
+            with suppress(OSError):
+                self._unsaid = self._unsaid[os.write(self._fds[1], self._unsaid) :]
+
     def hear(self, word: bytes) -> None:
         """Say our last word; never blocks."""
         if self._lock.acquire(blocking=False):  # else it is gone, and is being put away
@@ -277,8 +314,7 @@ class _Helper:
         if not self._fds:
             return
         assert self._process is not None
-        with suppress(OSError):
-            os.write(self._fds[1], word)
+        self._write_on(word)
         if word == BYE:
             # It has nothing to do, and may be stopped, or be importing. Who has given up the rights
             # to do this since has said a word.

@@ -23,6 +23,7 @@ from sigmic_guard.supervisor.workers import Pool
 if TYPE_CHECKING:
     from sigmic_guard.sigmic.api import TaskApi
     from sigmic_guard.sigmic.models import TaskInfo
+    from sigmic_guard.supervisor.access import Access
     from sigmic_guard.supervisor.entry import Entry
     from sigmic_guard.supervisor.roster import Roster
     from sigmic_guard.supervisor.timer import Timer
@@ -50,10 +51,14 @@ MAX_LOOKS: Final = 16
 class Watcher:
     """Watches running tasks. :meth:`run` is the worker that reads the list."""
 
-    def __init__(self, workers: Workers, roster: Roster, timer: Timer, api: TaskApi) -> None:
+    def __init__(
+        self, workers: Workers, roster: Roster, timer: Timer, api: TaskApi, access: Access
+    ) -> None:
         self._roster = roster
         self._timer = timer
         self._api = api
+        self._access = access
+        access.look = self.look
         self._backoff = Backoff(first=0.2, most=10.0)
         self._pool: Pool[Entry] = Pool(
             workers, "look", self._look, MAX_LOOKS, failed=self._look_later
@@ -128,11 +133,13 @@ class Watcher:
             began = current_time()
             try:
                 changed = await self._read()
-            except SigmicGuardError:
+            except SigmicGuardError as error:
                 failures += 1
+                self._access.hear(error, listed=True)
                 self._look_at_the_unseen()  # a list that never answers shows nobody
                 continue
             failures = 0
+            self._access.worked(listed=True)
             self._pause = SOON if changed else min(self._pause * SLOWER, SELDOM)
             self._least = max(SOON, SHARE * (current_time() - began))
             self._look_at_the_unseen()
@@ -192,11 +199,14 @@ class Watcher:
         try:
             info = await self._api.get(task.id, timeout=PATIENCE)
         except TaskNotFound:
+            self._access.worked(read=task)
             self._roster.miss(task)
             lags = task.record.state is State.RUNNING  # it was not believed
-        except SigmicGuardError:
+        except SigmicGuardError as error:
+            self._access.hear(error, read=task)
             self._look_later(task)
         else:
+            self._access.worked(read=task)
             # If not, it is from before a follow-up, and no list may show the task again.
             lags = not self._roster.observe(task, info, turn) and info.terminal
         finally:

@@ -27,6 +27,8 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "request_answered": ("GET", "/api/v1/tasks", "200", 3.5),
     "ledger_committed": (7, 4.5),
     "ledger_failed": (8, OSError("no space left")),
+    "credential_refused": ("INVALID_TOKEN", 401),
+    "credential_accepted": (8.5,),
     "worker_failed": ("cancel", KeyError("bug")),
     "shutdown_begun": (9, 5.5),
     "shutdown_finished": (10, 11, 6.5),

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import anyio
+import msgspec
 import pytest
 from anyio import to_thread
 from prometheus_client import CollectorRegistry
@@ -27,8 +28,8 @@ from prometheus_client import CollectorRegistry
 import sigmic_guard.supervisor.supervisor as room
 from sigmic_guard import ConfigurationError, Supervisor
 from sigmic_guard.emulator import Fault
-from sigmic_guard.ledger import MemoryLedger, SqliteLedger
-from sigmic_guard.supervisor import watchdog
+from sigmic_guard.ledger import MemoryLedger, SqliteLedger, open_ledger
+from sigmic_guard.supervisor import helper, watchdog
 from sigmic_guard.testing import FakeSigmic
 from tests.backends import ASYNCIO, UVLOOP
 from tests.watchdog.stage import KEY, Stage, end, gone, lives, state_of
@@ -308,6 +309,7 @@ CHARGE = watchdog.Charge(
     namespace="default",
     base_url="http://127.0.0.1:1",
     ledger="/nowhere",
+    fingerprint="0123456789ab",
     authorization=f"Bearer {KEY}",
     create_timeout=1.0,
     grace=1.0,
@@ -458,3 +460,81 @@ def stage_free(tmp_path: Path) -> dict[str, Any]:
         "registry": CollectorRegistry(),
         "watchdog": True,
     }
+
+
+# --- a credential that changes --------------------------------------------------------------------
+
+
+async def lines(path: Path, number: int) -> list[bytes]:
+    """Wait until a helper has been told so many lines."""
+    with anyio.fail_after(20):
+        while not path.exists() or path.read_bytes().count(b"\n") < number:
+            await anyio.sleep(0.01)
+    return path.read_bytes().splitlines()
+
+
+async def test_a_renewed_credential_reaches_the_helper(
+    stage: Stage, starts: Starts, no_key: None, tmp_path: Path
+) -> None:
+    """The helper hears of it through the pipe, and one that comes after it is told that alone."""
+    heard = tmp_path / "heard"
+    starts.command = [sys.executable, "-c", _WRITE_DOWN, str(heard)]
+    with patch.object(watchdog, "PAUSE", 0.01):
+        async with supervised(stage, api_key=lambda: "eyJold") as supervisor:
+            pid = await starts.next()
+            ring = supervisor._keyring
+            assert ring is not None
+            ring._take("eyJnew")
+            _, charge, renewed = await lines(heard, 3)
+            assert b"Bearer eyJold" in charge
+            assert renewed == watchdog.RENEWED + b'"Bearer eyJnew"'
+            heard.unlink()
+            os.kill(pid, signal.SIGKILL)
+            await starts.next()
+            _, charge = await lines(heard, 2)
+            assert b"Bearer eyJnew" in charge
+            assert ring.fingerprint in charge.decode()
+
+
+_WRITE_DOWN = """
+import sys
+for line in sys.stdin.buffer:
+    with open(sys.argv[1], "ab") as file:
+        file.write(line)
+"""
+
+
+def test_a_helper_takes_the_newest() -> None:
+    """Each line brings another credential; one that was cut off by a death brings none."""
+    charge = helper._renewed(CHARGE, b'"Bearer eyJnew"\n')
+    assert charge.authorization == "Bearer eyJnew"
+    assert charge.fingerprint == CHARGE.fingerprint
+    assert helper._renewed(charge, b'"Bearer eyJ') is charge
+
+
+async def test_the_helper_counts_the_same_rows_as_ours() -> None:
+    """It derives no fingerprint from a renewed credential."""
+    charge = msgspec.structs.replace(CHARGE, authorization="Bearer eyJnew")
+    made = helper.supervisor(charge, open_ledger("memory:"))
+    assert made._api.credential_fingerprint == CHARGE.fingerprint
+
+
+def test_a_pipe_that_is_full() -> None:
+    """What there is no room for is said before anything else, as soon as there is."""
+    started = watchdog._Helper(CHARGE)
+    try:
+        with patch.object(os, "write", lambda fd, data: 3):
+            started.update(msgspec.structs.replace(CHARGE, authorization="Bearer eyJone"))
+        written: list[bytes] = []
+
+        def write(fd: int, data: bytes) -> int:
+            del fd
+            written.append(data)
+            return len(data)
+
+        with patch.object(os, "write", write):
+            started.hear(watchdog.GO_ON)
+        assert written == [b'ewed "Bearer eyJone"\n' + watchdog.GO_ON]
+    finally:
+        started.hear(watchdog.BYE)
+        started.wait()

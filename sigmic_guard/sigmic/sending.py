@@ -1,0 +1,80 @@
+"""Sending a request with the credential in use, and once more with the next one if need be."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from sigmic_guard.errors import AuthenticationError
+from sigmic_guard.sigmic.responses import Answer, in_own_words
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from aiohttp import ClientResponse
+    from yarl import URL
+
+    from sigmic_guard.errors import ApiError, ProtocolError
+    from sigmic_guard.sigmic.bodies import Body
+    from sigmic_guard.sigmic.keyring import Keyring
+    from sigmic_guard.sigmic.transport import Transport
+
+__all__ = ["explained", "send"]
+
+T = TypeVar("T")
+
+#: Seconds without which it makes no sense to send a request.
+LEAST_TIMEOUT: Final = 0.05
+_UNAUTHORISED: Final = 401
+
+
+async def send(
+    keyring: Keyring,
+    transport: Transport,
+    method: str,
+    route: str,
+    url: URL,
+    *,
+    timeout: float,
+    read: Callable[[ClientResponse], Awaitable[T]],
+    body: Body | None = None,
+) -> T:
+    """Send a request; once more if the credential is refused, and there is another one.
+
+    What the API refuses with 401 in its own words was not obeyed, so that a POST may be sent again.
+
+    :param timeout: seconds for all of it.
+    :raises ConfigurationError: there is no credential.
+    :raises SigmicGuardError: see :meth:`~sigmic_guard.sigmic.transport.Transport.call`.
+    """
+    until = monotonic() + timeout
+    credential = keyring.credential
+    if credential is None:
+        credential = await keyring.ready(timeout)
+        timeout = max(until - monotonic(), LEAST_TIMEOUT)
+    answer = await transport.call(method, route, url, timeout=timeout, body=body, read=read)
+    if not (
+        keyring.renewable
+        and isinstance(answer, Answer)
+        and answer.status == _UNAUTHORISED
+        and in_own_words(answer)
+    ):
+        return answer
+    renewed = await keyring.renew(credential, max(until - monotonic(), 0.0))
+    left = until - monotonic()
+    if not renewed or left < LEAST_TIMEOUT:
+        return answer
+    again = None if body is None else body.again()
+    return await transport.call(method, route, url, timeout=left, body=again, read=read)
+
+
+def explained(error: ApiError | ProtocolError, keyring: Keyring) -> ApiError | ProtocolError:
+    """Return the error; a refused credential's with what came of asking for another one."""
+    if isinstance(error, AuthenticationError) and keyring.hint:
+        return AuthenticationError(
+            f"{error.message} {keyring.hint}",
+            code=error.code,
+            status=error.status,
+            retry_after=error.retry_after,
+        )
+    return error
