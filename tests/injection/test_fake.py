@@ -22,9 +22,9 @@ MOMENTS = pytest.mark.parametrize("moment", ["suspended", "resuming"])
 USES = pytest.mark.parametrize("use", uses.ALL, ids=str)
 
 
-async def hold(case: Case) -> None:
+async def hold(case: Case, world_name: str = "fake") -> None:
     """Sweep, and fail unless everything held after every single run."""
-    async with open_world("fake") as world:
+    async with open_world(world_name) as world:
         swept = await sweep(world, case)
     assert swept.failures == []
     assert swept.runs > 3
@@ -53,6 +53,30 @@ async def test_scopes_and_shutdowns(
 ) -> None:
     """What anyio has on both loops: a scope around the caller, and a shutdown of the supervisor."""
     await hold(Case(use, injection, moment, program))
+
+
+@pytest.mark.backends(TRIO_VIRTUAL)
+@PROGRAMS
+@pytest.mark.parametrize("injection", [Injection.SCOPE, Injection.SHUTDOWN])
+@pytest.mark.parametrize("world", ["lagging", "swapped"])
+@USES
+async def test_answers_that_say_nothing(
+    use: Use, world: str, injection: Injection, program: Program
+) -> None:
+    """Where reads lag behind writes, or tell of another task."""
+    await hold(Case(use, injection, "suspended", program), world)
+
+
+@pytest.mark.slow
+@PROGRAMS
+@pytest.mark.parametrize("world", ["lagging a little", "swapped"])
+@pytest.mark.parametrize("injection", [Injection.NATIVE, Injection.NATIVE_TWICE])
+@USES
+async def test_answers_that_say_nothing_in_real_time(
+    use: Use, injection: Injection, world: str, program: Program
+) -> None:
+    """The same, by the cancellations of asyncio."""
+    await hold(Case(use, injection, "suspended", program), world)
 
 
 @pytest.mark.backends(ASYNCIO, UVLOOP)

@@ -7,15 +7,17 @@ ended is still there to be counted.
 from __future__ import annotations
 
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, Self
 
 from sigmic_guard import Supervisor
 from sigmic_guard.emulator import Emulator, Script
 from sigmic_guard.sigmic import SigmicClient
-from sigmic_guard.testing import FakeSigmic
+from sigmic_guard.sigmic.models import TaskInfo
+from sigmic_guard.testing import Answer, Call, FakeSigmic
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from prometheus_client import CollectorRegistry
 
@@ -119,13 +121,21 @@ class InMemory:
 
     short = 0.1
 
-    def __init__(self) -> None:
+    def __init__(self, *, read_lag: float = 0.0, swapped: bool = False) -> None:
+        self._read_lag = read_lag
+        self._swapped = swapped
         self.begin()
 
     def begin(self) -> None:
-        self._fake = FakeSigmic()
+        self._fake = FakeSigmic(read_lag=self._read_lag)
+        if self._swapped:
+            self._fake.on("get", *[self._of_somebody_else] * 3)
         self._fake.script("work", chunks=("Hello", " ", "world"))
         self._fake.script("more", chunks=("Done", "."))
+
+    @staticmethod
+    def _of_somebody_else(call: Call) -> Answer:
+        return Answer(TaskInfo(id=f"not {call.task_id}", status="completed"))
 
     @property
     def live(self) -> int:
@@ -155,11 +165,23 @@ class InMemory:
         await self._fake.until(lambda: self._fake.open_streams)
 
 
+_IN_MEMORY: Mapping[str, Callable[[], InMemory]] = {
+    "fake": InMemory,
+    "lagging": partial(InMemory, read_lag=2.0),
+    "lagging a little": partial(InMemory, read_lag=0.05),
+    "swapped": partial(InMemory, swapped=True),
+}
+
+
 @asynccontextmanager
 async def open_world(name: str) -> AsyncIterator[World]:
-    """Open the world of this name: ``emulator`` or ``fake``."""
-    if name == "fake":
-        yield InMemory()
+    """Open the world of this name.
+
+    :param name: ``emulator`` or ``fake``; or ``lagging``, ``lagging a little`` (for real time) or
+        ``swapped``: a fake whose reads lag, or whose first GETs tell of another task.
+    """
+    if name in _IN_MEMORY:
+        yield _IN_MEMORY[name]()
         return
     script = Script(duration=0.0, hold=True)
     async with Emulator(script=script) as emulator, InEmulator(emulator) as world:

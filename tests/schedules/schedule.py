@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from sigmic_guard.lifecycle import TaskPolicy
+from sigmic_guard.testing import SWAPPED
 from tests.schedules.freezing import Freezing
 from tests.schedules.outside import Handle
 from tests.schedules.truth import Truth
@@ -59,6 +60,8 @@ EVENTS: Final[Sequence[Event]] = (
     *[("complete", number) for number in (0, 1)],
     *[("api", fault) for fault in (None, "refuse", "swallow", "lose", "fail")],
     *[("ledger", fault) for fault in (False, True)],
+    *[("lag", seconds) for seconds in (0.4, 2.0, 0.0)],
+    ("swap",),
 )
 Step: TypeAlias = tuple[float, Event]
 STEPS: Final = st.tuples(st.sampled_from(PAUSES), st.sampled_from(EVENTS))
@@ -123,6 +126,10 @@ class Run:
                     self.world.fake.complete(live[number % len(live)])
             case "api", fault:
                 self.world.api_fault = fault
+            case "lag", seconds:
+                self.world.fake.read_lag = seconds
+            case ("swap",):
+                self.world.fake.on("get", *[SWAPPED] * 3)
             case "ledger", fault:
                 self.world.ledger_fault = fault
             case what, slot, *how:
@@ -132,7 +139,7 @@ class Run:
     async def heal(self) -> None:
         """See that one supervisor that is well is enough; and then end everything."""
         world = self.world
-        world.api_fault, world.ledger_fault = None, False
+        world.api_fault, world.ledger_fault, world.fake.read_lag = None, False, 0.0
         for process in world.processes:
             process.latency = 0.0
         if not any(self._is_well(process) for process in world.processes):
