@@ -9,6 +9,7 @@ from aiohttp import web
 
 from sigmic_guard.emulator import answers, bodies
 from sigmic_guard.emulator.answers import Answer, Refusal
+from sigmic_guard.emulator.past import Past
 from sigmic_guard.emulator.routes import Call
 from sigmic_guard.emulator.script import ScriptBook
 from sigmic_guard.emulator.world import Task, World
@@ -32,6 +33,7 @@ class Api:
         world: World,
         scripts: ScriptBook,
         clock: Callable[[], float],
+        past: Past,
         *,
         accepted: Collection[str] | None,
         cancel_finished: CancelFinished,
@@ -43,6 +45,7 @@ class Api:
         self.world = world
         self.scripts = scripts
         self._clock = clock
+        self._past = past
         self._accepted = accepted
         self._cancel_finished = cancel_finished
         self._handlers: Mapping[str, Callable[[web.BaseRequest, Call, str], Awaitable[Result]]] = {
@@ -76,12 +79,14 @@ class Api:
         )
 
     async def _get(self, _: web.BaseRequest, call: Call, owner: str) -> Result:
-        task, now = self._find(call, owner)
-        return answers.success(answers.task_detail(task, now))
+        return answers.success(answers.task_detail(*self._seen(call, owner)))
 
     async def _list(self, request: web.BaseRequest, _: Call, owner: str) -> Result:
         limit, offset = bodies.page(request.raw_path.partition("?")[2])
-        tasks, total = self.world.page(owner, limit, offset)
+        if self._past.lag:
+            tasks, total = self._past.page(owner, limit, offset, self._clock())
+        else:
+            tasks, total = self.world.page(owner, limit, offset)
         more = offset + len(tasks) < total
         return answers.success(
             [answers.task_row(task) for task in tasks],
@@ -89,6 +94,7 @@ class Api:
         )
 
     async def _delete(self, _: web.BaseRequest, call: Call, owner: str) -> Result:
+        self._seen(call, owner)
         task, now = self._find(call, owner)
         if self.world.cancel(task, now) or self._cancel_finished == "lie":
             return answers.success({"message": "Task cancelled"})
@@ -99,7 +105,9 @@ class Api:
         raise Refusal("VALIDATION_ERROR", f"task is already {task.status}", status=409)
 
     async def _stream(self, _: web.BaseRequest, call: Call, owner: str) -> Result:
-        return self._find(call, owner)[0]
+        seen, _ = self._seen(call, owner)
+        # What is live is shown as it lives: only an end can be one that is over.
+        return self._find(call, owner)[0] if seen.live else seen
 
     async def _send(self, request: web.BaseRequest, call: Call, owner: str) -> Result:
         self._find(call, owner)
@@ -120,6 +128,33 @@ class Api:
         approved = outcome != "cancel"
         self.world.decide(task, approved=approved, now=now)
         return answers.success({"approved": approved})
+
+    def swapped(self, request: web.BaseRequest, call: Call, answer: Answer) -> Answer:
+        """What a `swapped` fault makes of the answer to a GET or a create that went well."""
+        owner = answers.fingerprint(bodies.credential(request.headers, self._accepted))
+        tasks, _ = self.world.page(owner, len(self.world.tasks), 0)
+        mine = call.task_id or answer.task_id
+        for other in (task for task in tasks if task.id != mine):
+            if call.route == "get":
+                return answers.success(answers.task_detail(other, self._clock()))
+            if other.live:
+                told = answers.success({"id": other.id, "status": "pending"})
+                return dataclasses.replace(told, task_id=answer.task_id)
+        if call.route == "get":
+            task, now = self._find(call, owner)
+            stranger = {"id": str(uuid.uuid4())}
+            return answers.success(answers.task_detail(task, now) | stranger)
+        return answer
+
+    def _seen(self, call: Call, owner: str) -> tuple[Task, float]:
+        """The task as reads show it, and when it was so."""
+        task, now = self._find(call, owner)
+        if not self._past.lag:
+            return task, now
+        seen = self._past.seen(task.id, now)
+        if seen is None:
+            raise _unknown(call)
+        return seen, now - self._past.lag
 
     def _find(self, call: Call, owner: str) -> tuple[Task, float]:
         now = self._clock()

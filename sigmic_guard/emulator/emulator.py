@@ -11,6 +11,7 @@ from sigmic_guard.emulator.api import Api, CancelFinished
 from sigmic_guard.emulator.bells import Bells
 from sigmic_guard.emulator.faults import Fault, FaultBox
 from sigmic_guard.emulator.log import RequestLog, RequestSeen
+from sigmic_guard.emulator.past import Past
 from sigmic_guard.emulator.script import Script, ScriptBook
 from sigmic_guard.emulator.server import LOG_BELL, Server
 from sigmic_guard.emulator.world import Task, World
@@ -33,9 +34,12 @@ class Emulator:
             "Task already finished"), `lie` (200, "Task cancelled") or `not_found` (404). None of
             them changes the task.
         wrap_events: payloads of stream events are `{"type": …, "data": …}`.
+        read_lag: seconds by which GET, the list and streams that are opened lag behind what is; for
+            DELETE a task does not exist before. For tests: it costs memory for each change.
 
     Raises:
-        ValueError: `heartbeat` is not positive, or there is no such `cancel_finished`.
+        ValueError: `heartbeat` is not positive, `read_lag` is negative, or there is no such
+            `cancel_finished`.
         OSError: on entering, if the port is taken.
     """
 
@@ -50,6 +54,7 @@ class Emulator:
         seed: int = 0,
         cancel_finished: CancelFinished = "conflict",
         wrap_events: bool = False,
+        read_lag: float = 0.0,
     ) -> None:
         """Prepare; nothing is opened before `async with`."""
         if not heartbeat > 0:
@@ -63,10 +68,12 @@ class Emulator:
         self._timer_at = float("inf")
         self._log = RequestLog()
         self._faults = FaultBox(seed)
+        self._past = Past(read_lag)
         self._api = Api(
             World(self._changed),
             ScriptBook(script),
             self._now,
+            self._past,
             accepted={api_key} if isinstance(api_key, str) else api_key,
             cancel_finished=cancel_finished,
         )
@@ -193,6 +200,7 @@ class Emulator:
     def reset(self) -> None:
         """Forget every task, request, fault and script; open streams end."""
         self._api.world = World(self._changed)
+        self._past.clear()
         self._api.scripts.reset()
         self._faults.clear()
         self._log.clear()
@@ -218,6 +226,7 @@ class Emulator:
         return self._epoch + time.monotonic()
 
     def _changed(self, task: Task) -> None:
+        self._past.note(task)
         self._bells.ring(task.id)
         self._bells.ring(LOG_BELL)
         self._arm()

@@ -33,6 +33,7 @@ Kind = Literal[
     "oversize",
     "cut",
     "silent",
+    "swapped",
 ]
 KINDS: frozenset[str] = frozenset(get_args(Kind))
 INEFFECTIVE: frozenset[Kind] = frozenset(
@@ -69,6 +70,8 @@ class Fault:
         redirect: 302 (or `status`) to `location`.
         oversize: a body, or one event of a stream, of at least `size` bytes.
         cut: the stream is dropped after `events` events; for `stream` only.
+        swapped: a GET tells of another task of the credential, the one that was active last, or of
+            none that exists; a create gives such a task's id, if it lives. For these two only.
         silent: the stream opens and says nothing, no heartbeats either; for `stream` only.
 
     Raises:
@@ -179,6 +182,9 @@ class FaultBox:
             raise ValueError(message)
         if fault.kind == "lie" and route != "delete":
             message = f"a lie fault is for the route delete, not {route}"
+            raise ValueError(message)
+        if fault.kind == "swapped" and route not in {"get", "create"}:
+            message = f"a swapped fault is for the routes get and create, not {route}"
             raise ValueError(message)
         self._armed.append(_Armed(route, fault, math.inf if fault.times is None else fault.times))
 

@@ -119,6 +119,11 @@ class Server:
                 return delivery.drop(request)
         if isinstance(result, Task) and fault.kind in _STREAM_FAULTS:
             return await self._stream(request, result, seen, fault)
+        if fault.kind == "swapped" and isinstance(result, Answer):
+            if result.status == 200:
+                result = self._api.swapped(request, call, result)
+            self._note(seen, result)
+            return delivery.whole(result)
         await request.release()
         replacement = delivery.replacement(fault)
         if replacement is not None:

@@ -186,6 +186,8 @@ def test_options_are_validated() -> None:
         Emulator(heartbeat=0)
     with pytest.raises(ValueError, match="cancel_finished"):
         Emulator(cancel_finished="perhaps")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="lag"):
+        Emulator(read_lag=-1)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

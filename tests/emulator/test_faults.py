@@ -356,3 +356,19 @@ def test_a_script_is_validated(options: Any) -> None:
     """A script that makes no sense is refused when it is made."""
     with pytest.raises(ValueError, match="Script"):
         Script(**options)
+
+
+async def test_swapped(api: Api) -> None:
+    """GET tells of another task, or of none; a create gives the id of one that lives."""
+    api.emulator.set_script(Script(hold=True))
+    api.emulator.fault("create", Fault("swapped"))
+    first = await api.create()
+    api.emulator.fault("get", Fault("swapped"))
+    assert (await api.get(first))["id"] not in api.emulator.tasks
+    assert await api.create() == first
+    [_, second] = api.emulator.tasks
+    assert (await api.get(first))["id"] == second
+    assert (await api.get(second))["id"] == first
+    assert (await api.call("GET", f"{TASKS}/nobody"))[0] == 404
+    with pytest.raises(ValueError, match="get and create"):
+        api.emulator.fault("delete", Fault("swapped"))

@@ -408,3 +408,36 @@ async def test_approval_is_refused(start: Start) -> None:
         assert (await api.call("POST", f"{tools}/call-1/approve", json=go))[0] == 200
         status, body = await api.call("POST", f"{tools}/call-1/approve", json=go)
         assert (status, code(body)) == (404, "NOT_FOUND")
+
+
+# --- reads that lag -------------------------------------------------------------------------------
+
+
+async def test_reads_that_lag(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GET, the list, streams and DELETE's 404 know what was known two seconds ago."""
+    async with start(script=Script(hold=True), read_lag=2.0) as api:
+        now = api.emulator._now()
+        monkeypatch.setattr(api.emulator._api, "_clock", lambda: now)
+        task_id = await api.create()
+        path = f"/api/v1/tasks/{task_id}"
+        for method, where in (("GET", path), ("GET", f"{path}/stream"), ("DELETE", path)):
+            assert (await api.call(method, where))[0] == 404
+        assert (await api.call("GET", "/api/v1/tasks"))[1]["data"] == []
+        now += 3
+        assert (await api.get(task_id))["status"] == "running"
+        api.emulator._world.complete(api.emulator.tasks[task_id], "old", now)
+        assert (await api.get(task_id))["status"] == "running"
+        now += 3
+        status, _ = await api.call("POST", f"{path}/messages", json={"message": "again"})
+        assert status == 200
+        shown = await api.get(task_id)
+        assert (shown["status"], shown["output"]["content"]) == ("completed", "old")
+        [row] = (await api.call("GET", "/api/v1/tasks"))[1]["data"]
+        assert (row["status"], row["messageCount"]) == ("completed", 2)
+        assert (await api.events(task_id))[-1] == (
+            "history_done",
+            {"messageCount": 2, "isStreaming": False},
+        )
+        assert (await api.cancel(task_id))[0] == 200
+        now += 3
+        assert (await api.get(task_id))["status"] == "cancelled"
