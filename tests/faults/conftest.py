@@ -13,7 +13,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 #: Constants of the library, wherever in it they stand. Seconds, but for the last: bytes.
-SHORT = {"ATTEMPT": 0.3, "PATIENCE": 0.3, "SILENCE": 0.3, "UNSEEN": 0.5, "MAX_JSON": 2**16}
+SHORT = {
+    "ATTEMPT": 0.3,
+    "BRAND_NEW": 0.3,
+    "PATIENCE": 0.3,
+    "SILENCE": 0.3,
+    "UNSEEN": 0.5,
+    "MAX_JSON": 2**16,
+}
 
 
 @pytest.fixture
