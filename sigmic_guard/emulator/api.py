@@ -105,7 +105,7 @@ class Api:
         raise Refusal("VALIDATION_ERROR", f"task is already {task.status}", status=409)
 
     async def _stream(self, _: web.BaseRequest, call: Call, owner: str) -> Result:
-        seen, _ = self._seen(call, owner)
+        seen = self._seen(call, owner)[0]
         # What is live is shown as it lives: only an end can be one that is over.
         return self._find(call, owner)[0] if seen.live else seen
 
