@@ -16,6 +16,7 @@ from sigmic_guard.lifecycle.states import ENDED, TO_BE_ENDED
 from sigmic_guard.lifecycle.text import one_line, tidy_detail, tidy_status
 from sigmic_guard.observe import CancelResult
 from sigmic_guard.supervisor.lag import BRAND_NEW, WRONG_CLOCK, end_in, is_new
+from sigmic_guard.supervisor.marking import marked_with
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -247,13 +248,27 @@ class Roster:
             and self.now() < at + self._request_timeout + BRAND_NEW
         )
 
+    def is_about(self, task: Entry, info: TaskInfo) -> bool:
+        """Tell whether an answer is about this task, and not one that somebody mixed up with it.
+
+        The marker of a create of ours that has another id, or none, shows that it is that one's.
+        """
+        record = task.record
+        if info.id != record.remote_id:
+            return False
+        marker = marked_with(info)
+        if marker is None or marker == record.intent_id or record.posted_at is None:
+            return True
+        maker = self.tasks.get(marker)
+        return maker is None or maker.record.remote_id == info.id
+
     def observe(self, task: Entry, info: TaskInfo, turn: int) -> bool:
         """Take in what the API says of a task; ``True`` if it is the end.
 
         :param turn: the task's turn when it was asked: an answer from before a follow-up says
             nothing after it. Nor does an answer about another id.
         """
-        if info.id != task.record.remote_id:
+        if not self.is_about(task, info):
             return False
         if turn != task.turn or task.record.state in ENDED:
             return task.record.state in ENDED

@@ -195,7 +195,7 @@ class Watcher:
             self.look(task)
 
     async def _look(self, task: Entry) -> None:
-        turn, lags = task.turn, False
+        turn, lags, delay = task.turn, False, SOON
         try:
             info = await self._api.get(task.id, timeout=PATIENCE)
         except TaskNotFound:
@@ -209,12 +209,14 @@ class Watcher:
             self._access.worked(read=task)
             # If not, it is from before a follow-up, and no list may show the task again.
             lags = not self._roster.observe(task, info, turn) and info.terminal
+            if not self._roster.is_about(task, info):
+                delay = self._backoff.delay(8, random())  # that may stay so
         finally:
             task.looking = False
         if lags:
             # Until then nobody needs to look: else each list that lags would begin such a row.
             task.looking = True
-            self._timer.after(self._roster.recheck_in(task, SOON), self._look_again, task)
+            self._timer.after(self._roster.recheck_in(task, delay), self._look_again, task)
 
     def _look_again(self, task: Entry) -> None:
         task.looking = False

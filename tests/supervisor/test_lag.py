@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from anyio import current_time, sleep
+from anyio import create_task_group, current_time, sleep
 
-from sigmic_guard import CancelReason, ProtocolError, State, TaskNotFound, TaskTimedOut
+from sigmic_guard import CancelReason, ProtocolError, RemoteTask, State, TaskNotFound, TaskTimedOut
 from sigmic_guard.sigmic.models import CreateRequest, TaskInfo
 from sigmic_guard.supervisor.lag import BRAND_NEW, End, is_new
 from sigmic_guard.testing import FakeSigmic
@@ -121,6 +121,36 @@ async def test_a_create_answered_with_the_id_of_a_live_task() -> None:
         await second.cancel()
         assert first.state is State.RUNNING
         assert lab.fake.live == {first.id}
+
+
+class Crossed(FakeSigmic):
+    """Swaps the answers of the first two creates."""
+
+    async def create(self, request: CreateRequest, *, timeout: float) -> str:
+        task_id = await super().create(request, timeout=timeout)
+        await self.until(lambda: len(self.created) > 1)
+        return next(other for other in self.created[:2] if other != task_id)
+
+
+async def test_two_creates_whose_answers_are_swapped() -> None:
+    """GET shows each the other's mark: nobody gets the other's answer, and looks are rare."""
+    lab = Lab()
+    lab.fake = Crossed()
+    got: list[RemoteTask] = []
+    async with lab.open() as supervisor:
+
+        async def ask(message: str) -> None:
+            got.append(await supervisor.start(message))
+
+        async with create_task_group() as group:
+            group.start_soon(ask, "mine")
+            group.start_soon(ask, "another user's")
+        for task in got:
+            lab.fake.complete(task.id, "private")
+        await sleep(100)
+        assert [task.state for task in got] == [State.RUNNING] * 2
+        assert lab.fake.count("get") < 60
+        assert not (await supervisor.shutdown(grace=3)).clean
 
 
 A, B = "2026-01-26T15:50:54.870Z", "2026-01-26T15:50:55.000Z"
