@@ -25,9 +25,10 @@ demo: $(READY)  ## A few hundred tasks, SIGTERM, then SIGKILL and a next start: 
 test: $(READY)  ## The suite on this checkout, without the tests marked slow
 	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS)
 
-test-all: lint  ## Lint, then the suite against the built wheel on every CPython found
+test-all: lint  ## Lint, then the suite against the built wheel on every CPython found, with the oldest anyio too
 	rm -rf dist
 	$(BIN)/hatchling build -t wheel -d dist
+	tools/test-oldest dist/*.whl
 	tools/test-wheel dist/*.whl
 
 lint: $(READY)  ## Format, rules, types, import arrows

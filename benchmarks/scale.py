@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import sys
 import tracemalloc
+from tempfile import TemporaryDirectory
 from time import perf_counter
 
 from instant import InstantApi
@@ -38,10 +38,12 @@ async def start_all(supervisor: Supervisor, number: int) -> float:
     return perf_counter() - began
 
 
-async def memory(number: int) -> None:
+async def memory(number: int, ledger: str) -> None:
     """Measure what the tasks keep, and not what the API does."""
     api = InstantApi()
-    async with Supervisor(client=api, registry=CollectorRegistry(), grace=60) as supervisor:
+    async with Supervisor(
+        client=api, ledger=ledger, registry=CollectorRegistry(), grace=60
+    ) as supervisor:
         await start_all(supervisor, 2000)  # workers, caches
         gc.collect()
         tracemalloc.start()
@@ -54,13 +56,15 @@ async def memory(number: int) -> None:
         print(f"{number:>7,} tasks  memory per idle task: {(kept - ids) / number:7.0f} bytes")
 
 
-async def blocking(number: int, *, collect: bool) -> None:
+async def blocking(number: int, ledger: str, *, collect: bool) -> None:
     """Measure snapshot and drain."""
     gc.collect()
     if not collect:
         gc.disable()
     api = InstantApi()
-    async with Supervisor(client=api, registry=CollectorRegistry(), grace=60) as supervisor:
+    async with Supervisor(
+        client=api, ledger=ledger, registry=CollectorRegistry(), grace=60
+    ) as supervisor:
         seconds = await start_all(supervisor, number)
         began = perf_counter()
         snapshot = supervisor.snapshot()
@@ -80,11 +84,12 @@ async def blocking(number: int, *, collect: bool) -> None:
 
 def main() -> None:
     """Run it for each size."""
-    os.environ.pop("SIGMIC_GUARD_LEDGER", None)
-    for number in [int(word) for word in sys.argv[1:]] or [20_000, 100_000]:
-        asyncio.run(memory(number))
-        for collect in (False, True):
-            asyncio.run(blocking(number, collect=collect))
+    with TemporaryDirectory() as folder:
+        ledger = f"sqlite:///{folder}/ledger.db"  # the default kind, and nobody's own
+        for number in [int(word) for word in sys.argv[1:]] or [20_000, 100_000]:
+            asyncio.run(memory(number, ledger))
+            for collect in (False, True):
+                asyncio.run(blocking(number, ledger, collect=collect))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 - Async tests need no marker. They run on asyncio; ``tests/backends.py`` tells how to choose.
 - A blocking call made by ``sigmic_guard`` while an asyncio loop runs in its thread raises.
 - A test on asyncio that leaves tasks or sockets behind fails (``tests/leaks.py``).
+- A session that leaves a file in the user's state directory fails (``tests/state_directory.py``).
 - Warnings are errors (pyproject.toml), those out of ``__del__`` included.
 """
 
@@ -18,6 +19,7 @@ from blockbuster import blockbuster_ctx
 
 from tests.backends import ASYNCIO, for_anyio
 from tests.leaks import no_leaks
+from tests.state_directory import pytest_configure  # noqa: F401 - a hook of pytest's
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
