@@ -26,6 +26,7 @@ CONFIGURATION = [
     "Makefile",
     ".ci/run",
     "tools/pythons",
+    "tools/test-oldest",
     "tools/test-wheel",
 ]
 
