@@ -32,9 +32,10 @@ if TYPE_CHECKING:
 #: Seconds that the last words may take at the end.
 LAST_WORDS: Final = 1.0
 
-#: What would move a terminal's cursor, change its colours, or do worse.
-_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-_SPACE: Final = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
+#: What would move a terminal's cursor, change its colours or the writing direction.
+_DIRECTION: Final = r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
+_CONTROL: Final = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f{_DIRECTION}]")
+_SPACE: Final = re.compile(rf"[\s\x00-\x1f\x7f-\x9f{_DIRECTION}]+")
 
 #: The length of a unit in seconds, its name, and those of the next one.
 _UNITS: Final = ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s"))

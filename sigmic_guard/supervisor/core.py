@@ -10,8 +10,7 @@ from anyio import current_time
 from sigmic_guard.errors import SupervisorShutdown
 from sigmic_guard.lifecycle import CancelReason, Event, State
 from sigmic_guard.lifecycle.states import SETTLED
-from sigmic_guard.lifecycle.values import check_paths, plain
-from sigmic_guard.sigmic import check_id, check_message, check_outcome
+from sigmic_guard.sigmic import check_id, check_outcome
 from sigmic_guard.supervisor.access import Access
 from sigmic_guard.supervisor.affinity import Affinity
 from sigmic_guard.supervisor.canceller import Canceller
@@ -29,11 +28,9 @@ from sigmic_guard.supervisor.roster import Roster
 from sigmic_guard.supervisor.telling import error_of
 from sigmic_guard.supervisor.timer import Timer
 from sigmic_guard.supervisor.watcher import Watcher
+from sigmic_guard.supervisor.wish import make_follow_up
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Iterable
-
     from sigmic_guard.ledger import Ledger
     from sigmic_guard.observe import Observer
     from sigmic_guard.sigmic.api import ApprovalOutcome, TaskApi
@@ -41,6 +38,7 @@ if TYPE_CHECKING:
     from sigmic_guard.supervisor.entry import Entry
     from sigmic_guard.supervisor.inbox import Inbox
     from sigmic_guard.supervisor.settings import Settings
+    from sigmic_guard.supervisor.wish import Wish
     from sigmic_guard.supervisor.workers import Workers
 
 
@@ -265,16 +263,13 @@ class Core:
         """Make an iterator over the task's events."""
         return TaskEvents(task, self.api, self.roster, self.watcher)
 
-    async def send(
-        self, task: Entry, message: str, files: Iterable[str | os.PathLike[str]]
-    ) -> None:
+    async def send(self, task: Entry, wish: Wish) -> None:
         """Send a follow-up message."""
-        message, paths = plain(message), check_paths("files", files)
-        check_message(message, paths)
+        follow_up = make_follow_up(wish)
         self.check_open()
         if task.deadline is not None and current_time() >= task.deadline:
             raise error_of(task, interrupted_by=CancelReason.DEADLINE)
-        await self.courier.send(task, message, paths)
+        await self.courier.send(task, follow_up)
 
     async def approve(self, task: Entry, call_id: str, outcome: ApprovalOutcome) -> bool:
         """Decide on a tool call."""

@@ -16,6 +16,7 @@ from sigmic_guard.errors import (
     ProtocolError,
     SigmicGuardError,
     SupervisorShutdown,
+    bare,
 )
 from sigmic_guard.lifecycle import Event as Happening
 from sigmic_guard.lifecycle import State
@@ -25,7 +26,6 @@ from sigmic_guard.supervisor.workers import Pool
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from pathlib import Path
 
     from sigmic_guard.sigmic.api import ApprovalOutcome, TaskApi
     from sigmic_guard.sigmic.models import TaskInfo
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from sigmic_guard.supervisor.outbox import Outbox
     from sigmic_guard.supervisor.roster import Roster
     from sigmic_guard.supervisor.watcher import Watcher
+    from sigmic_guard.supervisor.wish import Wish
     from sigmic_guard.supervisor.workers import Workers
 
 #: Requests under way at once.
@@ -77,8 +78,8 @@ class Courier:
         )
         self._under_way: set[_Errand] = set()
 
-    async def send(self, task: Entry, message: str, files: tuple[Path, ...]) -> None:
-        """Send a follow-up message."""
+    async def send(self, task: Entry, follow_up: Wish) -> None:
+        """Send a follow-up message that was checked."""
         # From here on the task counts as running, and a DELETE waits for the answer: a task that is
         # asked again, with the answer lost, must not be taken for completed.
         task.sending += 1
@@ -86,13 +87,12 @@ class Courier:
         turn = task.turn if _asleep(task) else None
         first = task.record.asked_at is None
         self._roster.apply(task, Happening.FOLLOW_UP)
-        await self._errand(lambda: self._send(task, message, files, reopened_in=turn, first=first))
+        await self._errand(lambda: self._send(task, follow_up, reopened_in=turn, first=first))
 
     async def _send(
         self,
         task: Entry,
-        message: str,
-        files: tuple[Path, ...],
+        follow_up: Wish,
         *,
         reopened_in: int | None,
         first: bool,
@@ -104,6 +104,7 @@ class Courier:
                 await self._outbox.flush()
             if reopened_in is not None:
                 await self._learn_last_end(task, first=first)
+            message, files = follow_up.message, follow_up.options["files"]
             await self._api.send(task.id, message, files=files, timeout=self._timeout)
         except SigmicGuardError as error:
             refused = refused_outright(error)
@@ -168,7 +169,7 @@ class Courier:
         try:
             errand.answer = await errand.request()
         except SigmicGuardError as error:
-            errand.error = error
+            errand.error = bare(error)  # the frames of the client hold what was to be sent
         except BaseException as hit:
             if not isinstance(hit, Exception):
                 self._break_off(errand, hit)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from sigmic_guard.lifecycle import TaskPolicy
     from sigmic_guard.lifecycle.policy import Confirm, OnCrash, OnExit, OnLost, OnShutdown
+    from sigmic_guard.supervisor.wish import Wish
 
 
 class Watch(TypedDict, total=False):
@@ -64,19 +65,6 @@ class TaskOptions(Watch, total=False):
     show_in_history: bool
     env: Mapping[str, str] | None
     secrets: Mapping[str, str] | None
-
-
-class Wish:
-    """What a caller asked for, as it was said; nobody reads it off the frames that it passes."""
-
-    __slots__ = ("message", "options")
-
-    def __init__(self, message: str, options: Mapping[str, Any]) -> None:
-        self.message = message
-        self.options = options
-
-    def __repr__(self) -> str:
-        return f"<a wish with {len(self.options)} options>"
 
 
 def make_order(wish: Wish, policy: TaskPolicy, *, marker: bool) -> Order:

@@ -22,7 +22,7 @@ from sigmic_guard.supervisor.core import Core
 from sigmic_guard.supervisor.draining import CLOSING, LAST_WRITES, Drain
 from sigmic_guard.supervisor.host import Host
 from sigmic_guard.supervisor.inbox import Inbox
-from sigmic_guard.supervisor.options import Wish, make_order, make_watch
+from sigmic_guard.supervisor.options import make_order, make_watch
 from sigmic_guard.supervisor.results import Snapshot
 from sigmic_guard.supervisor.settings import (
     check_settings,
@@ -33,6 +33,7 @@ from sigmic_guard.supervisor.settings import (
 from sigmic_guard.supervisor.signals import SignalHandlers
 from sigmic_guard.supervisor.task import Handles, handle_of
 from sigmic_guard.supervisor.watchdog import Watchdog
+from sigmic_guard.supervisor.wish import Wish
 from sigmic_guard.supervisor.workers import Workers
 
 if TYPE_CHECKING:

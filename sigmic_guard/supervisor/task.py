@@ -14,6 +14,7 @@ from sigmic_guard.lifecycle import CancelReason, State
 from sigmic_guard.lifecycle.states import NAMELESS
 from sigmic_guard.lifecycle.text import shown_id
 from sigmic_guard.supervisor.telling import error_of, tell, tell_cancellation
+from sigmic_guard.supervisor.wish import Wish
 
 if TYPE_CHECKING:
     import os
@@ -171,6 +172,8 @@ class RemoteTask:
         :raises SigmicGuardError: the API refused (the task is as it was), or gave no answer (the
             task counts as running).
         """
+        wish = Wish(message, {"files": files})
+        del message, files
         self._entry.core.check_here()
         if self._entry.record.reason is not None or self._entry.record.state is State.FAILED:
             # In a body that is being cancelled, what the block would raise.
@@ -180,7 +183,7 @@ class RemoteTask:
                 f"a task that is {self.state} takes no message here; "
                 "supervisor.adopt(task.id) makes a handle that does"
             )
-        await self._entry.core.send(self._entry, message, files)
+        await self._entry.core.send(self._entry, wish)
 
     async def approve(self, call_id: str, outcome: ApprovalOutcome = "proceed_once") -> bool:
         """Decide on a tool call that waits for it; ``True`` if the API calls it approved.

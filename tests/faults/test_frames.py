@@ -12,6 +12,7 @@ from sigmic_guard import (
     ConfigurationError,
     DuplicateKey,
     LedgerError,
+    RemoteTask,
     SigmicGuardError,
     Supervisor,
     SupervisorShutdown,
@@ -20,6 +21,7 @@ from sigmic_guard.ledger import SqliteLedger
 from sigmic_guard.lifecycle.secrets import Secrets
 from sigmic_guard.sigmic import CreateRequest
 from sigmic_guard.testing import FakeSigmic
+from sigmic_guard.testing.fake_faults import LOST
 from tests.faults.frames import library_locals, serialised
 from tests.faults.witness import SECRET, secret_options
 
@@ -128,6 +130,28 @@ async def test_a_task_without_a_result(call: Callable[..., Awaitable[None]], end
                 await task.result()
         except SigmicGuardError as error:
             check(error)
+
+
+@pytest.mark.parametrize("end", ["refused", "lost", "too late", "no file"])
+async def test_a_follow_up(end: str) -> None:
+    """A follow-up that fails shows nothing of its message."""
+    fake = FakeSigmic()
+    async with Supervisor(client=fake, ledger="memory:", create_timeout=0.05) as supervisor:
+        task = await supervisor.start("m")
+        files: list[Any] = [7] if end == "no file" else []
+        if end == "refused":
+            fake.on("send", ConfigurationError("no"))
+        elif end == "lost":
+            fake.on("send", LOST)
+        elif end == "too late":
+            await task.cancel()
+        with pytest.raises(SigmicGuardError) as caught:
+            await ask(task, files)
+        check(caught.value)
+
+
+async def ask(task: RemoteTask, files: list[Any]) -> None:
+    await task.send(MESSAGE, files=files)
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=list(CALLS))
