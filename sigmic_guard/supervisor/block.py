@@ -7,8 +7,8 @@ says why.
 
 from __future__ import annotations
 
-import weakref
 from typing import TYPE_CHECKING
+from weakref import ref
 
 from anyio import CancelScope, current_time, get_cancelled_exc_class, move_on_after
 from anyio.lowlevel import checkpoint_if_cancelled
@@ -63,7 +63,7 @@ class TaskBlock:
         if self._order.request.files:
             await check_files(self._order.request.files)
         task = self._task = self._core.intake.begin(self._order, entered_at=entered_at, held=True)
-        task.block = weakref.ref(self)
+        task.block = ref(self)
         self._host = Host()
         self._scope.__enter__()
         self._hosted = HostedScope(self._scope)
