@@ -198,3 +198,17 @@ async def test_what_was_told_survives_the_teller(path: Path, batches: int) -> No
         assert found == {f"other.{batch}.{i}" for batch in range(batch_count) for i in range(10)}
         assert await ledger.owners() == {"other"}
         assert not await ledger.owner_alive("other")
+
+
+async def test_children_of_all_kinds_leave_their_parent_alone(path: Path) -> None:
+    """Pools, processes that end, exit or are terminated: the owner lives, and its row stands."""
+    async with opened(lambda: SqliteLedger(path)) as ledger:
+        with program("pools.py", path) as parent:
+            assert "opened by another process" in parent.says()
+            assert "opened by another process" in parent.says()
+            assert parent.says() == "ready"
+            await ledger.upkeep(1e10)
+            assert await ledger.owner_alive("parent")
+            assert [row.version for row in await ledger.unfinished()] == [make_record().version]
+            parent.go_on()
+            assert parent.says() == "rows: ['intent-1']"
