@@ -153,7 +153,7 @@ async def _reap(terminal: Terminal, path: str, *, grace: float, since: float) ->
         terminal.problem("the program's tasks may still run: the ledger does not answer")
     if illegible:
         terminal.problem(str(IllegibleRows(illegible)))
-    for (record, _), verdict in left:
+    for (record, _, _), verdict in left:
         name = record.remote_id or f"with {record.intent_id} in its env"
         if verdict in REAPABLE:
             terminal.problem(

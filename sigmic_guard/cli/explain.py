@@ -16,7 +16,7 @@ from sigmic_guard.cli.terminal import span
 from sigmic_guard.errors import ConfigurationError, SigmicGuardError
 from sigmic_guard.ledger.looking import find
 from sigmic_guard.ledger.schema import clean_text
-from sigmic_guard.lifecycle import CancelReason, Record, Verdict, claimable_until
+from sigmic_guard.lifecycle import CancelReason, Record, Verdict, claimable_for
 from sigmic_guard.lifecycle.states import NAMELESS
 from sigmic_guard.sigmic.credentials import ENVIRONMENT_VARIABLE
 from sigmic_guard.sigmic.keyring import ACCOUNT_VARIABLE, Keyring
@@ -199,7 +199,7 @@ def outlook(row: OwnedRow, fingerprint: str | None, now: float) -> Explanation:
             )
             return Explanation(False, why, (again, forget))
         case Verdict.WAIT:
-            until = claimable_until(record, row.orphaned_at)
+            until = now + claimable_for(record, row.orphaned_at, row.dead_for, now)
             why = (
                 f'on_crash="reattach": for {span(until - now)} more, until {_at(until)}, somebody '
                 "may come for its key"

@@ -45,6 +45,7 @@ def judge_row(row: OwnedRow, fingerprint: str, now: float) -> Verdict:
         base_url=record.base_url,
         credential_fingerprint=fingerprint,
         orphaned_at=row.orphaned_at,
+        dead_for=row.dead_for,
         now=now,
     )
     if verdict is Verdict.REAP and record.reason is None and row.adopted:

@@ -80,7 +80,7 @@ async def survey(path: str, namespace: str | None = None) -> Survey:
         if (why := contradiction(row.record)) is not None:
             illegible[row.record.intent_id] = why
         else:
-            orphan = Orphan(row.record, row.orphaned_at)
+            orphan = Orphan(row.record, row.orphaned_at, row.dead_for)
             found.append((orphan, judge_row(row, fingerprint, now)))
     return Survey(found, illegible)
 
@@ -106,7 +106,9 @@ async def reap_found(
     :raises LedgerError: the ledger cannot be read.
     """
     places = {
-        (record.base_url, record.namespace) for (record, _), verdict in found if verdict in REAPABLE
+        (record.base_url, record.namespace)
+        for (record, _, _), verdict in found
+        if verdict in REAPABLE
     }
     reported: dict[str, OrphanRow] = {}
     broken: list[SigmicGuardError] = []
@@ -156,9 +158,9 @@ async def _until_settled(
     path: str, found: Sequence[tuple[Orphan, Verdict]], until: float
 ) -> dict[str, Record]:
     """Wait for whoever was quicker than we were, and return the rows by intent id."""
-    ours = {record.intent_id for (record, _), verdict in found if verdict in REAPABLE}
+    ours = {record.intent_id for (record, _, _), verdict in found if verdict in REAPABLE}
     while True:
-        rows = await get(path, [record.intent_id for (record, _), _ in found])
+        rows = await get(path, [record.intent_id for (record, _, _), _ in found])
         pursued = any(
             row.alive
             and row.record.finished_at is None

@@ -38,6 +38,8 @@ class OwnedRow(NamedTuple):
     seen: float | None
     #: Whether a live owner has the same remote task in a row of its own.
     adopted: bool
+    #: Seconds since the owner's death was first seen, if it is dead.
+    dead_for: float = 0.0
 
     @property
     def orphan(self) -> bool:
@@ -148,7 +150,8 @@ def _rows(
         if owner_id not in seen:
             seen[owner_id] = presence.last_seen(connection, folder, owner_id)
         adopted = not living and record.finished_at is None and is_adopted(record)
-        rows.append(OwnedRow(record, living, seen[owner_id], adopted))
+        dead_for = presence.dead_for(connection, owner_id) or 0.0
+        rows.append(OwnedRow(record, living, seen[owner_id], adopted, dead_for))
     return rows
 
 

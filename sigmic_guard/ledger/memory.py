@@ -6,6 +6,7 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from anyio import current_time
 from anyio.lowlevel import checkpoint
 
 from sigmic_guard.errors import LedgerError
@@ -35,6 +36,8 @@ class MemoryStore:
         self.absent: dict[str, Record] = {}
         #: By owner, in seconds since the epoch.
         self.last_seen: dict[str, float] = {}
+        #: By dead owner, on anyio's clock.
+        self.seen_dead: dict[str, float] = {}
 
 
 class MemoryLedger:
@@ -157,6 +160,14 @@ class MemoryLedger:
         self._check_open()
         return self.store.last_seen.get(owner_id)
 
+    async def dead_for(self, owner_id: str) -> float:
+        """Return the seconds since somebody first asked this of a dead owner."""
+        self._check_open()
+        now = current_time()
+        if owner_id in self.store.owners:
+            return 0.0
+        return max(0.0, now - self.store.seen_dead.setdefault(owner_id, now))
+
     async def upkeep(self, now: float) -> None:
         """Leave a sign of life, and forget the dead who left no row."""
         self._check_open()
@@ -165,6 +176,8 @@ class MemoryLedger:
         known = self.store.owners | {row.owner_id for row in self.store.rows.values()}
         for owner_id in self.store.last_seen.keys() - known:
             del self.store.last_seen[owner_id]
+        for owner_id in self.store.seen_dead.keys() - known:
+            del self.store.seen_dead[owner_id]
 
     async def aclose(self) -> None:
         """Withdraw the announcement."""

@@ -24,6 +24,8 @@ class Orphan(NamedTuple):
     record: Record
     #: The owner's last sign of life, in seconds since the epoch.
     orphaned_at: float
+    #: Seconds since its death was first seen.
+    dead_for: float = 0.0
 
 
 class Orphans(NamedTuple):
@@ -46,14 +48,14 @@ async def find_orphans(ledger: Ledger, namespace: str | None = None) -> Orphans:
         # An owner id is used once. Who is dead stays so, and the rows are read after it is known.
         if await ledger.owner_alive(owner_id):
             continue
-        seen = await ledger.last_seen(owner_id)
+        seen, dead_for = await ledger.last_seen(owner_id), await ledger.dead_for(owner_id)
         try:
             rows = await ledger.unfinished(namespace, owner_id=owner_id)
         except IllegibleRows as error:
             rows = error.legible
             illegible |= error.illegible
         for number, row in enumerate(rows, 1):
-            orphans.append(Orphan(row, last_sign(row, seen)))
+            orphans.append(Orphan(row, last_sign(row, seen), dead_for))
             if number % SLICE == 0:
                 await checkpoint()
     return Orphans(orphans, illegible)

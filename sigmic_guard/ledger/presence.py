@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from time import monotonic, time
 from typing import TYPE_CHECKING, Final
 
 from sigmic_guard.ledger.owners import Sign, examine, sweep, touched_at
@@ -24,12 +25,19 @@ _ROUNDING: Final = 0.01
 _ARRIVE: Final = """
     INSERT INTO owners (owner_id, boot_id, pid, opened_at) VALUES (?, ?, ?, ?)
     ON CONFLICT (owner_id) DO UPDATE SET boot_id=excluded.boot_id, pid=excluded.pid,
-    opened_at=excluded.opened_at, seen_at=NULL, left_at=NULL
+    opened_at=excluded.opened_at, seen_at=NULL, left_at=NULL, dead_at=NULL
 """
 # The row is the owner's own, even if somebody took it for dead: the owner is here to say no.
 _SEEN: Final = """
     INSERT INTO owners (owner_id, boot_id, pid, opened_at, seen_at) VALUES (?, ?, ?, ?, ?)
-    ON CONFLICT (owner_id) DO UPDATE SET seen_at=excluded.seen_at, left_at=NULL
+    ON CONFLICT (owner_id) DO UPDATE SET seen_at=excluded.seen_at, left_at=NULL, dead_at=NULL
+"""
+# An owner of whom there is no row is put on record as one that left.
+_DIED: Final = """
+    INSERT INTO owners (owner_id, pid, opened_at, left_at, dead_at, dead_boot_id)
+    VALUES (?, 0, ?, ?, ?, ?)
+    ON CONFLICT (owner_id) DO UPDATE SET
+    dead_at=excluded.dead_at, dead_boot_id=excluded.dead_boot_id
 """
 
 
@@ -66,6 +74,30 @@ def last_seen(connection: Connection, folder: Path, owner_id: str) -> float | No
     touched = touched_at(folder, owner_id)
     # The file's time is rounded; it counts where it is news.
     return touched if touched is not None and touched > seen_at + _ROUNDING else seen_at
+
+
+def dead_for(connection: Connection, owner_id: str) -> float | None:
+    """Return the seconds since somebody first saw that an owner is dead, if anybody has.
+
+    All processes of one boot share the monotonic clock; what was seen in another boot is forgotten.
+    """
+    sql = "SELECT dead_at, dead_boot_id FROM owners WHERE owner_id=?"
+    row = connection.execute(sql, (owner_id,)).fetchone()
+    if row is None or row[0] is None or row[1] != boot_id() or row[0] > monotonic():
+        return None
+    passed: float = monotonic() - row[0]
+    return passed
+
+
+def see_dead(connection: Connection, folder: Path, owner_id: str) -> float:
+    """Put on record that an owner is dead, if nobody has; return the seconds since then."""
+    connection.execute("BEGIN IMMEDIATE")
+    passed = dead_for(connection, owner_id)
+    if passed is None and not is_alive(connection, folder, owner_id):
+        now = time()
+        connection.execute(_DIED, (owner_id, now, now, monotonic(), boot_id()))
+    connection.execute("COMMIT")
+    return passed or 0.0
 
 
 def is_alive(connection: Connection, folder: Path, owner_id: str) -> bool:

@@ -123,6 +123,14 @@ class Ledger(Protocol):
         pause between two calls of :meth:`upkeep`; better ledgers tell it to the second.
         """
 
+    async def dead_for(self, owner_id: str) -> float:
+        """Return the seconds since somebody first saw that an owner is dead; 0.0 at the first time.
+
+        It is asked of owners that :meth:`owner_alive` said are dead, and that counts as seeing it.
+        They are seconds that passed by a monotonic clock: no step of a wall clock changes them.
+        Where no such clock is shared by all who may ask, each counts from when it first asked.
+        """
+
     async def upkeep(self, now: float) -> None:
         """Do what is due now and again.
 

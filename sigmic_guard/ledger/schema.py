@@ -104,6 +104,11 @@ MIGRATIONS: Final[list[tuple[str, ...]]] = [
         )
         """,
     ),
+    (
+        # When somebody first saw that it is dead, by the monotonic clock of a boot of the machine.
+        "ALTER TABLE owners ADD COLUMN dead_at REAL",
+        "ALTER TABLE owners ADD COLUMN dead_boot_id TEXT",
+    ),
 ]
 
 #: In the order of the record's fields.

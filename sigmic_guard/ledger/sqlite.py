@@ -11,7 +11,7 @@ import os
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from time import monotonic, time
+from time import time
 from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
 
 from anyio import move_on_after
@@ -21,6 +21,7 @@ from sigmic_guard.ledger import presence, statements
 from sigmic_guard.ledger.connection import Access, LedgerFile
 from sigmic_guard.ledger.loops import Ending, Loop, notice
 from sigmic_guard.ledger.owners import OwnerLock
+from sigmic_guard.ledger.schema import clean_text
 from sigmic_guard.ledger.thread import Call, CallThread
 from sigmic_guard.lifecycle.values import check_path, check_seconds
 
@@ -72,16 +73,16 @@ class _Session:
         self.writer = _Desk(self.file, "writing", self._beat)
         self.reader = _Desk(self.file, "reading")
         self.lock: OwnerLock | None = None
-        #: What the clock of :meth:`upkeep` is ahead of the monotonic one, once it is known.
-        self._epoch: float | None = None
+        #: What the clock of :meth:`upkeep` is ahead of the wall clock, once it is known.
+        self._ahead: float | None = None
         #: An owner whose loop is gone is dead, whatever its process does.
         self.ending = Ending(Loop(), self._abandon)
 
     def _beat(self) -> None:
         """Leave a sign of life, however long the event loop is busy; but not once it is gone."""
         notice()
-        if self.lock is not None and self._epoch is not None:
-            self.lock.touch(monotonic() + self._epoch)
+        if self.lock is not None and self._ahead is not None:
+            self.lock.touch(time() + self._ahead)
 
     def begin(self) -> None:
         """Open the file, lock the owner's own, and put it on record."""
@@ -94,7 +95,7 @@ class _Session:
         """Show that the owner is alive, and clear away who is not."""
         assert self.lock is not None
         self.lock.mend()
-        self._epoch = now - monotonic()
+        self._ahead = now - time()
         self.lock.touch(now)
         self.writer.do(presence.seen, self.owner_id, now)
         self.writer.do(presence.bury, self.file.owners, now)
@@ -208,6 +209,14 @@ class SqliteLedger:
     async def last_seen(self, owner_id: str) -> float | None:
         """Return the owner's last sign of life."""
         return await self._read(presence.last_seen, self._opened().file.owners, owner_id)
+
+    async def dead_for(self, owner_id: str) -> float:
+        """Return the seconds since any process of this boot of the machine saw the owner dead."""
+        session, owner_id = self._opened(), clean_text(owner_id)
+        passed = await self._read(presence.dead_for, owner_id)
+        if passed is None:
+            passed = await session.writer.run(presence.see_dead, session.file.owners, owner_id)
+        return passed
 
     async def upkeep(self, now: float) -> None:
         """Leave a sign of life, clear away the dead, and delete old rows.

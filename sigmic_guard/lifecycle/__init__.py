@@ -4,7 +4,7 @@ Nothing in this room reads a clock, draws a random number, opens a socket or awa
 """
 
 from sigmic_guard.lifecycle.backoff import Backoff
-from sigmic_guard.lifecycle.orphan import REAPABLE, Verdict, claimable_until, judge
+from sigmic_guard.lifecycle.orphan import REAPABLE, WRONG_CLOCK, Verdict, claimable_for, judge
 from sigmic_guard.lifecycle.policy import TaskPolicy
 from sigmic_guard.lifecycle.record import Change, Record, TakeOver, contradiction, step
 from sigmic_guard.lifecycle.states import (
@@ -18,6 +18,7 @@ from sigmic_guard.lifecycle.states import (
 
 __all__ = [
     "REAPABLE",
+    "WRONG_CLOCK",
     "Backoff",
     "CancelReason",
     "Change",
@@ -29,7 +30,7 @@ __all__ = [
     "TakeOver",
     "TaskPolicy",
     "Verdict",
-    "claimable_until",
+    "claimable_for",
     "contradiction",
     "judge",
     "outcome_of",

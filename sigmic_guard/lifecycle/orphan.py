@@ -26,14 +26,27 @@ class Verdict(StrEnum):
 REAPABLE: Final = frozenset({Verdict.REAP, Verdict.RELEASE})
 
 
+#: Seconds by which a wall clock may be wrong, another process's or our own: no wait is cut short
+#: because of such a difference, and a longer one ends all waits.
+WRONG_CLOCK: Final = 3600.0
+
+
 def judge(
-    record: Record, *, base_url: str, credential_fingerprint: str, orphaned_at: float, now: float
+    record: Record,
+    *,
+    base_url: str,
+    credential_fingerprint: str,
+    orphaned_at: float,
+    dead_for: float,
+    now: float,
 ) -> Verdict:
     """Judge an unfinished record whose owner is dead.
 
     :param base_url: the system that whoever asks can speak to.
     :param credential_fingerprint: of the credential that whoever asks has.
-    :param orphaned_at: the dead owner's last sign of life, in seconds since the epoch, as ``now``.
+    :param orphaned_at: the dead owner's last sign of life, in seconds since the epoch, as ``now``;
+        by a clock that need not have been ours.
+    :param dead_for: seconds since somebody first saw that the owner is dead.
     """
     if record.base_url != base_url:
         return Verdict.OTHER_SYSTEM
@@ -47,13 +60,22 @@ def judge(
     if (
         policy.on_crash == "reattach"
         and record.key is not None
-        and now < claimable_until(record, orphaned_at)
+        and record.orphaned_at is None  # else a reaper has judged that its time is over
+        and claimable_for(record, orphaned_at, dead_for, now) > 0
     ):
         return Verdict.WAIT
     return Verdict.REAP
 
 
-def claimable_until(record: Record, orphaned_at: float) -> float:
-    """Return until when the record's key can be asked for, in seconds since the epoch."""
-    end = orphaned_at + record.policy.reattach_within
-    return end if record.deadline_at is None else min(end, record.deadline_at)
+def claimable_for(record: Record, orphaned_at: float, dead_for: float, now: float) -> float:
+    """Return for how many seconds more the record's key can be asked for.
+
+    That time begins when the owner's death was seen, and is no longer than the time-out that the
+    task was given: its deadline was written by a clock that may have been set since. Whoever sees
+    the death for the first time long after the last sign of life waits no more.
+    """
+    allowed = record.policy.reattach_within
+    if record.deadline_at is not None:
+        allowed = min(allowed, record.deadline_at - record.created_at)
+    left = allowed - dead_for
+    return min(left, orphaned_at + allowed + WRONG_CLOCK - now)

@@ -106,7 +106,8 @@ class Claims:
     async def _claim(self, task: Entry, row: Record) -> bool:
         """Take a dead owner's row for ``task``; ``False`` if it is not to be had, for now."""
         seen = await self._ledger.last_seen(row.owner_id)
-        orphan = Orphan(row, last_sign(row, seen))
+        dead_for = await self._ledger.dead_for(row.owner_id)
+        orphan = Orphan(row, last_sign(row, seen), dead_for)
         verdict = await self._reaper.judge(orphan)
         if verdict in REAPABLE:
             await self._reaper.take_over([(orphan, verdict)])

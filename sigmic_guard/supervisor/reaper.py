@@ -17,7 +17,7 @@ from random import random
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from anyio import Event, move_on_after
+from anyio import Event, current_time, move_on_after
 
 from sigmic_guard.errors import LedgerError, SigmicGuardError, SupervisorShutdown, fresh
 from sigmic_guard.ledger import IllegibleRows, Write, find_orphans
@@ -26,7 +26,7 @@ from sigmic_guard.lifecycle import (
     Record,
     TakeOver,
     Verdict,
-    claimable_until,
+    claimable_for,
     contradiction,
     judge,
     step,
@@ -78,7 +78,7 @@ class Round:
         self.left: list[tuple[Orphan, Verdict]] = []
         #: Rows that nobody here can act on, and why, by intent id.
         self.illegible: dict[str, str] = {}
-        #: When the first that waits for its key has waited enough, in seconds since the epoch.
+        #: When the first that waits for its key has waited enough, on anyio's clock.
         self.due = inf
 
 
@@ -190,7 +190,7 @@ class Reaper:
                 self._observer.ledger_failed(0, error)
             self._round = None
             round_.done.set()
-            until_due = max(LEAST, round_.due - self._roster.now())
+            until_due = max(LEAST, round_.due - current_time())
             with move_on_after(min(EVERY * (0.5 + random()), until_due)):
                 await self._wanted.wait()
 
@@ -212,7 +212,8 @@ class Reaper:
                 continue
             (to_take if verdict in REAPABLE else round_.left).append((orphan, verdict))
             if verdict is Verdict.WAIT:
-                round_.due = min(round_.due, claimable_until(*orphan))
+                left = claimable_for(*orphan, self._roster.now())
+                round_.due = min(round_.due, current_time() + left)
         self._tell_illegible(round_.illegible)
         await self.tally.report(round_.left)
         self._examiner.ask_again()
@@ -240,6 +241,7 @@ class Reaper:
             base_url=self._api.base_url,
             credential_fingerprint=self._api.credential_fingerprint,
             orphaned_at=orphan.orphaned_at,
+            dead_for=orphan.dead_for,
             now=self._roster.now(),
         )
         if (
@@ -260,7 +262,7 @@ class Reaper:
         slices = Slices()
         for start in range(0, len(orphans), PORTION):
             taken: list[TakenRow] = []
-            for (record, orphaned_at), verdict in orphans[start : start + PORTION]:
+            for (record, orphaned_at, _), verdict in orphans[start : start + PORTION]:
                 heir = TakeOver(self._owner_id, orphaned_at)
                 after = step(record, Happening.TAKE_OVER, self._roster.now(), heir=heir)
                 taken.append(TakenRow(after, verdict, orphaned_at))

@@ -46,7 +46,7 @@ class Tally:
         """Tell what a round left alone: each once, and how many there are in all."""
         now, since, ids, slices = self._now(), inf, set[str](), Slices()
         self._told = set()
-        for (record, orphaned_at), verdict in left:
+        for (record, orphaned_at, _), verdict in left:
             if verdict is not Verdict.WAIT and record.intent_id not in self._reported:
                 self._observer.orphan_left(record, verdict)
                 self._reported.add(record.intent_id)  # hit here, it is not told again

@@ -138,6 +138,32 @@ class OwnerTests:
             for nobody in "owner-9", "", "../owner-1", "owner-1 ":
                 assert await ledger.last_seen(nobody) is None
 
+    # --- how long an owner has been dead ------------------------------------------------------
+
+    async def test_a_death_counts_from_when_it_was_seen(
+        self, ledger_factory: LedgerFactory
+    ) -> None:
+        """From the first time that anybody asked, for all handles, whatever wall clocks say."""
+        async with opened(ledger_factory) as ledger, opened(ledger_factory, "owner-2") as other:
+            await write(ledger, make_record(owner_id="dead"), 0)
+            assert await ledger.dead_for("dead") == 0.0
+            for now in 1000.0, YEAR, 50 * YEAR, 1.0:
+                await ledger.upkeep(now)
+                before = 0.0
+                for handle in other, ledger:
+                    passed = await handle.dead_for("dead")
+                    assert before <= passed < 60.0
+                    before = passed
+
+    async def test_nobody_alive_has_been_seen_dead(self, ledger_factory: LedgerFactory) -> None:
+        """Who lives has been dead for no time, and asking does not begin to count."""
+        async with opened(ledger_factory) as ledger:
+            async with opened(ledger_factory, "owner-2") as other:
+                await write(other, make_record(owner_id="owner-2"), 0)
+                assert await ledger.dead_for("owner-2") == 0.0
+                assert await ledger.owner_alive("owner-2")
+            assert await ledger.dead_for("owner-2") == 0.0
+
     # --- open and closed ----------------------------------------------------------------------
 
     @pytest.mark.parametrize("closed", [False, True])
@@ -161,6 +187,7 @@ class OwnerTests:
                 lambda: ledger.absent("default", 0.0),
                 lambda: ledger.owner_alive("owner-1"),
                 lambda: ledger.last_seen("owner-1"),
+                lambda: ledger.dead_for("owner-1"),
                 lambda: ledger.upkeep(1000.0),
             ):
                 with pytest.raises(LedgerError):

@@ -115,7 +115,7 @@ CASES: dict[str, tuple[dict[str, Any], bool, str, str]] = {
         "asks for the key takes it over",
     ),
     "too late for its key": (
-        {"policy": TaskPolicy(on_crash="reattach", reattach_within=5), "key": "k"},
+        {"policy": TaskPolicy(on_crash="reattach", reattach_within=0.0), "key": "k"},
         True,
         "a DELETE ends it",
         "reap",

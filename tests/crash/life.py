@@ -146,6 +146,11 @@ class MortalLedger:
         await self._life.go_on()
         return seen
 
+    async def dead_for(self, owner_id: str) -> float:
+        passed = await self.inner.dead_for(owner_id)
+        await self._life.go_on()
+        return passed
+
 
 async def bury(ledger: Ledger) -> None:
     """Let the owner be dead as the kernel would: it left no word, and nothing is open any more."""

@@ -68,7 +68,7 @@ async def test_an_heir_that_believes_an_intent(monkeypatch: pytest.MonkeyPatch) 
 
     async def close(ledger: Ledger, namespace: str) -> Orphans:
         orphans, illegible = await find_orphans(ledger, namespace)
-        for row in (row for row, _ in orphans if row.state is State.INTENT):
+        for row in (row for row, _, _ in orphans if row.state is State.INTENT):
             closed = replace(
                 row, state=State.NEVER_CREATED, version=row.version + 1, finished_at=row.created_at
             )

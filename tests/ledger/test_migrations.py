@@ -106,3 +106,13 @@ def test_many_may_make_it_at_once(path: Path, turn: int) -> None:
     for thread in threads:
         thread.join()
     assert not failed
+
+
+async def test_version_1_is_brought_to_the_present(path: Path) -> None:
+    """It knew nothing of deaths that were seen; they count from the first look."""
+    identity = f"PRAGMA application_id={schema.APPLICATION_ID}", "PRAGMA user_version=1"
+    administer(path, *schema.MIGRATIONS[0], *identity)
+    async with opened(lambda: SqliteLedger(path)) as ledger:
+        await write(ledger, make_record(owner_id="dead"), 0)
+        assert await ledger.dead_for("dead") == 0.0
+        assert await ledger.dead_for("dead") > 0.0

@@ -233,7 +233,7 @@ async def test_nobody_outlives_a_boot(
     alive: bool,
 ) -> None:
     """Without its file an owner of another boot is dead; of the same or of any it lives."""
-    administer(path, "INSERT INTO owners VALUES ('other', ?, 1, 1.0, 2.0, NULL)", then)
+    administer(path, "INSERT INTO owners VALUES ('other', ?, 1, 1.0, 2.0, NULL, NULL, NULL)", then)
     monkeypatch.setattr(presence, "boot_id", lambda: now)
     assert await ledger.owner_alive("other") is alive
     await ledger.upkeep(5.0)
@@ -244,7 +244,7 @@ async def test_the_dead_are_marked_before_their_file_goes(
     ledger: Ledger, path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If the mark cannot be written the file stays, so that the owner stays dead."""
-    administer(path, "INSERT INTO owners VALUES ('other', NULL, 1, 1.0, 2.0, NULL)")
+    administer(path, "INSERT INTO owners VALUES ('other', NULL, 1, 1.0, 2.0, NULL, NULL, NULL)")
     (folder / "other.lock").touch()
     administer(
         path,
@@ -298,7 +298,10 @@ async def test_those_long_gone_are_forgotten(path: Path) -> None:
     async with opened(lambda: SqliteLedger(path, keep=DAY)) as ledger:
         for owner_id, left_at in ("poor", 1.0), ("rich", 1.0), ("late", 5 * DAY):
             administer(
-                path, "INSERT INTO owners VALUES (?, NULL, 1, 0.0, 0.5, ?)", owner_id, left_at
+                path,
+                "INSERT INTO owners VALUES (?, NULL, 1, 0, 0.5, ?, NULL, NULL)",
+                owner_id,
+                left_at,
             )
         await write(ledger, make_record(owner_id="rich", namespace="far"), 0)
         await write(ledger, make_record("done", owner_id="poor", finished_at=5.5 * DAY), 0)
@@ -324,3 +327,17 @@ async def test_leaving_never_fails(path: Path, folder: Path) -> None:
         await ledger.upkeep(5.0)
         assert owners(path)["gone"] == 5.0
         assert not (folder / "gone.lock").exists()
+
+
+async def test_a_death_that_was_seen_in_another_boot_is_seen_anew(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The monotonic clock begins again with the machine: nothing is told by what it said before."""
+    async with opened(lambda: SqliteLedger(path)) as ledger:
+        assert await ledger.dead_for("other") == 0.0
+        assert await ledger.dead_for("other") > 0.0
+        monkeypatch.setattr(presence, "boot_id", lambda: "another")
+        assert await ledger.dead_for("other") == 0.0
+        administer(path, "UPDATE owners SET dead_at = dead_at + 1e9 WHERE owner_id = 'other'")
+        assert await ledger.dead_for("other") == 0.0
+        assert await ledger.dead_for("other") > 0.0

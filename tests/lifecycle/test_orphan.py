@@ -15,7 +15,7 @@ from sigmic_guard.lifecycle import (
     State,
     TaskPolicy,
     Verdict,
-    claimable_until,
+    claimable_for,
     judge,
 )
 from sigmic_guard.lifecycle.states import ENDED
@@ -26,8 +26,14 @@ but = msgspec.structs.replace
 
 URL, CREDENTIAL = "https://sigmic.test", "fake"
 DIED, WITHIN = 1000.0, 30.0
-DEADLINES = [None, 990.0, 1010.0, 1030.0, 1050.0]
-NOWS = [500.0, 1000.0, 1009.5, 1010.0, 1029.5, 1030.0, 1049.5, 1050.0, 5000.0]
+CREATED = 100.0
+#: Of tasks that were given so many seconds.
+DEADLINES = [None, CREATED + 10, CREATED + 30, CREATED + 50]
+#: Seconds since the owner's death was seen.
+PASSED = [0.0, 9.5, 10.0, 29.5, 30.0, 49.5, 50.0, 5000.0]
+#: By which a wall clock may be wrong.
+HOUR = 3600.0
+WRONG = [-2 * HOUR, -HOUR, 0.0, HOUR - 0.5, HOUR + WITHIN, 2 * HOUR]
 TO_END = {State.CANCELLING, State.UNCONFIRMED}
 
 
@@ -48,7 +54,7 @@ def records() -> list[Record]:
                 policy=TaskPolicy().but(on_crash=on_crash, reattach_within=WITHIN),
                 key=key,
                 deadline_at=deadline_at,
-                created_at=100.0,
+                created_at=CREATED,
                 base_url=URL,
                 credential_fingerprint=CREDENTIAL,
             )
@@ -59,19 +65,23 @@ def records() -> list[Record]:
 RECORDS = records()
 
 
-def rightly(verdict: Verdict, record: Record, url: str, credential: str, now: float) -> bool:
+def rightly(
+    verdict: Verdict, record: Record, url: str, credential: str, passed: float, wrong: float
+) -> bool:
     """Whether the rules allow the verdict, each for itself: they exclude each other, and all fit.
 
     DESIGN 4: a decision to cancel is never taken back; what had completed may have been asked
     again, so it is judged like what runs. DESIGN 7: ``reattach`` rows are left for
     who asks for the key. Issue 3: a row made with another credential is left and reported;
-    ``reattach_within`` bounds how long an unclaimed one may run. Promise: no task outlives its
-    deadline but one that may be abandoned.
+    ``reattach_within`` bounds how long an unclaimed one may run. Promise: it gets no more than the
+    time-out that it was given. Rule 19: no clock that is wrong by an hour cuts that short, and none
+    makes it last for ever.
     """
     ours = record.base_url == url and record.credential_fingerprint == credential
     to_end = record.reason is not None
     crash = record.policy.on_crash
-    late = now >= DIED + WITHIN or (record.deadline_at is not None and now >= record.deadline_at)
+    allowed = WITHIN if record.deadline_at is None else min(WITHIN, record.deadline_at - CREATED)
+    late = passed >= allowed or wrong + passed >= allowed + HOUR
     claimable = crash == "reattach" and record.key is not None and not late
     return {
         Verdict.OTHER_SYSTEM: record.base_url != url,
@@ -87,14 +97,19 @@ def rightly(verdict: Verdict, record: Record, url: str, credential: str, now: fl
 def complaints(judges: Judge) -> list[str]:
     """Sweep every case; return where the verdict is not the one that the rules allow."""
     found = []
-    for record, url, credential, now in itertools.product(
-        RECORDS, (URL, "https://other.test"), (CREDENTIAL, "other"), NOWS
+    for record, url, credential, passed, wrong in itertools.product(
+        RECORDS, (URL, "https://other.test"), (CREDENTIAL, "other"), PASSED, WRONG
     ):
         verdict = judges(
-            record, base_url=url, credential_fingerprint=credential, orphaned_at=DIED, now=now
+            record,
+            base_url=url,
+            credential_fingerprint=credential,
+            orphaned_at=DIED,
+            dead_for=passed,
+            now=DIED + passed + wrong,
         )
-        if not rightly(verdict, record, url, credential, now):
-            found.append(f"{verdict} for {record} of {url}, {credential} at {now}")
+        if not rightly(verdict, record, url, credential, passed, wrong):
+            found.append(f"{verdict} for {record} of {url}, {credential} at {passed}, {wrong}")
     return found
 
 
@@ -106,19 +121,48 @@ def test_every_case_is_judged_by_the_rules() -> None:
 def test_the_rules_leave_one_verdict_for_every_case() -> None:
     """The rules as they stand here allow exactly one verdict, and need each of them."""
     needed = set()
-    for record, url, credential, now in itertools.product(
-        RECORDS, (URL, "https://other.test"), (CREDENTIAL, "other"), NOWS
+    for record, url, credential, passed, wrong in itertools.product(
+        RECORDS, (URL, "https://other.test"), (CREDENTIAL, "other"), PASSED, WRONG
     ):
-        [verdict] = [it for it in Verdict if rightly(it, record, url, credential, now)]
+        rules = record, url, credential, passed, wrong
+        [verdict] = [it for it in Verdict if rightly(it, *rules)]
         needed.add(verdict)
     assert needed == set(Verdict)
 
 
 def test_a_key_can_be_claimed_until_the_bound_or_the_deadline() -> None:
-    """Whichever comes first, counted from the last sign of life and not from the creation."""
-    record = make_record(policy=TaskPolicy(reattach_within=WITHIN), created_at=100.0)
-    ends = [claimable_until(but(record, deadline_at=it), DIED) for it in DEADLINES]
-    assert ends == [1030.0, 990.0, 1010.0, 1030.0, 1030.0]
+    """Whichever is shorter, counted from when the death was seen, whatever wall clocks say."""
+    record = make_record(policy=TaskPolicy(reattach_within=WITHIN), created_at=CREATED)
+    for wrong in (-2 * HOUR, -HOUR, 0.0, HOUR - 5):
+        left = [
+            claimable_for(but(record, deadline_at=it), DIED, 5.0, DIED + 5 + wrong)
+            for it in DEADLINES
+        ]
+        assert left == [25.0, 5.0, 25.0, 25.0]
+
+
+def test_repeated_restarts_do_not_keep_a_task_for_ever() -> None:
+    """Who sees the death for the first time an hour and the time allowed after it waits no more."""
+    record = make_record(policy=TaskPolicy(reattach_within=WITHIN), created_at=CREATED)
+    assert claimable_for(record, DIED, 0.0, DIED + HOUR + WITHIN) == 0.0
+
+
+def test_what_a_reaper_took_over_is_not_waited_for_again() -> None:
+    """Its time was over when it was taken over, however young the reaper's own death is."""
+    terms = TaskPolicy(on_crash="reattach")
+    record = make_record(key="k", policy=terms, base_url=URL, credential_fingerprint=CREDENTIAL)
+    verdicts = [
+        judge(
+            but(record, orphaned_at=at),
+            base_url=URL,
+            credential_fingerprint=CREDENTIAL,
+            orphaned_at=DIED,
+            dead_for=0.0,
+            now=DIED,
+        )
+        for at in (None, DIED)
+    ]
+    assert verdicts == [Verdict.WAIT, Verdict.REAP]
 
 
 def test_who_waited_is_reaped_and_nothing_else_comes_of_it() -> None:
@@ -130,9 +174,10 @@ def test_who_waited_is_reaped_and_nothing_else_comes_of_it() -> None:
                 base_url=URL,
                 credential_fingerprint=CREDENTIAL,
                 orphaned_at=DIED,
-                now=now,
+                dead_for=passed,
+                now=DIED + passed,
             )
-            for now in NOWS
+            for passed in PASSED
         ]
         changes = {pair for pair in itertools.pairwise(verdicts) if pair[0] is not pair[1]}
         assert changes <= {(Verdict.WAIT, Verdict.REAP)}
@@ -150,7 +195,7 @@ def reaps_other_systems(record: Record, **case: Any) -> Verdict:
 
 
 def never_reaps_a_reattach_row(record: Record, **case: Any) -> Verdict:
-    return judge(but(record, deadline_at=None), **case | {"now": DIED})
+    return judge(but(record, deadline_at=None), **case | {"now": DIED, "dead_for": 0.0})
 
 
 def waits_beyond_the_deadline(record: Record, **case: Any) -> Verdict:
@@ -162,15 +207,19 @@ def waits_beyond_the_bound(record: Record, **case: Any) -> Verdict:
 
 
 def waits_an_instant_too_long(record: Record, **case: Any) -> Verdict:
-    return judge(record, **case | {"now": case["now"] - 0.25})
+    return judge(record, **case | {"dead_for": case["dead_for"] - 0.25})
 
 
 def does_not_wait(record: Record, **case: Any) -> Verdict:
-    return judge(record, **case | {"now": 1e9})
+    return judge(record, **case | {"dead_for": 1e9})
 
 
-def counts_from_the_creation(record: Record, **case: Any) -> Verdict:
-    return judge(record, **case | {"orphaned_at": record.created_at})
+def believes_another_clock(record: Record, **case: Any) -> Verdict:
+    return judge(record, **case | {"dead_for": case["now"] - case["orphaned_at"]})
+
+
+def waits_for_ever_anew(record: Record, **case: Any) -> Verdict:
+    return judge(record, **case | {"orphaned_at": case["now"]})
 
 
 def waits_without_a_key(record: Record, **case: Any) -> Verdict:
@@ -221,7 +270,8 @@ def reaps_only_what_has_a_name(record: Record, **case: Any) -> Verdict:
         waits_beyond_the_bound,
         waits_an_instant_too_long,
         does_not_wait,
-        counts_from_the_creation,
+        believes_another_clock,
+        waits_for_ever_anew,
         waits_without_a_key,
         ignores_the_key,
         takes_the_cancel_back,

@@ -214,6 +214,9 @@ class Handle(MemoryLedger):
     async def last_seen(self, *args: Any) -> float | None:
         return await self._through(super().last_seen, *args)
 
+    async def dead_for(self, *args: Any) -> float:
+        return await self._through(super().dead_for, *args)
+
     async def upkeep(self, now: float) -> None:
         await self._through(self._upkeep, now)
 

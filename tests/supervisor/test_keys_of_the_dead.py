@@ -222,6 +222,9 @@ async def test_asked_for_too_late() -> None:
     """Who asks after the time gets a new task; the old one is ended before it."""
     lab, store = Lab(), MemoryStore()
     task_id = await left_by_the_dead(lab, store, reattach_within=100)
+    async with Process(lab, store) as other:
+        await other.supervisor.reap()
+        await other.die()
     await sleep(101)
     never_two(lab)
     async with lab.open(ledger=MemoryLedger(store)) as supervisor:

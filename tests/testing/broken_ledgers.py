@@ -396,3 +396,25 @@ class SawEverybody(MemoryLedger):
 
     async def last_seen(self, owner_id: str) -> float | None:
         return await super().last_seen(owner_id) or 0.0
+
+
+class DeadSinceItsSign(MemoryLedger):
+    """Takes the difference of two wall clocks for time that passed."""
+
+    def __init__(self, store: MemoryStore | None = None) -> None:
+        super().__init__(store)
+        self.now = 0.0
+
+    async def upkeep(self, now: float) -> None:
+        await super().upkeep(now)
+        self.now = now
+
+    async def dead_for(self, owner_id: str) -> float:
+        return self.now + await super().dead_for(owner_id)
+
+
+class SeesTheLivingDead(MemoryLedger):
+    """Does not ask whether the owner lives."""
+
+    async def dead_for(self, owner_id: str) -> float:
+        return 1.0 + await super().dead_for(owner_id)

@@ -57,6 +57,8 @@ FOUND_BY: list[tuple[Callable[[MemoryStore], Ledger], str]] = [
     (broken.BuriesTheDead, "test_upkeep_takes_no_unfinished_row"),
     (broken.NeverSaw, "test_upkeep_is_a_sign_of_life"),
     (broken.SeesAllAtOnce, "test_a_sign_of_life_is_ones_own"),
+    (broken.DeadSinceItsSign, "test_a_death_counts_from_when_it_was_seen"),
+    (broken.SeesTheLivingDead, "test_nobody_alive_has_been_seen_dead"),
     (broken.ForgetsTheDead, "test_the_dead_were_last_seen_when_they_lived"),
     (broken.SawEverybody, "test_nobody_was_never_seen"),
 ]
