@@ -8,8 +8,9 @@ under way may turn out to have made it.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from math import inf
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sigmic_guard.lifecycle import State
 from sigmic_guard.supervisor.listing import seconds_of
@@ -17,7 +18,7 @@ from sigmic_guard.supervisor.marking import digest
 from sigmic_guard.supervisor.timer import Slices
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from sigmic_guard.ledger import Ledger
     from sigmic_guard.lifecycle import Record
@@ -26,6 +27,16 @@ if TYPE_CHECKING:
 
 #: Seconds by which the server's clock and ours may differ where times of creation are compared.
 NEAR: Final = 60.0
+#: And by which the clock of whoever sent the create may have been wrong.
+WRONG_CLOCK: Final = 3600.0
+
+
+class Proposal(NamedTuple):
+    """What a create may have made."""
+
+    ids: Sequence[str]
+    #: Whether the time of creation fits too, and not only by a clock that was wrong.
+    near: bool
 
 
 class Candidates:
@@ -53,34 +64,41 @@ class Candidates:
             if its_digest in self._digests:
                 self._found[its_digest][info.id] = seconds_of(info.created_at)
 
-    async def of(self, record: Record) -> Sequence[str] | None:
+    async def of(self, record: Record) -> Proposal | None:
         """Return the ids of those that are nobody's; ``None`` if that cannot be told yet.
+
+        Where the time of none fits, those come that a clock wrong by an hour would explain.
 
         :raises LedgerError: it could not be read.
         """
         message_digest = record.message_digest
         if message_digest is None or message_digest not in self._found:
-            return ()
+            return Proposal((), near=True)
         # In this order: a create that is no longer under way has its id in the ledger.
         if self._under_way is None:
             self._under_way = await self._read_under_way()
-        since, free, slices = self._under_way.get(message_digest, inf), [], Slices()
+        since, slices = self._under_way.get(message_digest, inf), Slices()
+        near, far = list[str](), list[str]()
         for task_id, created_at in self._found[message_digest].items():
             await slices.breathe()
-            if not self._fits(record, created_at) or task_id in self._roster.named:
+            if (
+                not self._fits(record, created_at, WRONG_CLOCK + NEAR)
+                or task_id in self._roster.named
+            ):
                 continue
             if await self._ledger.find(task_id):
                 continue
-            if since < inf and (created_at is None or created_at >= since - NEAR):
+            if since < inf and (created_at is None or created_at >= since - WRONG_CLOCK - NEAR):
                 return None  # it may be that one's
-            free.append(task_id)
-        return [task_id for task_id in free if task_id not in self._roster.named]
+            (near if self._fits(record, created_at, NEAR) else far).append(task_id)
+        ids = [task_id for task_id in near or far if task_id not in self._roster.named]
+        return Proposal(ids, near=bool(near))
 
-    def _fits(self, record: Record, created_at: float | None) -> bool:
+    def _fits(self, record: Record, created_at: float | None, wrong: float) -> bool:
         if created_at is None:
             return True  # nothing speaks against it
         latest = (record.posted_at or record.lost_at or record.created_at) + self._create_timeout
-        return _sent_from(record) - NEAR <= created_at <= latest + NEAR
+        return _sent_from(record) - wrong <= created_at <= latest + wrong
 
     async def _read_under_way(self) -> Mapping[str, float]:
         since: dict[str, float] = {}

@@ -22,13 +22,13 @@ from sigmic_guard.errors import LedgerError, SigmicGuardError
 from sigmic_guard.lifecycle import Backoff, Verdict
 from sigmic_guard.lifecycle import Event as Happening
 from sigmic_guard.sigmic import is_id
-from sigmic_guard.supervisor.candidates import Candidates
+from sigmic_guard.supervisor.candidates import Candidates, Proposal
 from sigmic_guard.supervisor.listing import read_all
 from sigmic_guard.supervisor.marking import marked_with
 from sigmic_guard.supervisor.timer import Slices
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
     from sigmic_guard.ledger import Ledger
     from sigmic_guard.lifecycle import Record
@@ -232,25 +232,29 @@ class Reconciler:
     async def _not_seen(self, one: _Sought) -> None:
         """Take in that a complete scan past the time-out showed no task with the mark."""
         try:
-            candidates = await self._candidates.of(one.task.record)
+            proposal = await self._candidates.of(one.task.record)
         except LedgerError as error:
             self._observer.ledger_failed(0, error)
             return
-        if candidates is None or self._sought.get(one.task.record.intent_id) is not one:
+        if proposal is None or self._sought.get(one.task.record.intent_id) is not one:
             return
-        if candidates:
-            self._propose(one, candidates)
+        if proposal.ids:
+            self._propose(one, proposal)
             return
         one.scans += 1
         if one.scans >= PROOF:
             self._stop_seeking(one)
             self._absent(one.task)
 
-    def _propose(self, one: _Sought, candidates: Sequence[str]) -> None:
-        """Report the tasks that the create may have made; end them where that is wanted."""
-        record = one.task.record
+    def _propose(self, one: _Sought, proposal: Proposal) -> None:
+        """Report the tasks that the create may have made; end them where that is wanted.
+
+        Those that only a wrong clock explains are reported, and never ended.
+        """
+        record, candidates = one.task.record, proposal.ids
+        wanted = record.policy.on_lost == "cancel" and proposal.near
         self._observer.candidates_found(record, candidates)
-        if record.policy.on_lost == "cancel" and one.task.orphan is not Verdict.RELEASE:
+        if wanted and one.task.orphan is not Verdict.RELEASE:
             self._found(one, candidates[0])
             for task_id in candidates[1:]:
                 self._found_stray(record, task_id)

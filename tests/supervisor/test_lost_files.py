@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from anyio import create_task_group, current_time, fail_after, sleep
@@ -150,6 +151,22 @@ async def test_what_is_no_candidate(reports: Reports) -> None:
         assert lab.fake.live == left
         assert reports.ids == [{lost}]
     assert lab.deletes() == 1
+
+
+@pytest.mark.parametrize("wrong", [-3600.0, 3600.0])
+async def test_the_clock_of_who_sent_it_was_wrong(reports: Reports, wrong: float) -> None:
+    """By an hour: what may be its task is reported, and neither ended nor called never created."""
+    lab, store = LossLab(), MemoryStore()
+    task_id = lab.fake.add("m")
+    sent = time.time() + wrong
+    terms: Any = {"state": State.CREATING, "message_digest": digest("m"), "posted_at": sent}
+    lost = TaskPolicy(on_lost="cancel")
+    await leave_behind(lab, store, "lost", created_at=sent, policy=lost, **terms)
+    async with lab.open(left=1, ledger=MemoryLedger(store), create_timeout=1) as supervisor:
+        await settle(supervisor)
+    assert reports.ids == [{task_id}]
+    assert lab.fake.live == {task_id}
+    assert store.rows["lost"].state is State.UNKNOWN
 
 
 async def test_two_of_the_same_message(reports: Reports) -> None:
@@ -339,12 +356,12 @@ async def test_a_ledger_that_cannot_be_read(reports: Reports) -> None:
 
 
 async def test_the_window_ends() -> None:
-    """The row's own times make the window, whoever reads the list."""
+    """An hour beyond the row's own times nothing is its task, whoever reads the list."""
     lab, store, now = LossLab(), MemoryStore(), time.time()
     lab.fake.add("m")
     policy = TaskPolicy(on_lost="cancel")
     fields = {"message_digest": digest("m"), "policy": policy, "state": State.CREATING}
-    await leave_behind(lab, store, "old", created_at=now - 500, posted_at=now - 500, **fields)
+    await leave_behind(lab, store, "old", created_at=now - 4100, posted_at=now - 4100, **fields)
     async with lab.open(left=1, ledger=MemoryLedger(store)) as supervisor:
         await settle(supervisor)
         assert not supervisor.snapshot()
