@@ -80,11 +80,11 @@ class SSEDecoder:
             self._after_cr = data.endswith(b"\r")
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
-        lines = data.split(b"\n")
+        lines: list[bytes | bytearray] = [*data.split(b"\n")]
         rest = lines.pop()
         if lines and self._line:
-            lines[0] = bytes(self._line) + lines[0]
-            self._line.clear()
+            self._line += lines[0]
+            lines[0], self._line = self._line, bytearray()
         events = self._take_lines(lines)
         self._line += rest
         if len(self._line) > self._max_size:
@@ -101,7 +101,7 @@ class SSEDecoder:
         self._at_start = False
         return data.removeprefix(_BOM)
 
-    def _take_lines(self, lines: list[bytes]) -> list[ServerSentEvent]:
+    def _take_lines(self, lines: list[bytes | bytearray]) -> list[ServerSentEvent]:
         events: list[ServerSentEvent] = []
         for line in lines:
             if len(line) > self._max_size:
@@ -117,20 +117,23 @@ class SSEDecoder:
                     events.append(event)
         return events
 
-    def _take_field(self, name: bytes, value: bytes) -> None:
+    def _take_field(self, name: bytes | bytearray, value: bytes | bytearray) -> None:
         """Process one field; a comment is one without a name, and ignored like any unknown one."""
         if name == b"data":
             self._add_data(value)
         elif name == b"event":
-            self._event = value
+            self._event = bytes(value)
         elif name == b"id":
             if b"\0" not in value:
-                self._id = value
+                self._id = bytes(value)
         elif name == b"retry" and value.isdigit() and len(value) <= _MAX_RETRY_DIGITS:
             self.retry = self._block_retry = int(value)
 
-    def _add_data(self, value: bytes) -> None:
-        self._data += value
+    def _add_data(self, value: bytes | bytearray) -> None:
+        if not self._data and isinstance(value, bytearray):
+            self._data = value  # a line of many chunks, and perhaps of many megabytes
+        else:
+            self._data += value
         self._data.append(0x0A)
         # The last LF is no part of the event's data.
         if len(self._data) > self._max_size + 1:
@@ -141,9 +144,10 @@ class SSEDecoder:
         self.last_event_id = self._id.decode(errors="replace")
         event = None
         if self._data:
+            del self._data[-1:]
             event = ServerSentEvent(
                 self._event.decode(errors="replace") or "message",
-                self._data[:-1].decode(errors="replace"),
+                self._data.decode(errors="replace"),
                 self.last_event_id,
                 self._block_retry,
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from sigmic_guard.errors import ConnectionFailed, ProtocolError
+from sigmic_guard.errors import ConnectionFailed, ProtocolError, SigmicGuardError
 from sigmic_guard.sigmic.sse import SSEDecoder
 from sigmic_guard.sigmic.transport import FOREIGN, Attempt, read_answer, translate
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-    from sigmic_guard.errors import SigmicGuardError
     from sigmic_guard.sigmic.responses import Answer
     from sigmic_guard.sigmic.sse import ServerSentEvent
     from sigmic_guard.sigmic.transport import Transport
@@ -22,6 +21,10 @@ if TYPE_CHECKING:
 __all__ = ["SigmicEventStream", "read_head"]
 
 _EVENT_STREAM: Final = "text/event-stream"
+#: Bytes that are decoded before others get their turn: some hundred events.
+SLICE: Final = 16 * 1024
+#: Seconds in which a loop that stood still may find that the stream was not silent after all.
+DOUBT: Final = 0.05
 
 
 async def read_head(
@@ -49,6 +52,9 @@ class SigmicEventStream:
         self._transport = transport
         self._silence = silence
         self._decoder = SSEDecoder()
+        #: What was read and not decoded yet, and where that begins.
+        self._chunk = b""
+        self._next = 0
         self._attempt = Attempt()
         self._attempt.connected = True
         self._loop = asyncio.get_running_loop()
@@ -56,7 +62,10 @@ class SigmicEventStream:
         self._timer: asyncio.TimerHandle | None = None
         #: Since when receive() has been waiting for a byte; None while nobody waits.
         self._waiting_since: float | None = None
+        self._doubted = False
         self._silent = False
+        #: What broke the connection, while what came before is still being delivered.
+        self._broken: SigmicGuardError | None = None
         self._closed = False
 
     async def receive(self) -> Sequence[ServerSentEvent]:
@@ -71,25 +80,47 @@ class SigmicEventStream:
         """
         failure: SigmicGuardError | None = None
         try:
+            if self._next < len(self._chunk):
+                await asyncio.sleep(0)  # this came with what was returned last
             while not self._closed:
-                self._wait_from_now()
-                chunk = await self._response.content.readany()
-                if not chunk:
+                if self._next >= len(self._chunk) and not await self._read():
                     # Closing the client looks like the server's end.
                     self._closed = self._transport.closed
                     if not self._closed:
                         return ()
                     break
-                if events := self._decoder.feed(chunk):
+                end = self._next + SLICE
+                piece, self._next = self._chunk[self._next : end], end
+                if events := self._decoder.feed(piece):
                     return events
-        except ProtocolError as exc:
+        except SigmicGuardError as exc:
             failure = exc.with_traceback(None)
         except FOREIGN as exc:
             failure = self._explain(exc)
-        finally:
-            self._waiting_since = None
         self.close()
         raise failure or ConnectionFailed("The event stream is closed.", sent=True)
+
+    async def _read(self) -> bool:
+        """Take what the connection brings, or brought before it broke; ``False`` at its end."""
+        if self._broken is not None:
+            raise self._broken
+        content = self._response.content
+        self._wait_from_now()
+        try:
+            self._chunk = await content.readany()
+        except FOREIGN as exc:
+            if self._closed:
+                raise
+            # aiohttp holds back what came before a failure: to a slow consumer that is a lot.
+            content.set_exception(None)  # type: ignore[arg-type]
+            self._chunk = content.read_nowait()
+            if not self._chunk:
+                raise
+            self._broken = self._explain(exc)
+        finally:
+            self._waiting_since = None
+        self._next = 0
+        return bool(self._chunk)
 
     async def aclose(self) -> None:
         """Drop the connection: the same as :meth:`close`, for ``aclosing`` and its like."""
@@ -98,6 +129,7 @@ class SigmicEventStream:
     def close(self) -> None:
         """Drop the connection at once; a receive() under way raises. Again does nothing."""
         self._closed = True
+        self._chunk = b""
         self._response.close()
         if self._timer is not None:
             self._timer.cancel()
@@ -115,6 +147,7 @@ class SigmicEventStream:
         return translate(exc, self._attempt)
 
     def _wait_from_now(self) -> None:
+        self._doubted = False
         self._waiting_since = self._loop.time()
         if self._timer is None:
             self._timer = self._loop.call_at(self._waiting_since + self._silence, self._on_timer)
@@ -127,6 +160,10 @@ class SigmicEventStream:
         due = self._waiting_since + self._silence
         if due > self._loop.time():
             self._timer = self._loop.call_at(due, self._on_timer)
+        elif not self._doubted:
+            # Perhaps it was the loop that stood still, and its sockets were not read since.
+            self._doubted = True
+            self._timer = self._loop.call_later(DOUBT, self._on_timer)
         else:
             self._silent = True
             self._response.close()
