@@ -55,10 +55,13 @@ class Entry:
         "interruption",
         "lags_until",
         "last_end",
+        "listening",
         "looking",
         "looks",
         "marked",
         "orphan",
+        "pause_alarm",
+        "pauses",
         "readers",
         "record",
         "request",
@@ -113,8 +116,14 @@ class Entry:
         #: Why the body was cancelled by us, if it was.
         self.interruption: CancelReason | None = None
 
-        #: The iterators that read the task's events.
+        #: The iterators over the task's events that are neither at their end nor closed.
         self.readers: WeakSet[TaskEvents] | None = None
+        #: How many consumers wait for an event at this moment: they learn the end from the stream.
+        self.listening = 0
+        #: How often a consumer went away with an event, to come back or not.
+        self.pauses = 0
+        #: When it is watched again, because no consumer has come back.
+        self.pause_alarm: Alarm | None = None
         #: When it is looked at although somebody reads its stream.
         self.glance_alarm: Alarm | None = None
         #: When it was last seen in the list, on anyio's clock.
@@ -206,7 +215,7 @@ class Entry:
 
     @property
     def streams(self) -> int:
-        """How many iterators read the task's events."""
+        """How many iterators over the task's events are neither at their end nor closed."""
         return len(self.readers) if self.readers else 0
 
     def join_reader(self, reader: TaskEvents) -> None:
@@ -224,6 +233,11 @@ class Entry:
         """End the streams that are being read: nothing is to be heard from this task."""
         for reader in tuple(self.readers or ()):
             reader.hang_up()
+
+    def hang_up_idle(self) -> None:
+        """End those from which nothing came since the last call, although somebody waited."""
+        for reader in tuple(self.readers or ()):
+            reader.hang_up_idle()
 
     def interrupt(self, reason: CancelReason) -> None:
         """Cancel the body of the block; the first interruption stays."""

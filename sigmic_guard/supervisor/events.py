@@ -13,10 +13,11 @@ from random import random
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
-from anyio import sleep
+from anyio import CancelScope, sleep
 
 from sigmic_guard.errors import (
     AuthenticationError,
+    ConfigurationError,
     PermissionDenied,
     ProtocolError,
     SigmicGuardError,
@@ -27,6 +28,8 @@ from sigmic_guard.supervisor.lag import End
 from sigmic_guard.supervisor.replay import Replay
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sigmic_guard.sigmic.api import EventStream, TaskApi
     from sigmic_guard.sigmic.sse import ServerSentEvent
     from sigmic_guard.supervisor.entry import Entry
@@ -40,6 +43,8 @@ PATIENCE: Final = 10.0
 
 _HOPELESS: Final = (AuthenticationError, PermissionDenied)
 _ENDING: Final = frozenset({State.CANCELLING, State.UNCONFIRMED, State.DETACHED})
+#: Bad JSON, numbers out of range, lone surrogates, and what is nested thousands deep.
+UNDECODABLE: Final = (msgspec.DecodeError, UnicodeEncodeError, RecursionError)
 _decode: Final = msgspec.json.Decoder().decode
 
 
@@ -84,10 +89,19 @@ class TaskEvents:
         self._replay = Replay()
         self._ready: deque[TaskEvent] = deque()
         self._counted = False
+        #: Whether a consumer is inside of __anext__, and whether the stream is what it waits for.
+        self._reading = False
+        self._receiving = False
+        self._batches = 0  # that streams brought
+        self._batches_before = -1  # when somebody asked last whether any came
         self._must_look = False
         #: Whether what was read last was all that there is, the answer included.
         self._complete = False
         self._over = False
+        #: By close(), from whatever task.
+        self._closed = False
+        #: What close() cancels while a consumer waits for something else than a stream.
+        self._scope: CancelScope | None = None
 
     def __aiter__(self) -> Self:
         return self
@@ -104,28 +118,39 @@ class TaskEvents:
         while not self._ready:
             if self._over:
                 raise StopAsyncIteration
-            self._count()
+            self._begin_to_read()
             try:
-                await self._read()
+                if self._stream is not None and not self._must_look:
+                    await self._read()  # close() ends this by the stream
+                else:
+                    with CancelScope() as self._scope:
+                        await self._read()
             except SigmicGuardError:
                 self._close()
                 raise
+            finally:
+                self._stop_reading()
         return self._ready.popleft()
 
     async def aclose(self) -> None:
-        """Drop the connection at once; no further event comes. Again does nothing."""
+        """Drop the connection at once; no further event comes. Again does nothing.
+
+        The iteration of a consumer that waits in another task ends.
+        """
         self._task.core.check_here()
         self._close()
 
     def close(self) -> None:
         """Do what :meth:`aclose` does, as a plain call: safe wherever it is made."""
-        self._over = True
+        self._closed = self._over = True
         self._task.core.inbox.leave(self._close)
 
     def _close(self) -> None:
-        self._over = True
+        self._closed = self._over = True
         self._ready.clear()
         self._leave()
+        if self._scope is not None:
+            self._scope.cancel()
 
     def __del__(self) -> None:
         # A consumer who breaks out of `async for` leaves nothing else behind.
@@ -134,24 +159,50 @@ class TaskEvents:
 
     # --- one stream for as long as somebody reads ---------------------------------------------
 
-    def _count(self) -> None:
+    def _begin_to_read(self) -> None:
+        if self._reading:
+            raise ConfigurationError(
+                "another task waits for this iterator's next event: an iterator has one consumer, "
+                "and task.events() makes another one"
+            )
+        self._reading = True
+        self._task.listening += 1
         if not self._counted:
             self._counted = True
             self._task.join_reader(self)
-            self._watcher.listen(self._task)
+        self._watcher.listen(self._task)
+
+    def _stop_reading(self) -> None:
+        """Whoever has an event may be gone for long: only one that waits learns the end by it."""
+        self._reading = False
+        self._scope = None
+        self._task.listening -= 1
+        if self._closed:
+            self._ready.clear()  # what came in while it was being closed
+        if self._counted:
+            self._watcher.pause(self._task)
+        else:
+            self._watcher.join(self._task)
 
     def _leave(self) -> None:
         self.hang_up()
         if self._counted:
             self._counted = False
             self._task.leave_reader(self)
-            self._watcher.join(self._task)
+            if not self._reading:
+                self._watcher.join(self._task)
 
     def hang_up(self) -> None:
         """Drop the connection; who reads finds out how the task is."""
         stream, self._stream = self._stream, None
         if stream is not None:
             stream.close()
+
+    def hang_up_idle(self) -> None:
+        """Drop the connection if a consumer waits for it, and nothing came since the last call."""
+        if self._receiving and self._batches == self._batches_before:
+            self.hang_up()
+        self._batches_before = self._batches
 
     async def _read(self) -> None:
         """Read what comes next; may come back with nothing, if there is nothing yet."""
@@ -163,20 +214,30 @@ class TaskEvents:
             self._finish()
             return
         try:
-            stream = self._stream or await self._open()
-            events = await stream.receive()
+            if self._stream is None:
+                await self._open()
+                return
+            events = await self._receive(self._stream)
         except _HOPELESS as error:
             self._task.core.access.hear(error)
             raise
         except SigmicGuardError as error:
             if isinstance(error, ProtocolError) and self._stream is not None:
                 raise  # an event that is too large; it would come again
-            await self._look()
+            self._must_look = True
             return
         for event in events:
             self._take(event)
         if not events:
-            await self._look()
+            self._must_look = True
+
+    async def _receive(self, stream: EventStream) -> Sequence[ServerSentEvent]:
+        self._receiving = True
+        try:
+            return await stream.receive()
+        finally:
+            self._receiving = False
+            self._batches += 1
 
     def _nothing_to_come(self) -> bool:
         """Tell whether the task is past saying anything; of an ended one the history is left."""
@@ -185,14 +246,17 @@ class TaskEvents:
             return False
         return state in _ENDING or (self._connected_before and self._stream is None)
 
-    async def _open(self) -> EventStream:
-        self._turn = self._task.turn
+    async def _open(self) -> None:
+        turn, self._turn = self._turn, self._task.turn
         self._complete = False
-        self._stream = await self._api.stream(self._task.id, timeout=PATIENCE, silence=SILENCE)
+        stream = await self._api.stream(self._task.id, timeout=PATIENCE, silence=SILENCE)
+        if self._closed:
+            stream.close()
+        else:
+            self._stream = stream
         if self._connected_before:
-            self._replay.reconnected()
+            self._replay.reconnected(new_turn=turn != self._turn)
         self._connected_before = True
-        return self._stream
 
     async def _look(self) -> None:
         """Find out by GET whether the task has ended; else connect again, after a while."""
@@ -276,5 +340,5 @@ def _drop(stream: EventStream | None, task: Entry, watcher: Watcher) -> None:
 def _payload(data: str) -> Any:
     try:
         return _decode(data)
-    except (msgspec.DecodeError, UnicodeEncodeError):
+    except UNDECODABLE:
         return data

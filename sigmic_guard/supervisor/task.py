@@ -111,7 +111,7 @@ class RemoteTask:
         """
         self._entry.core.check_here()
         entry = self._entry
-        if entry.record.state is State.RUNNING and entry.held and not entry.streams:
+        if entry.record.state is State.RUNNING and entry.held and not entry.listening:
             # A stream tells the end at once; the list would do so within a second or two.
             events = self.events()
             try:

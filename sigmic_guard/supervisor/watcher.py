@@ -2,8 +2,8 @@
 
 The list is sorted by latest activity and carries 100 statuses a page, so reading down to what was
 read before finds everything that changed, at a cost that grows with the changes and not with the
-tasks. What was not seen for long is looked at with GET. A task whose stream is being read needs no
-watching.
+tasks. What was not seen for long is looked at with GET. A task needs no watching while somebody
+waits for its events; a consumer who does something else meanwhile would learn of no end.
 """
 
 from __future__ import annotations
@@ -38,8 +38,10 @@ SHARE: Final = 8
 #: Seconds after which a task that no list showed is looked at, and how many at a time.
 UNSEEN: Final = 60.0
 UNSEEN_AT_ONCE: Final = 16
-#: Seconds that a stream has to tell an end that GET has told.
+#: Seconds without an event after which a stream is not waited for, if GET has told the end.
 GLANCE: Final = 5.0
+#: Seconds after which a consumer who went away with an event does not count as a listener.
+PAUSE: Final = 0.5
 #: Seconds of what was read before that are read again: a server has more than one clock.
 OVERLAP: Final = 1.0
 #: Seconds that one GET may take.
@@ -73,34 +75,57 @@ class Watcher:
         roster.finished.append(self.leave)
 
     def listen(self, task: Entry) -> None:
-        """Leave the watching to somebody who reads the task's stream."""
+        """Leave the watching to somebody who waits for the task's events."""
         self.leave(task)
         if task.glance_alarm is None:
-            task.glance_alarm = self._timer.after(UNSEEN, self._glance, task)
+            delay = UNSEEN if task.record.state is State.RUNNING else GLANCE
+            task.glance_alarm = self._timer.after(delay, self._glance, task)
+
+    def pause(self, task: Entry) -> None:
+        """Take in that a consumer went away with an event: that is seen to if it lasts."""
+        task.pauses += 1
+        if task.pause_alarm is None:
+            self._arm_pause(task)
+
+    def _arm_pause(self, task: Entry) -> None:
+        if not task.listening and task.record.state is State.RUNNING:
+            task.pause_alarm = self._timer.after(PAUSE, self._after_the_pause, task, task.pauses)
+
+    def _after_the_pause(self, task: Entry, pauses: int) -> None:
+        task.pause_alarm = None
+        if task.pauses == pauses:
+            self.join(task)
+        else:  # somebody came in between, and went again
+            self._arm_pause(task)
 
     def _glance(self, task: Entry) -> None:
         """Look at a task although it is listened to: a stream can beat and tell nothing."""
+        task.glance_alarm = None
+        if not task.listening:
+            return
         if task.record.state is State.RUNNING:
             self.look(task)
-            task.glance_alarm = self._timer.after(GLANCE, self._after_the_glance, task)
         else:
-            task.glance_alarm = None
-            task.hang_up()
+            task.hang_up_idle()
+        task.glance_alarm = self._timer.after(GLANCE, self._after_the_glance, task)
 
     def _after_the_glance(self, task: Entry) -> None:
         task.glance_alarm = None
-        if task.record.state is State.RUNNING:
+        if task.record.state is not State.RUNNING:
+            self._glance(task)
+        elif task.listening:
             self.listen(task)
-        else:
-            task.hang_up()  # the stream had its time to tell
 
     def join(self, task: Entry) -> None:
-        """Watch a task from now on."""
-        if task.streams == 0:
-            self._timer.forget(task.glance_alarm)
-            task.glance_alarm = None
-        if task.record.state is State.RUNNING and task.streams == 0:
-            task.seen_at = current_time()
+        """Watch a task from now on, unless somebody waits for its events."""
+        if task.listening:
+            return
+        now = current_time()
+        self._timer.forget(task.glance_alarm)
+        self._timer.forget(task.pause_alarm)
+        task.glance_alarm = task.pause_alarm = None
+        if task.record.state is State.RUNNING:
+            task.seen_at = now
             self._watched[task.id] = task
             self._watched.move_to_end(task.id)
             self._pause = SOON
@@ -130,6 +155,8 @@ class Watcher:
                 await sleep(self._backoff.delay(failures, random()))
             else:
                 await self._rest(self._pause)
+            if not self._watched:
+                continue
             began = current_time()
             try:
                 changed = await self._read()
