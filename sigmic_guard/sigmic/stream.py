@@ -23,8 +23,9 @@ __all__ = ["SigmicEventStream", "read_head"]
 _EVENT_STREAM: Final = "text/event-stream"
 #: Bytes that are decoded before others get their turn: some hundred events.
 SLICE: Final = 16 * 1024
-#: Seconds in which a loop that stood still may find that the stream was not silent after all.
-DOUBT: Final = 0.05
+#: Turns in which a loop that stood still may find that the stream was not silent after all: one to
+#: read the socket, one to wake receive(), and one more for loops that see to timers first.
+DOUBTS: Final = 3
 
 
 async def read_head(
@@ -62,7 +63,7 @@ class SigmicEventStream:
         self._timer: asyncio.TimerHandle | None = None
         #: Since when receive() has been waiting for a byte; None while nobody waits.
         self._waiting_since: float | None = None
-        self._doubted = False
+        self._doubts = 0
         self._silent = False
         #: What broke the connection, while what came before is still being delivered.
         self._broken: SigmicGuardError | None = None
@@ -147,7 +148,7 @@ class SigmicEventStream:
         return translate(exc, self._attempt)
 
     def _wait_from_now(self) -> None:
-        self._doubted = False
+        self._doubts = 0
         self._waiting_since = self._loop.time()
         if self._timer is None:
             self._timer = self._loop.call_at(self._waiting_since + self._silence, self._on_timer)
@@ -160,10 +161,9 @@ class SigmicEventStream:
         due = self._waiting_since + self._silence
         if due > self._loop.time():
             self._timer = self._loop.call_at(due, self._on_timer)
-        elif not self._doubted:
-            # Perhaps it was the loop that stood still, and its sockets were not read since.
-            self._doubted = True
-            self._timer = self._loop.call_later(DOUBT, self._on_timer)
+        elif self._doubts < DOUBTS:
+            self._doubts += 1
+            self._timer = self._loop.call_later(0, self._on_timer)
         else:
             self._silent = True
             self._response.close()

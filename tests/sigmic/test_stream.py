@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -374,3 +375,86 @@ async def test_streams_and_calls_share_no_connection() -> None:
         await client.list(timeout=5)
         for stream in streams:
             await stream.aclose()
+
+
+@pytest.mark.backends(ASYNCIO)  # which writes at once
+async def test_a_loop_that_stood_still() -> None:
+    """What arrived while the loop was busy for longer than the silence is read, not missed."""
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.request()
+        await exchange.send(OPEN_END + b"data: 1\n\n")
+        await more.wait()
+        exchange.writer.write(b"data: 2\n\n")
+        busy_until = time.monotonic() + 0.4
+        while time.monotonic() < busy_until:
+            pass
+        await exchange.hung_up()
+
+    more = asyncio.Event()
+    async with client_of(script) as client:
+        stream = await client.stream("x", timeout=5, silence=0.3)
+        assert await stream.receive() == [E(data="1")]
+        receiving = asyncio.create_task(stream.receive())
+        await asyncio.sleep(0)
+        more.set()
+        assert await receiving == [E(data="2")]
+        await stream.aclose()
+
+
+@pytest.mark.parametrize("how", ["reset", "cut"])
+async def test_what_came_before_a_break(how: str) -> None:
+    """A consumer that was away when the connection broke gets first what had arrived."""
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.request()
+        await exchange.send(HEAD + b"Transfer-Encoding: chunked\r\n\r\n9\r\ndata: 1\n\n\r\n")
+        await go.wait()
+        for number in range(2, 5):
+            await exchange.send(b"9\r\ndata: %d\n\n\r\n" % number)
+        await asyncio.sleep(0.1)
+        if how == "reset":
+            exchange.reset()
+        else:
+            exchange.writer.close()
+        broke.set()
+
+    go, broke = asyncio.Event(), asyncio.Event()
+    async with client_of(script) as client:
+        stream = await client.stream("x", timeout=5, silence=5)
+        assert await stream.receive() == [E(data="1")]
+        go.set()
+        await broke.wait()
+        while stream._response.content.exception() is None:
+            await asyncio.sleep(0.01)
+        assert [event.data for event in await stream.receive()] == ["2", "3", "4"]
+        for _ in range(2):
+            with pytest.raises(ConnectionFailed) as caught:
+                await stream.receive()
+            assert caught.value.__context__ is None
+
+
+async def test_a_large_batch_comes_in_slices() -> None:
+    """Thousands of events that arrived together hold the loop for no longer than some hundred."""
+    events = b"".join(b"data: %06d\n\n" % number for number in range(20_000))
+
+    async with client_of(streaming(OPEN_END, events)) as client:
+        stream = await client.stream("x", timeout=5, silence=5)
+        await asyncio.sleep(0.2)
+        turns, sizes, seen = 0, [], []
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        counting = asyncio.create_task(count())
+        while batch := await stream.receive():
+            sizes.append(len(batch))
+            seen += [event.data for event in batch]
+        counting.cancel()
+        assert seen == [f"{number:06}" for number in range(20_000)]
+        assert max(sizes) <= 16 * 1024 // 14 + 1
+        assert turns >= len(sizes) - 1, "others have their turn between two batches"
+        await stream.aclose()
