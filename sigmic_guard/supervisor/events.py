@@ -115,7 +115,7 @@ class TaskEvents:
     async def __anext__(self) -> TaskEvent:
         """Return the next event; see :meth:`RemoteTask.events` for what it raises."""
         self._task.core.check_here()
-        while not self._ready:
+        while self._closed or not self._ready:
             if self._over:
                 raise StopAsyncIteration
             self._begin_to_read()

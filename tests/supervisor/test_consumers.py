@@ -251,7 +251,7 @@ class TestClosing:
                     events.close()
                 else:
                     await events.aclose()
-                assert lab.fake.open_streams == 0
+                await lab.fake.until(lambda: lab.fake.open_streams == 0)
             assert got == ["history_message", "history_done", "status"]
             assert (task.state, lab.fake.count("get")) == (State.RUNNING, 0)
             lab.fake.complete(task.id)
