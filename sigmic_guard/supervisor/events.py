@@ -326,7 +326,7 @@ class TaskEvents:
         if plain and task.state is State.RUNNING and not task.sending:
             self._complete = self._roster.complete(task, End(final_response=answer))
             return self._complete
-        self._complete = True
+        self._complete = isinstance(answer, str)
         return True
 
 
