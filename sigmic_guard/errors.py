@@ -19,7 +19,8 @@
     │   │   ├── ValidationError        any other 4xx
     │   │   ├── RateLimited            429
     │   │   └── ServerError            5xx
-    │   ├── ProtocolError              the answer was not of the documented shape
+    │   ├── ProtocolError              the answer was not the API's, or not of the documented
+    │   │                              shape: status, retry_after
     │   └── ConnectionFailed           no answer: refused, reset, silent, too slow
     └── storage
         └── LedgerError                the ledger cannot be read or written
@@ -166,9 +167,10 @@ class ConfigurationError(SigmicGuardError, ValueError):
 
 
 class ApiError(SigmicGuardError):
-    """The API refused a request.
+    """The API refused a request, in its own words: the documented envelope.
 
-    :ivar code: the API's own word (``"NOT_FOUND"``), or ``"HTTP_<status>"`` where it gave none.
+    :ivar code: the API's own word (``"NOT_FOUND"``); of a :class:`ServerError` also
+        ``"HTTP_<status>"``, where there was none.
     :ivar status: the HTTP status.
     :ivar retry_after: seconds the server asked to wait, or ``None``.
 
@@ -208,22 +210,35 @@ class RateLimited(ApiError):
 
 
 class ServerError(ApiError):
-    """5xx: the server failed, and may or may not have done what was asked."""
+    """5xx: the server failed, and may or may not have done what was asked.
+
+    The only refusal that need not be in the API's words: a gateway's 5xx says no less.
+    """
 
 
 class ProtocolError(SigmicGuardError):
-    """An answer was not of the documented shape: it may or may not have been obeyed.
+    """An answer was not of the documented shape: the request may or may not have been obeyed.
+
+    Whatever comes without the API's envelope is one, a gateway's page with 401, 403, 404 or 429
+    included: it says nothing about the task, the credential or what the API did.
 
     :ivar status: the HTTP status it came with, or ``None``.
+    :ivar retry_after: seconds that it asked to wait, or ``None``.
     :ivar unreadable: whether it was a success that is too large, or whose JSON is broken: a smaller
         one may be readable.
     """
 
     def __init__(
-        self, message: str, *, status: int | None = None, unreadable: bool = False
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        retry_after: float | None = None,
+        unreadable: bool = False,
     ) -> None:
         super().__init__(message)
         self.status = status
+        self.retry_after = retry_after
         self.unreadable = unreadable
 
 

@@ -13,6 +13,7 @@ from sigmic_guard import (
     CancelResult,
     ConfigurationError,
     ConnectionFailed,
+    ProtocolError,
     RateLimited,
     ServerError,
     SigmicClient,
@@ -33,7 +34,7 @@ PATIENCE: Final = 30.0
 #: The most that one page of the list holds. Source: the API page, "list".
 PAGE: Final = 100
 
-_WORTH_RETRYING: Final = (ConnectionFailed, RateLimited, ServerError)
+_WORTH_RETRYING: Final = (ConnectionFailed, ProtocolError, RateLimited, ServerError)
 _WIDTHS: Final = (36, 17, 24, 0)
 
 

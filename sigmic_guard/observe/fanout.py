@@ -49,6 +49,14 @@ class Observers:
             except Exception as failure:
                 self._failed(observer, failure)
 
+    def task_left(self, record: Record) -> None:
+        """Tell all."""
+        for observer in self._observers:
+            try:
+                observer.task_left(record)
+            except Exception as failure:
+                self._failed(observer, failure)
+
     def delete_answered(self, record: Record, status: str) -> None:
         """Tell all."""
         for observer in self._observers:

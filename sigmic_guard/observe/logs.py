@@ -94,9 +94,12 @@ class Logs:
         """Tell where a task is ended that its code forgot."""
         self._tell(WARNING, "task.abandoned", record, hint=_ABANDONED)
 
+    def task_left(self, record: Record) -> None:
+        """Say nothing: what is in doubt was told when it came to be."""
+
     def delete_answered(self, record: Record, status: str) -> None:
-        """Tell of a DELETE that proved nothing."""
-        if status.startswith("2") or status == "404":
+        """Tell of a DELETE that proved nothing; the task that is UNCONFIRMED was told of once."""
+        if status.startswith("2") or status == "404" or record.state is State.UNCONFIRMED:
             return
         level = WARNING if status in {"401", "403"} else DEBUG if status == "429" else INFO
         self._tell(level, "cancel.retry", record, status=bounded_status(status))

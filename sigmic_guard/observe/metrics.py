@@ -6,6 +6,9 @@ change, so the updates have an order: a task enters its next series before it le
 and the series are exposed started first, then live in the order of a task's life, then finished.
 Such a scrape may therefore see a moving task twice, but misses none.
 
+A task that its supervisor could not prove to have ended stays where it was counted. Whoever takes
+it over in the same process goes on from there: it was started once.
+
 **The bound.** No label takes a value that this module has not checked: no id, no message, no key.
 """
 
@@ -16,7 +19,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Final, Self
 from weakref import WeakKeyDictionary
 
-from sigmic_guard.lifecycle import CancelReason, Outcome, State, outcome_of
+from sigmic_guard.lifecycle import CancelReason, Event, Outcome, State, outcome_of
 from sigmic_guard.lifecycle.states import ENDED
 from sigmic_guard.observe.observer import CancelResult, ReapResult
 from sigmic_guard.observe.series import Series
@@ -78,6 +81,8 @@ class Metrics:
             result: series.cancellations.labels(result.value) for result in CancelResult
         }
         self._reaped = {result: series.reaped.labels(result.value) for result in ReapResult}
+        #: By intent id: tasks that a closed supervisor left, and where they are counted.
+        self._left: dict[str, State] = {}
         self._attempts: dict[str, Counter] = {}
         self._routes: dict[tuple[str, str, str], Histogram] = {}
 
@@ -95,8 +100,10 @@ class Metrics:
 
     def task_changed(self, change: Change) -> None:
         """Move the task between the series."""
-        before, after, _ = change
+        before, after, event = change
         was = before.state if before is not None and before.finished_at is None else None
+        if event is Event.TAKE_OVER and self._left:
+            was = self._take_over(before, after, was)
         if after.finished_at is None:
             now = after.state
             if now is was:
@@ -108,6 +115,23 @@ class Metrics:
                 self._live[was].dec()
         elif was is not None or before is None:
             self._finish(after, was)
+
+    def _take_over(self, before: Record | None, after: Record, was: State | None) -> State | None:
+        """Return where a task is counted that is taken over, be it by an earlier supervisor."""
+        left = self._left.pop(after.intent_id, None)
+        if left is None or before is None:
+            return left or was
+        # Another record was begun before its key led here: what came before that is over.
+        self._finished[Outcome.DETACHED, None].inc()
+        self._live[left].dec()
+        seconds = max(0.0, before.created_at - after.created_at)
+        self._duration[Outcome.DETACHED].observe(seconds)
+        return was
+
+    def task_left(self, record: Record) -> None:
+        """Note where it is counted."""
+        if record.finished_at is None:
+            self._left[record.intent_id] = record.state
 
     def _finish(self, record: Record, was: State | None) -> None:
         """Count an end; ``was`` is ``None`` for a record that is born finished."""

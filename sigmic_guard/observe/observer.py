@@ -45,6 +45,12 @@ class Observer(Protocol):
     def block_abandoned(self, record: Record) -> None:
         """Observe a block that nobody can leave any more, or was left where it cannot end."""
 
+    def task_left(self, record: Record) -> None:
+        """Observe what a supervisor leaves unfinished when it closes; nothing more comes from it.
+
+        A later one may take the task over: ``task_changed``, with ``TAKE_OVER``.
+        """
+
     def delete_answered(self, record: Record, status: str) -> None:
         """Observe one DELETE: its HTTP status, or ``timeout``, ``connection``, ``protocol``."""
 

@@ -1,5 +1,9 @@
 """What an answer means: the envelope, and the error that each refusal becomes.
 
+Only the API speaks for the API. What comes without its envelope is a gateway's, whatever its
+status, and proves nothing: a :class:`ProtocolError`, or with 5xx a :class:`ServerError`. So the
+type of an error says what it proves.
+
 Functions that look into a body return what is wrong instead of raising it. So no traceback, printed
 with its locals, shows a body, which may echo a secret.
 
@@ -25,6 +29,7 @@ from sigmic_guard.errors import (
     TaskNotFound,
     ValidationError,
 )
+from sigmic_guard.lifecycle.backoff import MAX_RETRY_AFTER
 from sigmic_guard.lifecycle.text import one_line
 
 if TYPE_CHECKING:
@@ -37,11 +42,10 @@ __all__ = [
     "decode",
     "in_own_words",
     "read_refusal",
+    "read_retry_after",
     "read_success",
 ]
 
-#: The longest wait, in seconds, that is taken from a server.
-MAX_RETRY_AFTER: Final = 3600.0
 
 T = TypeVar("T")
 
@@ -124,14 +128,11 @@ def read_success(answer: Answer, redact: Redactor) -> Envelope | ApiError | Prot
 
 
 def read_refusal(answer: Answer, redact: Redactor) -> ApiError | ProtocolError:
-    """Return the error that a status other than 2xx means.
-
-    A 404 says that the task is gone only in the API's own words: a gateway's page proves nothing.
-    """
+    """Return the error that a status other than 2xx means."""
     status = answer.status
     if not 400 <= status < 600:
         what = "a redirect, which is never followed" if 300 <= status < 400 else "an unknown status"
-        return ProtocolError(f"The API answered HTTP {status}: {what}.", status=status)
+        return _odd(answer, f"The API answered HTTP {status}: {what}.")
     envelope = _read_envelope(answer)
     if isinstance(envelope, Envelope) and not envelope.success:
         return _read_failure(answer, envelope, redact)
@@ -150,18 +151,16 @@ def decode(raw: msgspec.Raw, decoder: msgspec.json.Decoder[T], status: int) -> T
 def _read_envelope(answer: Answer) -> Envelope | ProtocolError:
     success = 200 <= answer.status < 300
     if answer.body is None:
-        return ProtocolError(
-            "The answer is too large to be read.", status=answer.status, unreadable=success
-        )
+        return _odd(answer, "The answer is too large to be read.", unreadable=success)
     if not answer.body:
-        return ProtocolError("The answer is empty.", status=answer.status)
+        return _odd(answer, "The answer is empty.")
     try:
         return _ENVELOPE.decode(answer.body)
     except DECODE_ERRORS as exc:
         reason = _describe(exc)
-    return ProtocolError(
+    return _odd(
+        answer,
         f"The answer is no envelope of the API: {reason}",
-        status=answer.status,
         unreadable=success and _is_cut_or_broken(answer.body),
     )
 
@@ -196,21 +195,33 @@ def _read_failure(answer: Answer, envelope: Envelope, redact: Redactor) -> ApiEr
         message or "The API refused the request.",
         code=code,
         status=status,
-        retry_after=_read_retry_after(answer.retry_after),
+        retry_after=read_retry_after(answer.retry_after),
     )
 
 
 def _without_envelope(answer: Answer) -> ApiError | ProtocolError:
     """Return the error for a failure in words that are not the API's; they are not passed on."""
     status = answer.status
-    if status == 404:
-        return ProtocolError("HTTP 404 without the API's envelope: not its own.", status=status)
-    kind = ServerError if status < 400 else _kind_of(status)
-    return kind(
+    if status < 500:
+        return _odd(
+            answer,
+            f"HTTP {status} without the API's envelope: a gateway's. "
+            "Look at base_url, and at proxies.",
+        )
+    return ServerError(
         "The request failed without an explanation from the API.",
         code=f"HTTP_{status}",
         status=status,
-        retry_after=_read_retry_after(answer.retry_after),
+        retry_after=read_retry_after(answer.retry_after),
+    )
+
+
+def _odd(answer: Answer, message: str, *, unreadable: bool = False) -> ProtocolError:
+    return ProtocolError(
+        message,
+        status=answer.status,
+        retry_after=read_retry_after(answer.retry_after),
+        unreadable=unreadable,
     )
 
 
@@ -218,8 +229,8 @@ def _kind_of(status: int) -> type[ApiError]:
     return _BY_STATUS.get(status, ValidationError if status < 500 else ServerError)
 
 
-def _read_retry_after(value: str | None) -> float | None:
-    """Return the seconds to wait; ``None`` for what is neither a number nor a date."""
+def read_retry_after(value: str | None) -> float | None:
+    """Return the seconds to wait, at most a minute; ``None`` for neither a number nor a date."""
     if value is None:
         return None
     value = value.strip()

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from sigmic_guard.errors import ConnectionFailed, ProtocolError, SigmicGuardError
+from sigmic_guard.sigmic.responses import read_retry_after
 from sigmic_guard.sigmic.sse import SSEDecoder
 from sigmic_guard.sigmic.transport import FOREIGN, Attempt, read_answer, translate
 
@@ -36,7 +37,10 @@ async def read_head(
         return await read_answer(response)
     if response.content_type != _EVENT_STREAM:
         response.close()
-        return ProtocolError("The answer is no event stream.", status=response.status)
+        retry_after = read_retry_after(response.headers.get("Retry-After"))
+        return ProtocolError(
+            "The answer is no event stream.", status=response.status, retry_after=retry_after
+        )
     return response
 
 

@@ -2,7 +2,9 @@
 
 A task in ``CANCELLING`` is always in one of three places: in the queue, in a worker's hands, or
 with the timer until its next attempt. It leaves ``CANCELLING`` by proof, or by giving up, which
-happens on 401 and 403 (asking again cannot help) and at the end of a shutdown's budget.
+happens at the end of a shutdown's budget, and where the API refuses us in its own words (401, 403).
+Such a refusal is believed and told once, as ``UNCONFIRMED``, and asked about again, slowly, for as
+long as the task may run.
 """
 
 from __future__ import annotations
@@ -14,9 +16,7 @@ from anyio import CancelScope, current_time
 
 from sigmic_guard.errors import (
     ApiError,
-    AuthenticationError,
     ConnectionFailed,
-    PermissionDenied,
     ProtocolError,
     RateLimited,
     ServerError,
@@ -27,6 +27,7 @@ from sigmic_guard.lifecycle import Backoff, Event, State
 from sigmic_guard.lifecycle.states import TO_BE_ENDED
 from sigmic_guard.lifecycle.text import tidy_status
 from sigmic_guard.observe import CancelResult
+from sigmic_guard.supervisor.pacing import REFUSALS, SLOWLY, asked_pause
 from sigmic_guard.supervisor.workers import Pool
 
 if TYPE_CHECKING:
@@ -55,7 +56,6 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 _WORTH_RETRYING: Final = (RateLimited, ServerError, ConnectionFailed)
-_HOPELESS: Final = (AuthenticationError, PermissionDenied)
 
 
 class Request(Protocol[T_co]):
@@ -67,11 +67,17 @@ class Request(Protocol[T_co]):
 
 def status_of(error: SigmicGuardError) -> str:
     """Name an answer for a metric: its HTTP status, or what was there instead of one."""
-    if isinstance(error, ApiError):
+    if isinstance(error, ApiError | ProtocolError) and error.status is not None:
         return str(error.status)
     if isinstance(error, ConnectionFailed):
         return "timeout" if error.timed_out else "connection"
     return "protocol"
+
+
+def _is_worth_retrying(error: SigmicGuardError) -> bool:
+    """Whether the DELETE probably never came to the API, so that GET has nothing new to tell."""
+    too_many = isinstance(error, ProtocolError) and error.status == 429
+    return too_many or isinstance(error, _WORTH_RETRYING)
 
 
 class Canceller:
@@ -108,13 +114,14 @@ class Canceller:
         """Send a DELETE for the task as soon as a worker is free."""
         if task.record.state not in TO_BE_ENDED:
             return
-        self._timer.forget(task.retry_alarm)
-        task.retry_alarm = None
         if task.sending:
             # A follow-up under way could start the task again behind the DELETE's back. The courier
             # comes back here when it is answered; the alarm is for the one that never is.
-            task.retry_alarm = self._timer.after(self._patience() / 2, self._due, task)
+            if task.retry_alarm is None:  # who asks again and again does not put it off
+                self._set_alarm(task, self._patience() / 2)
         else:
+            self._timer.forget(task.retry_alarm)
+            task.retry_alarm = None
             self._enqueue(task)
 
     def _enqueue(self, task: Entry) -> None:
@@ -123,8 +130,8 @@ class Canceller:
             self._pool.put(task)
 
     def hurry(self, task: Entry) -> None:
-        """Do not wait for the time of the next attempt."""
-        if task.retry_alarm is not None:
+        """Do not wait for the time of the next attempt: somebody asks for it."""
+        if task.retry_alarm is not None or task.record.state is State.UNCONFIRMED:
             self.take(task)
 
     def hasten(self) -> None:
@@ -134,7 +141,7 @@ class Canceller:
             scope.deadline = min(scope.deadline, end)
 
     def give_up(self, task: Entry, error: str | None = None) -> None:
-        """Let it be known that the task may still run, and that nobody asks any more."""
+        """Let it be known that the task may still run, and that nothing more is expected soon."""
         self._timer.forget(task.retry_alarm)
         task.retry_alarm = None
         if task.record.state is State.CANCELLING:
@@ -179,9 +186,13 @@ class Canceller:
         assert record.remote_id is not None
         try:
             documented = await self._ask(self._api.delete, record.remote_id)
+        except REFUSALS as error:
+            self._refused(task, error)  # first: this is what is told of it, the attempt is counted
+            self._observer.delete_answered(task.record, status_of(error))
+            return False
         except SigmicGuardError as error:
             self._observer.delete_answered(task.record, status_of(error))
-            await self._refused(task, error)
+            await self._unproven(task, error)
             return False
         self._observer.delete_answered(task.record, "200")
         asked_at = record.cancel_requested_at or record.created_at
@@ -206,17 +217,24 @@ class Canceller:
             task.cancel_result = result
             self._roster.apply(task, Event.CANCELLED)
 
-    async def _refused(self, task: Entry, error: SigmicGuardError) -> None:
+    def _refused(self, task: Entry, error: SigmicGuardError) -> None:
+        """Believe that we may not, and ask again slowly; in a shutdown, leave it to others."""
         task.core.access.hear(error)
+        self.give_up(task, str(error))
+        if task.record.state is State.UNCONFIRMED:
+            task.refusals += 1
+            if self.budget_end is None:
+                again = SLOWLY.delay(task.refusals, random(), retry_after=asked_pause(error))
+                self._set_alarm(task, again)
+
+    async def _unproven(self, task: Entry, error: SigmicGuardError) -> None:
         if isinstance(error, TaskNotFound):
             self._unknown(task, error)
-        elif isinstance(error, _HOPELESS):
-            self.give_up(task, str(error))
-        elif isinstance(error, _WORTH_RETRYING) and (task.record.attempts + 1) % LOOK_EVERY:
+        elif _is_worth_retrying(error) and (task.record.attempts + 1) % LOOK_EVERY:
             self._again(task, error)
         else:
-            # Any other refusal may well mean that the task has ended, and so may answers that are
-            # lost again and again: look.
+            # Any other refusal may well mean that the task has ended, a gateway's page may have
+            # replaced any answer, and others are lost again and again: look.
             await self._look(task, error)
 
     def _unknown(self, task: Entry, error: TaskNotFound) -> None:
@@ -233,8 +251,8 @@ class Canceller:
             info = await self._ask(self._api.get, remote_id)
         except TaskNotFound as error:
             self._unknown(task, error)
-        except _HOPELESS as error:
-            self.give_up(task, str(error))
+        except REFUSALS as error:
+            self._refused(task, error)
         except (ApiError, ConnectionFailed, ProtocolError) as error:
             self._again(task, refusal or error)
         else:
@@ -255,14 +273,18 @@ class Canceller:
         )
         if not self._roster.apply(task, Event.ATTEMPT, error=said, status=status):
             return  # it ended while we asked
-        retry_after = getattr(error, "retry_after", None)
-        delay = self._backoff.delay(task.record.attempts, random(), retry_after=retry_after)
+        delay = self._backoff.delay(task.record.attempts, random(), retry_after=asked_pause(error))
         if isinstance(error, TaskNotFound):
             delay = self._roster.recheck_in(task, delay)
         if self.budget_end is not None:
             # One more attempt fits in before the end, whatever was asked for.
             left = self.budget_end - current_time()
             delay = min(delay, max(left - 2 * LEAST_ATTEMPT, LEAST_ATTEMPT))
+        self._set_alarm(task, delay)
+
+    def _set_alarm(self, task: Entry, delay: float) -> None:
+        """Have the next attempt made in ``delay`` seconds, unless somebody asks before."""
+        self._timer.forget(task.retry_alarm)
         task.retry_alarm = self._timer.after(delay, self._due, task)
 
     def _due(self, task: Entry) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 from anyio import current_time
 
 from sigmic_guard.errors import SupervisorShutdown
 from sigmic_guard.lifecycle import CancelReason, Event, State
-from sigmic_guard.lifecycle.states import SETTLED
+from sigmic_guard.lifecycle.states import SETTLED, TO_BE_ENDED
 from sigmic_guard.sigmic import check_id, check_outcome
 from sigmic_guard.supervisor.access import Access
 from sigmic_guard.supervisor.affinity import Affinity
@@ -40,6 +40,10 @@ if TYPE_CHECKING:
     from sigmic_guard.supervisor.settings import Settings
     from sigmic_guard.supervisor.wish import Wish
     from sigmic_guard.supervisor.workers import Workers
+
+
+#: Reasons that somebody gives at that moment; the others follow from what has been decided.
+_ASKED_FOR: Final = frozenset({CancelReason.USER, CancelReason.SHUTDOWN})
 
 
 class Core:
@@ -146,7 +150,7 @@ class Core:
             State.RUNNING: self._runs,
             State.UNKNOWN: self._lost,
             State.CANCELLING: self._must_end,
-            State.UNCONFIRMED: self._not_heard_from,
+            State.UNCONFIRMED: self._refused,
             State.COMPLETED: self.watcher.leave,
             State.CANCELLED: self._not_heard_from,
             State.DETACHED: self._not_heard_from,
@@ -187,6 +191,11 @@ class Core:
         elif not task.examined:
             self.examiner.examine(task)
         # else the reaper sends it on, when its row says so
+
+    def _refused(self, task: Entry) -> None:
+        task.hang_up()
+        if not self.closing:
+            self.watcher.join(task)  # it may end by itself
 
     def _not_heard_from(self, task: Entry) -> None:
         self.watcher.leave(task)
@@ -238,12 +247,12 @@ class Core:
             self.cancel(task, CancelReason.DEADLINE)
 
     def cancel(self, task: Entry, reason: CancelReason) -> None:
-        """Want the task ended."""
+        """Want the task ended; who wants it once more is not kept waiting for the next attempt."""
         self.inbox.flush()
-        again = task.record.state is State.UNCONFIRMED
+        again = task.record.state in TO_BE_ENDED and reason in _ASKED_FOR
         self.roster.cancel(task, reason)
         if again:
-            self.canceller.take(task)  # somebody came back
+            self.canceller.hurry(task)
 
     def abandon(self, task: Entry) -> None:
         """End a task whose block was left behind: nobody can leave that any more."""

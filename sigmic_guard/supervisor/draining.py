@@ -14,7 +14,7 @@ from anyio import CancelScope, Event, current_time, move_on_after
 from sigmic_guard.errors import LedgerError
 from sigmic_guard.lifecycle import CancelReason, Outcome, Record, State
 from sigmic_guard.lifecycle import Event as Happening
-from sigmic_guard.lifecycle.states import SETTLED
+from sigmic_guard.lifecycle.states import SETTLED, TO_BE_ENDED
 from sigmic_guard.supervisor.results import ShutdownReport, Snapshot
 from sigmic_guard.supervisor.timer import Slices
 
@@ -30,6 +30,8 @@ CLOSING: Final = 0.4
 LAST_WRITES: Final = "last writes"
 #: Seconds of the budget that are kept for each task to be named, if it comes to that.
 NAMING: Final = 60e-6
+#: Whatever the policy says: it does not exist, or its end has been decided on before.
+_TO_CANCEL: Final = TO_BE_ENDED | {State.INTENT}
 #: What is left of the budget when somebody is in a hurry: time for the DELETEs that are under way.
 HURRY: Final = 0.5
 
@@ -66,6 +68,7 @@ class Drain:
         """Allow no more than ``grace`` seconds from now."""
         self._end = min(self._end, current_time() + grace)
         self._core.canceller.budget_end = self._end
+        self._core.reconciler.hurry(by=self._end)
         if self._budget is not None:
             self._budget.deadline = self._stop()
         if self._writing is not None:
@@ -118,7 +121,7 @@ class Drain:
         core.canceller.budget_end = self._end
         core.creator.hold()
         core.reaper.hold()
-        core.reconciler.hurry()
+        core.reconciler.hurry(by=self._end)
         if self._tasks is None:
             self._tasks = list(core.roster.tasks.values())
             core.observer.shutdown_begun(len(self._tasks), self.grace)
@@ -159,11 +162,10 @@ class Drain:
             task.interrupt(CancelReason.SHUTDOWN)
         elif task.orphan is not None:
             core.examiner.end_now(task)  # without another look
-        elif task.record.policy.on_shutdown == "cancel" or state is State.INTENT:
+        elif task.record.policy.on_shutdown == "cancel" or state in _TO_CANCEL:
             if state is State.UNCONFIRMED:
                 self._asked_again.append((task, task.record.version))
             core.cancel(task, CancelReason.SHUTDOWN)
-            core.canceller.hurry(task)
         else:
             task.interrupt(CancelReason.SHUTDOWN)  # first: whoever waits for it learns this reason
             task.interruption = task.interruption or CancelReason.SHUTDOWN
@@ -257,6 +259,7 @@ class Drain:
 
     async def _close_ledger(self) -> None:
         """Close it within the budget, or a moment beyond; one that hangs gets no second."""
+        await self._core.roster.close()  # from here on somebody else may take the tasks over
         now = current_time()
         ends_at = max(now + CLOSING / 2, min(self._end, now + 2 * CLOSING))
         with CancelScope(deadline=ends_at):

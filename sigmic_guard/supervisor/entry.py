@@ -64,6 +64,7 @@ class Entry:
         "pauses",
         "readers",
         "record",
+        "refusals",
         "request",
         "retry_alarm",
         "seen_at",
@@ -141,6 +142,8 @@ class Entry:
 
         #: When the next DELETE is due.
         self.retry_alarm: Alarm | None = None
+        #: How often the API has refused in its own words to end it, or to tell how it is.
+        self.refusals = 0
         #: How often GET was asked since a DELETE was acknowledged, plus one.
         self.acknowledged = 0
         self.cancel_result: CancelResult | None = None

@@ -13,18 +13,18 @@ from random import random
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
-from anyio import CancelScope, sleep
+from anyio import CancelScope, current_time, move_on_after
 
 from sigmic_guard.errors import (
-    AuthenticationError,
     ConfigurationError,
-    PermissionDenied,
     ProtocolError,
     SigmicGuardError,
     TaskNotFound,
 )
 from sigmic_guard.lifecycle import Backoff, State
+from sigmic_guard.lifecycle.backoff import believed
 from sigmic_guard.supervisor.lag import End
+from sigmic_guard.supervisor.pacing import REFUSALS, asked_pause
 from sigmic_guard.supervisor.replay import Replay
 
 if TYPE_CHECKING:
@@ -41,7 +41,6 @@ SILENCE: Final = 45.0
 #: Seconds that opening a stream, or a GET, may take.
 PATIENCE: Final = 10.0
 
-_HOPELESS: Final = (AuthenticationError, PermissionDenied)
 _ENDING: Final = frozenset({State.CANCELLING, State.UNCONFIRMED, State.DETACHED})
 #: Bad JSON, numbers out of range, lone surrogates, and what is nested thousands deep.
 UNDECODABLE: Final = (msgspec.DecodeError, UnicodeEncodeError, RecursionError)
@@ -82,6 +81,8 @@ class TaskEvents:
         self._watcher = watcher
         self._backoff = Backoff(first=0.1, most=10.0)
         self._failures = 0
+        #: Until when the API asked us not to open the stream; how the task is, GET tells.
+        self._closed_until = 0.0
         self._stream: EventStream | None = None
         self._connected_before = False
         self._turn = task.turn
@@ -213,17 +214,21 @@ class TaskEvents:
         if self._nothing_to_come():
             self._finish()
             return
+        if self._stream is None and current_time() < self._closed_until:
+            await self._look()
+            return
         try:
             if self._stream is None:
                 await self._open()
                 return
             events = await self._receive(self._stream)
-        except _HOPELESS as error:
+        except REFUSALS as error:
             self._task.core.access.hear(error)
             raise
         except SigmicGuardError as error:
             if isinstance(error, ProtocolError) and self._stream is not None:
                 raise  # an event that is too large; it would come again
+            self._closed_until = current_time() + believed(asked_pause(error))
             self._must_look = True
             return
         for event in events:
@@ -262,26 +267,28 @@ class TaskEvents:
         """Find out by GET whether the task has ended; else connect again, after a while."""
         self.hang_up()
         task, turn = self._task, self._task.turn
+        asked: float | None = None
         if task.state is not State.RUNNING:
             self._finish()
             return
         try:
             info = await self._api.get(task.id, timeout=PATIENCE)
-        except _HOPELESS as error:
+        except REFUSALS as error:
             self._task.core.access.hear(error)
             raise
         except TaskNotFound:
             self._roster.miss(task)
-        except SigmicGuardError:
-            pass
+        except SigmicGuardError as error:
+            asked = asked_pause(error)
         else:
             self._roster.observe(task, info, turn)
         if task.state is not State.RUNNING:
             self._finish()
             return
         self._failures += 1
-        delay = self._backoff.delay(self._failures, random())
-        await sleep(self._roster.recheck_in(task, delay))
+        delay = self._backoff.delay(self._failures, random(), retry_after=asked)
+        with move_on_after(self._roster.recheck_in(task, delay)):
+            await task.until(lambda task: task.state is not State.RUNNING or task.unsupervised)
 
     def _finish(self) -> None:
         self._over = True

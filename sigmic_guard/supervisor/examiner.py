@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Final
 
 from sigmic_guard.errors import (
     ApiError,
-    AuthenticationError,
-    PermissionDenied,
     ProtocolError,
     RateLimited,
     ServerError,
@@ -21,6 +19,7 @@ from sigmic_guard.errors import (
 from sigmic_guard.ledger import IllegibleRows
 from sigmic_guard.lifecycle import Backoff, CancelReason, Event, State, Verdict
 from sigmic_guard.supervisor.listing import seconds_of
+from sigmic_guard.supervisor.pacing import REFUSALS, asked_pause
 from sigmic_guard.supervisor.tally import Tally
 from sigmic_guard.supervisor.telling import result_of_orphan
 from sigmic_guard.supervisor.timer import Slices
@@ -46,8 +45,6 @@ PATIENCE: Final = 10.0
 MAX_NONSENSE: Final = 5
 #: Seconds before a task is looked at again whose end was not believed.
 AGAIN: Final = 1.0
-
-_HOPELESS: Final = (AuthenticationError, PermissionDenied, TaskNotFound)
 
 
 class Examiner:
@@ -85,9 +82,9 @@ class Examiner:
         roster.finished.append(self._finished)
 
     def ask_again(self) -> None:
-        """Come back for those whose end could not be proven: nobody else may, while we live."""
+        """Come back for those whose end could not be proven, and that nobody asks about by now."""
         for task in self.tasks:
-            if task.state is State.UNCONFIRMED:
+            if task.state is State.UNCONFIRMED and task.retry_alarm is None:
                 self._canceller.take(task)
 
     def join(self, task: Entry) -> None:
@@ -168,9 +165,7 @@ class Examiner:
                 await self._end(task)
 
     def _examine_later(self, task: Entry, error: Exception) -> None:
-        delay = self._backoff.delay(
-            task.looks, random(), retry_after=getattr(error, "retry_after", None)
-        )
+        delay = self._backoff.delay(task.looks, random(), retry_after=asked_pause(error))
         task.looks += 1
         self._timer.after(delay, self.examine, task)
 
@@ -181,7 +176,7 @@ class Examiner:
         """
         try:
             return await self._api.get(task.id, timeout=PATIENCE)
-        except _HOPELESS:
+        except (*REFUSALS, TaskNotFound):
             return None
         except (ApiError, ProtocolError) as error:
             if isinstance(error, RateLimited | ServerError) or task.looks < MAX_NONSENSE:

@@ -16,15 +16,17 @@ from math import inf
 from random import random
 from typing import TYPE_CHECKING, Final
 
-from anyio import Event, current_time, move_on_after, sleep_until
+from anyio import CancelScope, Event, current_time, move_on_after
 
 from sigmic_guard.errors import LedgerError, SigmicGuardError
 from sigmic_guard.lifecycle import Backoff, Verdict
 from sigmic_guard.lifecycle import Event as Happening
+from sigmic_guard.lifecycle.backoff import believed
 from sigmic_guard.sigmic import is_id
 from sigmic_guard.supervisor.candidates import Candidates, Proposal
 from sigmic_guard.supervisor.listing import read_all
 from sigmic_guard.supervisor.marking import marked_with
+from sigmic_guard.supervisor.pacing import REFUSALS, SLOWLY, asked_pause
 from sigmic_guard.supervisor.timer import Slices
 
 if TYPE_CHECKING:
@@ -51,6 +53,8 @@ SELDOM: Final = Backoff(first=0.1, most=10.0)
 AWAITED: Final = 60.0
 #: A scan is followed by a pause so many times as long, so that it stays cheap at any size.
 SHARE: Final = 3
+#: Seconds between two scans at the end of a shutdown's budget.
+LEAST: Final = 0.1
 
 
 class _Sought:
@@ -97,6 +101,9 @@ class Reconciler:
         self._warnings: list[Iterator[Record]] = []
         self._candidates = self._compare_nothing()
         self._wanted = Event()
+        #: When the shutdown's budget ends, on anyio's clock; set when that comes to be earlier.
+        self._budget_end: float | None = None
+        self._shortened = Event()
         #: Scans in a row that were not what somebody new waits for.
         self._rounds = 0
         self._awaited_until = -inf
@@ -112,10 +119,17 @@ class Reconciler:
         self._awaited_until = now + max(AWAITED, 2 * self._create_timeout)
         self.hurry()
 
-    def hurry(self) -> None:
-        """Look soon: somebody waits."""
+    def hurry(self, *, by: float | None = None) -> None:
+        """Look soon: somebody waits.
+
+        :param by: when the shutdown's budget ends, on anyio's clock: every pause ends before, the
+            one that is under way at once.
+        """
         self._rounds = 0
         self._wanted.set()
+        if by is not None:
+            self._budget_end = by
+            self._shortened.set()
 
     def beware_of(self, records: Iterable[Record]) -> None:
         """Read the list once for tasks that were proven absent and may have appeared since."""
@@ -129,18 +143,19 @@ class Reconciler:
 
     async def run(self) -> None:
         """Scan the list for as long as a task is unknown."""
-        least = 0.0
+        least, refusals = 0.0, 0
         while True:
             await self._until_needed()
-            await self._rest(least)
+            await self._rest(least, SLOWLY.delay(refusals, random()) if refusals else 0.0)
             began = current_time()
             try:
                 await self._scan()
             except SigmicGuardError as error:  # an incomplete scan proves nothing
                 # No answer is no reason to ask more rarely: somebody waits for this.
-                least = getattr(error, "retry_after", None) or 0.0
+                least = believed(asked_pause(error))
+                refusals = refusals + 1 if isinstance(error, REFUSALS) else 0
             else:
-                least = SHARE * (current_time() - began)
+                least, refusals = SHARE * (current_time() - began), 0
 
     async def _until_needed(self) -> None:
         await self._sort_in()
@@ -158,16 +173,21 @@ class Reconciler:
                 await slices.breathe()
             self._warnings.pop()
 
-    async def _rest(self, least: float) -> None:
-        """Pause; somebody new cuts it short, but not below the least."""
+    async def _rest(self, least: float, slowly: float) -> None:
+        """Pause, ``slowly`` at least; somebody new cuts it short, but not below the least."""
         self._rounds += 1
         backoff = SOON if self._roster.now() < self._awaited_until else SELDOM
-        pause = backoff.delay(self._rounds, random())
+        pause = max(backoff.delay(self._rounds, random()), least, slowly)
+        if self._budget_end is not None:
+            # Half of what is left: what is found at the last cannot be ended any more.
+            most = max((self._budget_end - current_time()) / 2, LEAST)
+            least, pause = min(least, most), min(pause, most)
         ready = current_time() + max(least, SOON.delay(1, random()))  # a crowd gathers
-        self._wanted = Event()
-        with move_on_after(max(pause, least)):
+        self._wanted, self._shortened = Event(), Event()
+        with move_on_after(pause):
             await self._wanted.wait()
-        await sleep_until(ready)
+        with CancelScope(deadline=ready):
+            await self._shortened.wait()
 
     # --- one scan -------------------------------------------------------------------------------
 

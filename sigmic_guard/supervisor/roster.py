@@ -17,6 +17,7 @@ from sigmic_guard.lifecycle.text import one_line, tidy_detail, tidy_status
 from sigmic_guard.observe import CancelResult
 from sigmic_guard.supervisor.lag import BRAND_NEW, WRONG_CLOCK, end_in, is_new
 from sigmic_guard.supervisor.marking import marked_with
+from sigmic_guard.supervisor.timer import Slices
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,6 +54,10 @@ class Roster:
         self.reactions: dict[State, Callable[[Entry], None]] = {}
         #: What to do when a task has finished.
         self.finished: list[Callable[[Entry], None]] = []
+        #: Nothing changes any more: somebody else may own these tasks by now.
+        self._closed = False
+        #: What is left, and was not told yet.
+        self._untold: list[Entry] | None = None
 
     def enter(self, task: Entry) -> None:
         """Take a new task on. Its intent is not in the ledger yet."""
@@ -127,6 +132,8 @@ class Roster:
         status: str | None = None,
     ) -> bool:
         """Let ``event`` happen to the task; ``False`` if it changed nothing."""
+        if self._closed:
+            return False
         before = task.record
         # Whoever told it: what a row holds is in one line, and not of any length.
         error = error and one_line(error)
@@ -190,6 +197,15 @@ class Roster:
         for finished in self.finished:
             finished(task)
 
+    async def close(self) -> None:
+        """Let nothing change any more, and tell once what is left; begun again, it goes on."""
+        if self._untold is None:
+            self._closed, self._untold = True, list(self.tasks.values())
+        slices = Slices()
+        while self._untold:
+            self._observer.task_left(self._untold.pop().record)
+            await slices.breathe()
+
     def cancel(self, task: Entry, reason: CancelReason) -> None:
         """Want the task ended. The first cause stays; a task that has ended is left alone."""
         first = self.apply(task, Event.CANCEL, reason=reason)
@@ -203,7 +219,12 @@ class Roster:
 
         That is no proof that it costs nothing, so it is cancelled.
         """
-        if not self.may_lag(task):
+        if self.may_lag(task):
+            return
+        if task.record.state is State.UNCONFIRMED:  # that was all that could still be found out
+            task.cancel_result = CancelResult.NOT_FOUND
+            self.apply(task, Event.CANCELLED)
+        else:
             self.cancel(task, CancelReason.REMOTE)
 
     # --- reads lag behind writes ----------------------------------------------------------------

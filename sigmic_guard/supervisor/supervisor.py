@@ -360,6 +360,8 @@ class Supervisor:
         self._workers.stop()
         native = await self._wait_out(self._workers.gone) or native
         if self._bug is not None:  # it may have kept the drain from this, and we would live on
+            assert self._core is not None
+            native = await self._wait_out(self._core.roster.close) or native
             native = await self._wait_out(self._close_ledger) or native
         assert self._inbox is not None
         self._inbox.close()

@@ -3,7 +3,8 @@
 The list is sorted by latest activity and carries 100 statuses a page, so reading down to what was
 read before finds everything that changed, at a cost that grows with the changes and not with the
 tasks. What was not seen for long is looked at with GET. A task needs no watching while somebody
-waits for its events; a consumer who does something else meanwhile would learn of no end.
+waits for its events; a consumer who does something else meanwhile would learn of no end. One that
+is to be ended, and that the API does not let us end, is watched as well: it may end by itself.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from collections import OrderedDict
 from random import random
 from typing import TYPE_CHECKING, Final
 
-from anyio import Event, current_time, move_on_after, sleep, sleep_until
+from anyio import Event, current_time, move_on_after, sleep_until
 
 from sigmic_guard.errors import SigmicGuardError, TaskNotFound
 from sigmic_guard.lifecycle import Backoff, State
 from sigmic_guard.supervisor.listing import Listing, active_at
+from sigmic_guard.supervisor.pacing import REFUSALS, SLOWLY, asked_pause
 from sigmic_guard.supervisor.timer import Slices
 from sigmic_guard.supervisor.workers import Pool
 
@@ -49,6 +51,8 @@ PATIENCE: Final = 10.0
 #: GETs under way at once.
 MAX_LOOKS: Final = 16
 
+_WATCHED: Final = frozenset({State.RUNNING, State.UNCONFIRMED})
+
 
 class Watcher:
     """Watches running tasks. :meth:`run` is the worker that reads the list."""
@@ -72,6 +76,10 @@ class Watcher:
         self._least = SOON
         self._read_until: float | None = None
         self._news_at = 0.0  # when that last changed, on anyio's clock
+        #: How often a GET was refused in a row, of those that last were.
+        self._refused: dict[Entry, int] = {}
+        #: What the list says of those that are to be ended, and have: it counts where GET may not.
+        self._told: dict[Entry, TaskInfo] = {}
         roster.finished.append(self.leave)
 
     def listen(self, task: Entry) -> None:
@@ -88,7 +96,7 @@ class Watcher:
             self._arm_pause(task)
 
     def _arm_pause(self, task: Entry) -> None:
-        if not task.listening and task.record.state is State.RUNNING:
+        if not task.listening and task.record.state in _WATCHED:
             task.pause_alarm = self._timer.after(PAUSE, self._after_the_pause, task, task.pauses)
 
     def _after_the_pause(self, task: Entry, pauses: int) -> None:
@@ -124,12 +132,18 @@ class Watcher:
         self._timer.forget(task.glance_alarm)
         self._timer.forget(task.pause_alarm)
         task.glance_alarm = task.pause_alarm = None
-        if task.record.state is State.RUNNING:
+        if self._is_to_be_watched(task):
             task.seen_at = now
             self._watched[task.id] = task
             self._watched.move_to_end(task.id)
             self._pause = SOON
             self._joined.set()
+
+    def _is_to_be_watched(self, task: Entry) -> bool:
+        if task.record.state is State.UNCONFIRMED:
+            # A dead owner's may be somebody's by now, who watches it already.
+            return self._watched.get(task.id, task) is task
+        return task.record.state is State.RUNNING
 
     def leave(self, task: Entry) -> None:
         """Watch it no more."""
@@ -137,23 +151,26 @@ class Watcher:
         # An adopted task may have an older handle, which must not end its watching.
         if remote_id is not None and self._watched.get(remote_id) is task:
             del self._watched[remote_id]
+        self._forget(task)
+
+    def _forget(self, task: Entry) -> None:
+        self._refused.pop(task, None)
+        self._told.pop(task, None)
 
     def look(self, task: Entry) -> None:
         """Read the task with GET as soon as a worker is free."""
-        if not task.looking and task.record.state is State.RUNNING:
+        if not task.looking and task.record.state in _WATCHED:
             task.looking = True
             self._pool.put(task)
 
     async def run(self) -> None:
         """Read the list for ever, as long as there is anything to watch."""
-        failures = 0
+        failures = refusals = 0
         while True:
             if not self._watched:
                 self._joined = Event()
                 await self._joined.wait()
-            if failures:
-                await sleep(self._backoff.delay(failures, random()))
-            else:
+            if not failures:
                 await self._rest(self._pause)
             if not self._watched:
                 continue
@@ -161,15 +178,29 @@ class Watcher:
             try:
                 changed = await self._read()
             except SigmicGuardError as error:
-                failures += 1
                 self._access.hear(error, listed=True)
-                self._look_at_the_unseen()  # a list that never answers shows nobody
+                refused = isinstance(error, REFUSALS)
+                failures, refusals = failures + 1, refusals + 1 if refused else 0
+                backoff = SLOWLY if refused else self._backoff
+                delay = backoff.delay(
+                    refusals or failures, random(), retry_after=asked_pause(error)
+                )
+                await self._do_without(current_time() + delay)
                 continue
-            failures = 0
+            failures = refusals = 0
             self._access.worked(listed=True)
             self._pause = SOON if changed else min(self._pause * SLOWER, SELDOM)
             self._least = max(SOON, SHARE * (current_time() - began))
             self._look_at_the_unseen()
+
+    async def _do_without(self, until: float) -> None:
+        """Leave the list alone; one that never answers shows nobody, so look at those."""
+        while True:
+            self._look_at_the_unseen()
+            now = current_time()
+            if now >= until:
+                return
+            await sleep_until(min(until, now + self._backoff.most))
 
     async def _rest(self, pause: float) -> None:
         """Pause; somebody who joins cuts it short, but not below the least."""
@@ -208,6 +239,8 @@ class Watcher:
 
     def _compare(self, task: Entry, info: TaskInfo) -> bool:
         if info.terminal:
+            if task.record.state is State.UNCONFIRMED:
+                self._told[task] = info
             self.look(task)  # the list has no output
         return info.terminal
 
@@ -229,11 +262,19 @@ class Watcher:
             self._access.worked(read=task)
             self._roster.miss(task)
             lags = task.record.state is State.RUNNING  # it was not believed
+        except REFUSALS as error:
+            self._access.hear(error, read=task)
+            if task in self._told and self._roster.observe(task, self._told[task], turn):
+                return
+            refusals = self._refused[task] = self._refused.get(task, 0) + 1
+            delay = SLOWLY.delay(refusals, random(), retry_after=asked_pause(error))
+            self._timer.after(delay, self.look, task)
         except SigmicGuardError as error:
             self._access.hear(error, read=task)
-            self._look_later(task)
+            self._look_later(task, error)
         else:
             self._access.worked(read=task)
+            self._forget(task)
             # If not, it is from before a follow-up, and no list may show the task again.
             lags = not self._roster.observe(task, info, turn) and info.terminal
             if not self._roster.is_about(task, info):
@@ -249,7 +290,7 @@ class Watcher:
         task.looking = False
         self.look(task)
 
-    def _look_later(self, task: Entry, bug: Exception | None = None) -> None:
+    def _look_later(self, task: Entry, error: Exception | None = None) -> None:
         """Look again when whatever kept us from it may be over."""
-        del bug
-        self._timer.after(self._backoff.delay(8, random()), self.look, task)
+        delay = self._backoff.delay(8, random(), retry_after=asked_pause(error))
+        self._timer.after(delay, self.look, task)

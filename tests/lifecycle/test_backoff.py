@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
@@ -42,15 +44,26 @@ def test_half_of_a_delay_is_chance(backoff: Backoff, attempt: int, chance: float
 def test_the_server_is_never_undercut(
     backoff: Backoff, attempt: int, chance: float, asked: float
 ) -> None:
-    """Retry-After is waited for, also beyond the most; where it is less, our own delay counts."""
+    """Retry-After is waited for, also beyond the most, up to a minute, or as long as our own."""
     delay = backoff.delay(attempt, chance, retry_after=asked)
-    own = backoff.delay(attempt, chance)
+    own, asked = backoff.delay(attempt, chance), min(asked, 60.0)
     assert max(asked, own) <= delay <= max(own, asked + backoff.first * 1.001)
 
 
 def test_a_server_that_asks_for_the_past_is_answered_now() -> None:
     """A negative Retry-After is none to wait for: our own delay counts."""
     assert Backoff().delay(1, 0.0, retry_after=-5) == Backoff().delay(1, 0.0)
+
+
+@pytest.mark.parametrize("asked", [61, 3600, 1e12, math.inf])
+def test_no_server_puts_us_off_for_longer_than_a_minute(asked: float) -> None:
+    """An absurd Retry-After is believed up to 60 s."""
+    assert Backoff().delay(1, 0.0, retry_after=asked) == 60
+
+
+def test_a_retry_after_that_is_no_number_is_none() -> None:
+    """NaN asks for nothing."""
+    assert Backoff().delay(1, 0.0, retry_after=math.nan) == Backoff().delay(1, 0.0)
 
 
 def test_the_defaults_double_from_a_tenth_to_ten_seconds() -> None:

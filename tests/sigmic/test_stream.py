@@ -205,7 +205,8 @@ NOT_FOUND = b'{"success": false, "error": {"code": "NOT_FOUND", "message": "No s
     [
         (response(NOT_FOUND, status=404), TaskNotFound),
         (response(b"<html>", status=404), ProtocolError),
-        (response(b"<html>", status=401), AuthenticationError),
+        (response(b"<html>", status=401), ProtocolError),
+        (response(NOT_FOUND, status=401), AuthenticationError),
         (response(b"<html>", status=503), ServerError),
         (response(b"", status=302, headers="Location: /\r\n"), ProtocolError),
         (response(b"data: 1\n\n"), ProtocolError),
@@ -213,7 +214,7 @@ NOT_FOUND = b'{"success": false, "error": {"code": "NOT_FOUND", "message": "No s
         (response(b"{}", headers="Content-Type: application/json\r\n"), ProtocolError),
         (response(b"", status=204), ProtocolError),
     ],
-    ids=range(9),
+    ids=range(10),
 )
 async def test_refusals(answer: bytes, kind: type[SigmicGuardError]) -> None:
     """A refusal has its class, and what is no event stream is a ProtocolError."""

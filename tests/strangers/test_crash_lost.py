@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from sigmic_guard import ConnectionFailed, Outcome, ProtocolError, ServerError, SigmicGuardError
 from tests.strangers.deaths import Home, heir, stage
 from tests.strangers.lab import sample, until
-from tests.strangers.server import Answer, Request
+from tests.strangers.server import Answer, Request, error
 
 
 def losing(home: Home, every: int, how: str = "hang up") -> None:
@@ -163,11 +163,11 @@ async def test_a_marker_of_ones_own(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 async def test_refusals_are_no_losses(tmp_path: Path) -> None:
-    """A 4xx is a clean failure: nothing is looked for, and nothing stays in the ledger."""
+    """A 4xx in the API's words is a clean failure: nothing is looked for, no row stays."""
     async with stage(tmp_path) as home:
 
         async def refuse(*_: Any) -> Answer:
-            return Answer(422, b"no")
+            return error(422, "UNPROCESSABLE")
 
         home.server.once("create", refuse)
         async with heir(home) as supervisor:

@@ -174,13 +174,14 @@ async def test_a_doubtful_create_keeps_its_place() -> None:
 async def test_an_unconfirmed_task_keeps_its_place() -> None:
     """A task that may still run counts; once it is proven to have ended, it does not."""
     lab = Lab()
-    lab.fake.on("delete", FORBIDDEN)
+    lab.fake.always("delete", FORBIDDEN)
     async with lab.open(max_tasks=1) as supervisor:
         first = await supervisor.start("m")
         assert (await first.cancel()).result == "unconfirmed"
         with pytest.raises(TaskTimedOut):
             await supervisor.start("m", timeout=5)
         assert lab.fake.count("create") == 1
+        lab.fake.always("delete", None)
         first.request_cancel()
         second = await supervisor.start("m", timeout=5)
         assert second.state is State.RUNNING

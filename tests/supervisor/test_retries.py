@@ -153,8 +153,8 @@ async def test_it_never_gives_up_by_itself() -> None:
 
 @also_asyncio
 @pytest.mark.parametrize("refusal", [UNAUTHORISED, FORBIDDEN], ids=["401", "403"])
-async def test_refused_for_good(refusal: Exception, caplog: pytest.LogCaptureFixture) -> None:
-    """401 and 403 are not asked again: UNCONFIRMED at once, and an error in the log."""
+async def test_refused(refusal: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    """401 and 403 in the API's words are believed: UNCONFIRMED at once, an error in the log."""
     lab = Lab()
     lab.fake.always("delete", refusal)
     async with lab.open(left=1) as supervisor:
