@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 CALLS: dict[str, tuple[Any, ...]] = {
     "task_changed": (next(lives.changes()),),
     "block_abandoned": (lives.born(),),
+    "task_left": (lives.born(),),
     "delete_answered": (lives.born(), "503"),
     "cancellation_acknowledged": (lives.born(), 1.5),
     "cancellation_ended": (lives.born(), CancelResult.CONFIRMED, 2.5),
