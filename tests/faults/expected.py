@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 OK: Final = "ok"
 WAITS: Final = "waits"
 
+PAGES: Final = (401, 403, 404, 408, 409, 429)
+"""Statuses of a gateway's pages, which say nothing of the API."""
+
 MEETS: Final[dict[str, str]] = {
     "latency": OK,
     "latency beyond patience": "ConnectionFailed",
@@ -37,6 +40,8 @@ MEETS: Final[dict[str, str]] = {
     "status 429": "RateLimited",
     "status 503": "ServerError",
     "html": "ServerError",
+    **{f"html {status}": "ProtocolError" for status in (200, *PAGES)},
+    **{f"html {status} with effect": "ProtocolError" for status in PAGES},
     "reset_before": "ConnectionFailed",
     "reset_mid": "ConnectionFailed",
     "reset_after": OK,
@@ -67,6 +72,8 @@ OPTIONS: Final[dict[str, dict[str, Any]]] = {
     },
     "drip": {"seconds": 0.005},
     "malformed without effect": {"effect": False},
+    **{f"html {status}": {"status": status, "retry_after": 0.05} for status in (200, *PAGES)},
+    **{f"html {status} with effect": {"status": status, "effect": True} for status in PAGES},
     "redirect": {"location": "http://127.0.0.1:9/"},
     "oversize": {"size": 2**17},
 }
@@ -90,6 +97,7 @@ EFFECTIVE: Final = frozenset(
         "truncated",
         "empty",
         "oversize",
+        *(f"html {status} with effect" for status in PAGES),
     }
 )
 """The request was obeyed, whatever the caller was told."""
@@ -200,6 +208,9 @@ def named(case: Case, ending: str) -> set[int]:
             return {0, 1} if ending == WAITS else {0}
         case "get":
             return {0}
+        case "send" if met in {"ProtocolError", "ServerError"} and case.kind not in EFFECTIVE:
+            # It may have been obeyed, and GET is not believed so soon after: the budget ends first.
+            return {0, 1}
         case "delete" if case.kind in {"status 404", "lie"}:
             return {0}
         case "delete" if not case.passes and met == "ConnectionFailed":

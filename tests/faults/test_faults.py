@@ -9,6 +9,7 @@ import pytest
 from sigmic_guard import ConnectionFailed, SigmicClient, Supervisor, TaskPolicy
 from sigmic_guard.emulator import Emulator, Script
 from sigmic_guard.emulator.faults import KINDS, ROUTES
+from sigmic_guard.supervisor import creating
 from sigmic_guard.supervisor.canceller import Canceller
 from sigmic_guard.supervisor.reconciler import Reconciler
 from tests.faults.expected import (
@@ -123,6 +124,17 @@ async def test_a_create_that_is_repeated(
     monkeypatch.setattr(SigmicClient, "create", twice)
     case = Case("create", create_background, "lost_answer", 1)
     assert "created twice: {'background': 2}" in await disagreements(case, witness)
+
+
+async def test_a_page_that_is_believed(
+    in_a_hurry: None, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Negative control: who takes a gateway's 403 for the API's word denies a task that exists."""
+    monkeypatch.setattr(creating, "refused_outright", lambda error: error.status == 403)
+    case = Case("create", create_background, "html 403 with effect", 1)
+    found = await disagreements(case, witness)
+    assert "it ended in ProtocolError, not {'ok'}" in found
+    assert "1 tasks run on" in found
 
 
 def test_no_fault_is_left_out() -> None:
