@@ -390,9 +390,11 @@ async def test_a_loop_that_stood_still() -> None:
         busy_until = time.monotonic() + 0.4
         while time.monotonic() < busy_until:
             pass
+        await again.wait()
+        await exchange.send(b"data: 3\n\n")
         await exchange.hung_up()
 
-    more = asyncio.Event()
+    more, again = asyncio.Event(), asyncio.Event()
     async with client_of(script) as client:
         stream = await client.stream("x", timeout=5, silence=0.3)
         assert await stream.receive() == [E(data="1")]
@@ -400,6 +402,8 @@ async def test_a_loop_that_stood_still() -> None:
         await asyncio.sleep(0)
         more.set()
         assert await receiving == [E(data="2")]
+        again.set()
+        assert await stream.receive() == [E(data="3")], "and it is not closed"
         await stream.aclose()
 
 
