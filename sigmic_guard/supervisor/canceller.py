@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from sigmic_guard.observe import Observer
     from sigmic_guard.sigmic.api import TaskApi
     from sigmic_guard.supervisor.entry import Entry
+    from sigmic_guard.supervisor.looking import Looker
     from sigmic_guard.supervisor.roster import Roster
     from sigmic_guard.supervisor.timer import Timer
     from sigmic_guard.supervisor.workers import Workers
@@ -89,6 +90,7 @@ class Canceller:
         roster: Roster,
         timer: Timer,
         api: TaskApi,
+        looker: Looker,
         observer: Observer,
         *,
         max_cancels: int,
@@ -96,6 +98,7 @@ class Canceller:
         self._roster = roster
         self._timer = timer
         self._api = api
+        self._looker = looker
         self._observer = observer
         self._backoff = Backoff(first=0.1, most=10.0)
         self._pool: Pool[Entry] = Pool(
@@ -248,7 +251,7 @@ class Canceller:
         remote_id, turn = task.record.remote_id, task.turn
         assert remote_id is not None
         try:
-            info = await self._ask(self._api.get, remote_id)
+            info = await self._ask(self._looker.get, remote_id)
         except TaskNotFound as error:
             self._unknown(task, error)
         except REFUSALS as error:

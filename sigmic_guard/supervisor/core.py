@@ -21,6 +21,8 @@ from sigmic_guard.supervisor.creating import Creator
 from sigmic_guard.supervisor.events import TaskEvents
 from sigmic_guard.supervisor.examiner import Examiner
 from sigmic_guard.supervisor.intake import Intake
+from sigmic_guard.supervisor.listing import Lister
+from sigmic_guard.supervisor.looking import Looker
 from sigmic_guard.supervisor.outbox import Outbox
 from sigmic_guard.supervisor.reaper import Reaper
 from sigmic_guard.supervisor.reconciler import Reconciler
@@ -81,16 +83,24 @@ class Core:
         self.roster = Roster(
             self.outbox, observer, self.now, request_timeout=settings.create_timeout
         )
+        lister = Lister(api)
+        self.looker = Looker(api, lister)
         self.canceller = Canceller(
-            workers, self.roster, self.timer, api, observer, max_cancels=settings.max_cancels
+            workers,
+            self.roster,
+            self.timer,
+            api,
+            self.looker,
+            observer,
+            max_cancels=settings.max_cancels,
         )
         self.access = Access(observer, self.now)
-        self.watcher = Watcher(workers, self.roster, self.timer, api, self.access)
+        self.watcher = Watcher(workers, self.roster, self.timer, self.looker, lister, self.access)
         self.roster.finished.append(self.access.forget)
         self.reconciler = Reconciler(
             self.roster,
             self.watcher,
-            api,
+            lister,
             ledger,
             observer,
             create_timeout=settings.create_timeout,
@@ -102,6 +112,7 @@ class Core:
             self.roster,
             self.timer,
             api,
+            self.looker,
             ledger,
             observer,
             self.outbox,
@@ -270,7 +281,7 @@ class Core:
 
     def events(self, task: Entry) -> TaskEvents:
         """Make an iterator over the task's events."""
-        return TaskEvents(task, self.api, self.roster, self.watcher)
+        return TaskEvents(task, self.api, self.looker, self.roster, self.watcher)
 
     async def send(self, task: Entry, wish: Wish) -> None:
         """Send a follow-up message."""

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from sigmic_guard.sigmic.api import EventStream, TaskApi
     from sigmic_guard.sigmic.sse import ServerSentEvent
     from sigmic_guard.supervisor.entry import Entry
+    from sigmic_guard.supervisor.looking import Looker
     from sigmic_guard.supervisor.roster import Roster
     from sigmic_guard.supervisor.watcher import Watcher
 
@@ -74,9 +75,12 @@ class TaskEvent:
 class TaskEvents:
     """Iterates over the events of one task; made by :meth:`RemoteTask.events`, for one consumer."""
 
-    def __init__(self, task: Entry, api: TaskApi, roster: Roster, watcher: Watcher) -> None:
+    def __init__(
+        self, task: Entry, api: TaskApi, looker: Looker, roster: Roster, watcher: Watcher
+    ) -> None:
         self._task = task
         self._api = api
+        self._looker = looker
         self._roster = roster
         self._watcher = watcher
         self._backoff = Backoff(first=0.1, most=10.0)
@@ -272,7 +276,7 @@ class TaskEvents:
             self._finish()
             return
         try:
-            info = await self._api.get(task.id, timeout=PATIENCE)
+            info = await self._looker.get(task.id, timeout=PATIENCE)
         except REFUSALS as error:
             self._task.core.access.hear(error)
             raise

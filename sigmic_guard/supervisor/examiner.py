@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from sigmic_guard.sigmic.models import TaskInfo
     from sigmic_guard.supervisor.canceller import Canceller
     from sigmic_guard.supervisor.entry import Entry
+    from sigmic_guard.supervisor.looking import Looker
     from sigmic_guard.supervisor.outbox import Outbox
     from sigmic_guard.supervisor.roster import Roster
     from sigmic_guard.supervisor.timer import Timer
@@ -56,6 +57,7 @@ class Examiner:
         roster: Roster,
         timer: Timer,
         api: TaskApi,
+        looker: Looker,
         ledger: Ledger,
         observer: Observer,
         outbox: Outbox,
@@ -66,6 +68,7 @@ class Examiner:
         self._roster = roster
         self._timer = timer
         self._api = api
+        self._looker = looker
         self._ledger = ledger
         self._outbox = outbox
         self._canceller = canceller
@@ -175,7 +178,7 @@ class Examiner:
         :raises SigmicGuardError: it is worth while to ask again.
         """
         try:
-            return await self._api.get(task.id, timeout=PATIENCE)
+            return await self._looker.get(task.id, timeout=PATIENCE)
         except (*REFUSALS, TaskNotFound):
             return None
         except (ApiError, ProtocolError) as error:

@@ -23,8 +23,9 @@ from sigmic_guard.lifecycle import Backoff, Verdict
 from sigmic_guard.lifecycle import Event as Happening
 from sigmic_guard.lifecycle.backoff import believed
 from sigmic_guard.sigmic import is_id
-from sigmic_guard.supervisor.candidates import Candidates, Proposal
-from sigmic_guard.supervisor.listing import read_all
+from sigmic_guard.supervisor.absence import Absence
+from sigmic_guard.supervisor.candidates import NEAR, Candidates, Proposal
+from sigmic_guard.supervisor.listing import AHEAD, MAX_AIMLESS, EndlessList, read_all, seconds_of
 from sigmic_guard.supervisor.marking import marked_with
 from sigmic_guard.supervisor.pacing import REFUSALS, SLOWLY, asked_pause
 from sigmic_guard.supervisor.timer import Slices
@@ -35,9 +36,9 @@ if TYPE_CHECKING:
     from sigmic_guard.ledger import Ledger
     from sigmic_guard.lifecycle import Record
     from sigmic_guard.observe import Observer
-    from sigmic_guard.sigmic.api import TaskApi
-    from sigmic_guard.sigmic.models import TaskInfo
+    from sigmic_guard.sigmic.models import Scrap, TaskInfo
     from sigmic_guard.supervisor.entry import Entry
+    from sigmic_guard.supervisor.listing import Lister, Listing
     from sigmic_guard.supervisor.roster import Roster
     from sigmic_guard.supervisor.watcher import Watcher
 
@@ -72,6 +73,10 @@ class _Sought:
         self.scans = 0
 
 
+class _Hurried(SigmicGuardError):
+    """The scan is to begin again."""
+
+
 class Reconciler:
     """Resolves ``UNKNOWN`` tasks. :meth:`run` is the worker."""
 
@@ -79,7 +84,7 @@ class Reconciler:
         self,
         roster: Roster,
         watcher: Watcher,
-        api: TaskApi,
+        lister: Lister,
         ledger: Ledger,
         observer: Observer,
         *,
@@ -89,7 +94,7 @@ class Reconciler:
     ) -> None:
         self._roster = roster
         self._watcher = watcher
-        self._api = api
+        self._lister = lister
         self._ledger = ledger
         self._observer = observer
         self._create_timeout = create_timeout
@@ -107,6 +112,12 @@ class Reconciler:
         #: Scans in a row that were not what somebody new waits for.
         self._rounds = 0
         self._awaited_until = -inf
+        #: The seconds to pause after a list without an end, unless somebody new comes.
+        self._slow = 0.0
+        #: By intent id: what the scan shows with its mark. A mark can be copied.
+        self._marked: dict[str, list[TaskInfo]] = {}
+        #: What the scan shows that tells no task.
+        self._scraps: list[Scrap] = []
         #: What to do with a task that does not exist, and with a stray.
         self._absent = absent
         self._found_stray = found_stray
@@ -150,12 +161,16 @@ class Reconciler:
             began = current_time()
             try:
                 await self._scan()
+            except _Hurried:
+                least = self._slow = 0.0
             except SigmicGuardError as error:  # an incomplete scan proves nothing
                 # No answer is no reason to ask more rarely: somebody waits for this.
                 least = believed(asked_pause(error))
                 refusals = refusals + 1 if isinstance(error, REFUSALS) else 0
+                self._slow = error.pause if isinstance(error, EndlessList) else 0.0
             else:
                 least, refusals = SHARE * (current_time() - began), 0
+                self._slow = 0.0
 
     async def _until_needed(self) -> None:
         await self._sort_in()
@@ -177,7 +192,7 @@ class Reconciler:
         """Pause, ``slowly`` at least; somebody new cuts it short, but not below the least."""
         self._rounds += 1
         backoff = SOON if self._roster.now() < self._awaited_until else SELDOM
-        pause = max(backoff.delay(self._rounds, random()), least, slowly)
+        pause = max(backoff.delay(self._rounds, random()), least, slowly, self._slow)
         if self._budget_end is not None:
             # Half of what is left: what is found at the last cannot be ended any more.
             most = max((self._budget_end - current_time()) / 2, LEAST)
@@ -193,6 +208,9 @@ class Reconciler:
 
     async def _scan(self) -> None:
         began = self._roster.now()
+        # Who comes from now on may be past already.
+        self._wanted = Event()
+        self._marked, self._scraps = {}, []
         sought, strays = dict(self._sought), dict(self._strays)
         self._candidates, slices = self._compare_nothing(), Slices()
         oldest = began
@@ -206,13 +224,27 @@ class Reconciler:
             # By the server's own clock as well: ours may be far ahead of it.
             return at < min(oldest, newest - age) - SKEW
 
-        if not await read_all(self._api, self._recognise, too_old):
+        horizon = began + AHEAD
+        try:
+            complete = await read_all(
+                lambda: self._begin(horizon),
+                self._recognise,
+                too_old,
+                horizon=horizon,
+                turn_page=self._settle,
+                leave_out=self._scraps.append,
+            )
+        finally:
+            self._settle(at_the_end=True)
+        if not complete:
             return  # too much moves: this proves nothing
+        absent = Absence(self._scraps)
         for intent_id in strays:
             self._strays.pop(intent_id, None)
             await slices.breathe()
         for intent_id, one in sought.items():
-            if self._sought.get(intent_id) is one and began >= one.sent_by + self._create_timeout:
+            past = began >= one.sent_by + self._create_timeout
+            if past and self._sought.get(intent_id) is one and absent.is_proven(one.task.record):
                 await self._not_seen(one)
             await slices.breathe()
 
@@ -225,15 +257,49 @@ class Reconciler:
         intent_id = marked_with(info)
         if intent_id is None:
             self._candidates.compare(info)
-        elif (one := self._sought.get(intent_id)) is not None:
-            if info.id in self._roster.named:
-                self._let_go(one)
-            else:
-                self._found(one, info.id, info.status)
-                if info.terminal:
-                    self._watcher.look(one.task)
-        elif intent_id in self._strays and not info.terminal and info.id not in self._roster.named:
-            self._found_stray(self._strays.pop(intent_id), info.id)
+        elif intent_id in self._sought or intent_id in self._strays:
+            self._marked.setdefault(intent_id, []).append(info)
+
+    def _settle(self, *, at_the_end: bool = False) -> None:
+        """Take those that carry the marks for what they are: of several the one created first.
+
+        Who reads ``env`` and creates another task with it copies the mark. So one that is too young
+        to be ours is believed only where the scan shows no older one.
+        """
+        for intent_id, infos in list(self._marked.items()):
+            info = min(infos, key=_age)
+            one = self._sought.get(intent_id)
+            if one is not None and not at_the_end and self._is_too_young(info, one):
+                continue
+            del self._marked[intent_id]
+            if one is not None:
+                self._recognised(one, info)
+            elif intent_id in self._strays and _is_nobodys(info, self._roster):
+                self._found_stray(self._strays.pop(intent_id), info.id)
+
+    def _is_too_young(self, info: TaskInfo, one: _Sought) -> bool:
+        created_at = seconds_of(info.created_at)
+        return created_at is not None and created_at > one.sent_by + self._create_timeout + NEAR
+
+    def _recognised(self, one: _Sought, info: TaskInfo) -> None:
+        if info.id in self._roster.named:
+            self._let_go(one)
+            return
+        self._found(one, info.id, info.status)
+        if info.terminal:
+            self._watcher.look(one.task)
+
+    def _begin(self, horizon: float) -> Listing:
+        return self._lister.read(
+            aimless=MAX_AIMLESS, horizon=horizon, trust_total=True, pause=self._pause
+        )
+
+    async def _pause(self, seconds: float) -> None:
+        """Pause within a scan; somebody new is found sooner from the top."""
+        with move_on_after(seconds):
+            await self._wanted.wait()
+        if self._wanted.is_set():
+            raise _Hurried("somebody else is to be looked for as well")
 
     def _found(self, one: _Sought, task_id: str, status: str | None = None) -> None:
         self._stop_seeking(one)
@@ -287,3 +353,13 @@ def _from_when(record: Record, now: float) -> float:
     """Return since when the task may exist, by a clock that may be somebody else's."""
     at = record.posted_at or record.created_at
     return min(at, now) if at <= now + SKEW else -inf  # a clock so far ahead tells nothing
+
+
+def _age(info: TaskInfo) -> float:
+    """Return what sorts tasks by their creation, those that do not tell it last."""
+    at = seconds_of(info.created_at)
+    return inf if at is None else at
+
+
+def _is_nobodys(info: TaskInfo, roster: Roster) -> bool:
+    return not info.terminal and info.id not in roster.named

@@ -312,5 +312,5 @@ class Roster:
         """Take in that the task ended in a status that is not documented."""
         if task.record.reason is not None:
             return self.apply(task, Event.CANCELLED, status=word)  # as we had asked
-        task.failure = error if error is not None else f"the task ended as {word!r}"
+        task.failure = tidy_detail(error if error is not None else f"the task ended as {word!r}")
         return self.apply(task, Event.FAIL, status=word)

@@ -15,18 +15,19 @@ from typing import TYPE_CHECKING, Final
 
 from anyio import Event, current_time, move_on_after, sleep_until
 
-from sigmic_guard.errors import SigmicGuardError, TaskNotFound
+from sigmic_guard.errors import ProtocolError, SigmicGuardError, TaskNotFound
 from sigmic_guard.lifecycle import Backoff, State
-from sigmic_guard.supervisor.listing import Listing, active_at
+from sigmic_guard.supervisor.listing import AHEAD, AIMLESS, EndlessList, active_at, middle_of
 from sigmic_guard.supervisor.pacing import REFUSALS, SLOWLY, asked_pause
 from sigmic_guard.supervisor.timer import Slices
 from sigmic_guard.supervisor.workers import Pool
 
 if TYPE_CHECKING:
-    from sigmic_guard.sigmic.api import TaskApi
     from sigmic_guard.sigmic.models import TaskInfo
     from sigmic_guard.supervisor.access import Access
     from sigmic_guard.supervisor.entry import Entry
+    from sigmic_guard.supervisor.listing import Lister
+    from sigmic_guard.supervisor.looking import Looker
     from sigmic_guard.supervisor.roster import Roster
     from sigmic_guard.supervisor.timer import Timer
     from sigmic_guard.supervisor.workers import Workers
@@ -40,6 +41,11 @@ SHARE: Final = 8
 #: Seconds after which a task that no list showed is looked at, and how many at a time.
 UNSEEN: Final = 60.0
 UNSEEN_AT_ONCE: Final = 16
+#: The same while no list can be read, and how often it is seen to meanwhile who is due.
+UNSEEN_UNLISTED: Final = 3.0
+LOOK_EVERY: Final = 1.0
+#: Tasks that are watched, for each page of a reading that may lead no further back in time.
+WATCHED_A_PAGE: Final = 50
 #: Seconds without an event after which a stream is not waited for, if GET has told the end.
 GLANCE: Final = 5.0
 #: Seconds after which a consumer who went away with an event does not count as a listener.
@@ -58,11 +64,18 @@ class Watcher:
     """Watches running tasks. :meth:`run` is the worker that reads the list."""
 
     def __init__(
-        self, workers: Workers, roster: Roster, timer: Timer, api: TaskApi, access: Access
+        self,
+        workers: Workers,
+        roster: Roster,
+        timer: Timer,
+        looker: Looker,
+        lister: Lister,
+        access: Access,
     ) -> None:
         self._roster = roster
         self._timer = timer
-        self._api = api
+        self._looker = looker
+        self._lister = lister
         self._access = access
         access.look = self.look
         self._backoff = Backoff(first=0.2, most=10.0)
@@ -75,7 +88,8 @@ class Watcher:
         self._pause = SOON
         self._least = SOON
         self._read_until: float | None = None
-        self._news_at = 0.0  # when that last changed, on anyio's clock
+        self._unlisted = False  # whether the list came last time, and could not be read
+        self._news_at = 0.0  # when the former last changed, on anyio's clock
         #: How often a GET was refused in a row, of those that last were.
         self._refused: dict[Entry, int] = {}
         #: What the list says of those that are to be ended, and have: it counts where GET may not.
@@ -179,15 +193,19 @@ class Watcher:
                 changed = await self._read()
             except SigmicGuardError as error:
                 self._access.hear(error, listed=True)
+                self._unlisted = isinstance(error, ProtocolError)
                 refused = isinstance(error, REFUSALS)
                 failures, refusals = failures + 1, refusals + 1 if refused else 0
                 backoff = SLOWLY if refused else self._backoff
                 delay = backoff.delay(
                     refusals or failures, random(), retry_after=asked_pause(error)
                 )
+                if isinstance(error, EndlessList):
+                    delay = max(delay, error.pause)
                 await self._do_without(current_time() + delay)
                 continue
             failures = refusals = 0
+            self._unlisted = False
             self._access.worked(listed=True)
             self._pause = SOON if changed else min(self._pause * SLOWER, SELDOM)
             self._least = max(SOON, SHARE * (current_time() - began))
@@ -200,7 +218,8 @@ class Watcher:
             now = current_time()
             if now >= until:
                 return
-            await sleep_until(min(until, now + self._backoff.most))
+            step = LOOK_EVERY if self._unlisted else self._backoff.most
+            await sleep_until(min(until, now + step))
 
     async def _rest(self, pause: float) -> None:
         """Pause; somebody who joins cuts it short, but not below the least."""
@@ -212,18 +231,20 @@ class Watcher:
 
     async def _read(self) -> bool:
         """Read down to what was read before; ``True`` if there was anything to look at."""
-        changed, newest, slices = False, self._read_until, Slices()
-        listing = Listing(self._api)
+        changed, middle, slices = False, None, Slices()
+        horizon = self._roster.now() + AHEAD
+        aimless = max(AIMLESS, len(self._watched) // WATCHED_A_PAGE)
+        listing = self._lister.read(aimless=aimless, horizon=horizon)
         # Where there was no news for a while none can come late either: else a crowd of tasks that
         # were last active in one second would be read whole each time.
         overlap = OVERLAP if current_time() - self._news_at < 4 * OVERLAP else 0.0
         while page := await listing.next_page():
             now, dated, reached = current_time(), False, self._read_until is None
+            middle = middle_of(page, horizon) if middle is None else middle
             for info in page:
-                at = active_at(info)
+                at = active_at(info, horizon)
                 if at is not None:
                     dated = True
-                    newest = at if newest is None else max(newest, at)
                     reached |= self._read_until is not None and at <= self._read_until - overlap
                 task = self._watched.get(info.id)
                 if task is not None:
@@ -233,8 +254,8 @@ class Watcher:
                 await slices.breathe()
             if reached and dated:  # pages without times are in no order that is known
                 break
-        if newest != self._read_until:
-            self._read_until, self._news_at = newest, current_time()
+        if middle is not None and middle != self._read_until:
+            self._read_until, self._news_at = middle, current_time()
         return changed
 
     def _compare(self, task: Entry, info: TaskInfo) -> bool:
@@ -246,9 +267,10 @@ class Watcher:
 
     def _look_at_the_unseen(self) -> None:
         now = current_time()
+        unseen = min(UNSEEN, UNSEEN_UNLISTED) if self._unlisted else UNSEEN
         for _ in range(UNSEEN_AT_ONCE):
             task = next(iter(self._watched.values()), None)
-            if task is None or now - task.seen_at < UNSEEN:
+            if task is None or now - task.seen_at < unseen:
                 return
             task.seen_at = now
             self._watched.move_to_end(task.id)
@@ -257,7 +279,7 @@ class Watcher:
     async def _look(self, task: Entry) -> None:
         turn, lags, delay = task.turn, False, SOON
         try:
-            info = await self._api.get(task.id, timeout=PATIENCE)
+            info = await self._looker.get(task.id, timeout=PATIENCE)
         except TaskNotFound:
             self._access.worked(read=task)
             self._roster.miss(task)
