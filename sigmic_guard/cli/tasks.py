@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from random import random
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,6 +25,7 @@ from sigmic_guard import (
 )
 from sigmic_guard.cli.codes import DONE, NOT_DONE, code_of
 from sigmic_guard.lifecycle import Backoff
+from sigmic_guard.supervisor.listing import MAX_AIMLESS, PAGE, Lister
 
 if TYPE_CHECKING:
     from sigmic_guard import Cancellation, RemoteTask
@@ -31,8 +33,6 @@ if TYPE_CHECKING:
 
 #: Seconds that one request may take.
 PATIENCE: Final = 30.0
-#: The most that one page of the list holds. Source: the API page, "list".
-PAGE: Final = 100
 
 _WORTH_RETRYING: Final = (ConnectionFailed, ProtocolError, RateLimited, ServerError)
 _WIDTHS: Final = (36, 17, 24, 0)
@@ -152,18 +152,19 @@ async def status(terminal: Terminal, task_id: str, *, base_url: str | None) -> i
 async def list_tasks(terminal: Terminal, *, limit: int | None, base_url: str | None) -> int:
     """Show tasks, most recent activity first; ``None`` shows all."""
     shown: set[str] = set()  # pages shift while tasks are active
-    offset = 0
+    left = sys.maxsize if limit is None else limit
     async with SigmicClient(base_url=base_url) as client:
-        while limit is None or offset < limit:
-            size = PAGE if limit is None else min(PAGE, limit - offset)
-            page = await client.list(limit=size, offset=offset, timeout=PATIENCE)
-            for info in page.tasks:
+        lister = Lister(client)
+        lister.limit(min(PAGE, left))
+        listing = lister.read(aimless=MAX_AIMLESS, trust_total=True)
+        while left > 0 and (page := (await listing.next_page())[:left]):
+            left -= len(page)
+            for info in page:
                 if info.id not in shown:
                     shown.add(info.id)
                     await _tell_task(terminal, info)
-            offset += len(page.tasks)
-            if not page.has_more or not page.tasks:
-                break
+    if listing.scraps:
+        terminal.problem(f"{len(listing.scraps)} of the list's items could not be read")
     return DONE
 
 

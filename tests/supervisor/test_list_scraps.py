@@ -155,16 +155,18 @@ async def test_times_in_the_far_future_hide_no_change(which: str) -> None:
 async def test_a_time_in_the_near_future_hides_no_change() -> None:
     """A few tasks that seem ahead by an hour are no measure of how far to read."""
     lab = LossLab()
-    crowd = [lab.fake.add("other") for _ in range(150)]
     ahead = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    top = [TaskInfo(id=f"t{n}", status="running", last_activity_at=ahead) for n in range(40)]
+    plain = lab.fake.list
 
-    def bend(page: TaskPage, offset: int) -> TaskPage:
-        top = [change(it, last_activity_at=ahead) for it in page.tasks if it.id in crowd[:40]]
-        rest = [it for it in page.tasks if it.id not in crowd[:40]]
-        return change(page, tasks=[*top, *rest])
+    async def listing(*, limit: int = 100, offset: int = 0, timeout: float) -> TaskPage:
+        first, second = [await plain(limit=100, offset=at, timeout=timeout) for at in (0, 100)]
+        rows = [*top, *first.tasks, *second.tasks]
+        more = offset + limit < len(rows)
+        return TaskPage(rows[offset : offset + limit], len(rows), more)
 
-    lab.fake.bend = bend
-    async with lab.open(left=150) as supervisor:
+    lab.fake.list = listing  # type: ignore[method-assign]
+    async with lab.open() as supervisor:
         tasks = [await supervisor.start("m") for _ in range(120)]
         await sleep(30)
         for task in tasks:
@@ -188,9 +190,9 @@ async def test_a_copied_mark_is_not_ours(after: float, others: int) -> None:
             await supervisor.start("m")
         (ours,) = lab.fake.live
         await sleep(after)
-        copy = lab.fake.add("a copy", **lab.fake.sent[0].env)
         for _ in range(others):
             lab.fake.add("other")
+        copy = lab.fake.add("a copy", **lab.fake.sent[0].env)
         lab.fake.always("list", None)
         await sleep(60)
         assert copy in lab.fake.live
