@@ -3,33 +3,43 @@
 A create whose key is taken comes here. A live owner's task is left alone. A dead owner's is claimed
 where its policy says ``on_crash="reattach"``: the new task becomes the one that is running, instead
 of creating, and paying for, another. Where it is to be cancelled the create waits until it is.
+
+Waiting for a key holds no worker: between two looks a claim is with the timer, or with the task
+that it waits for.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from anyio import move_on_after, sleep
+from anyio import current_time, move_on_after
 
-from sigmic_guard.errors import DuplicateKey
+from sigmic_guard.errors import DuplicateKey, LedgerError
 from sigmic_guard.ledger import Orphan, last_sign
 from sigmic_guard.lifecycle import REAPABLE, Event, State, TakeOver, Verdict, step
 from sigmic_guard.observe import ReapResult
 from sigmic_guard.supervisor.reaper import TakenRow
+from sigmic_guard.supervisor.workers import Pool
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sigmic_guard.ledger import Ledger
     from sigmic_guard.lifecycle import Record
     from sigmic_guard.supervisor.entry import Entry
     from sigmic_guard.supervisor.outbox import Outbox
     from sigmic_guard.supervisor.reaper import Reaper
     from sigmic_guard.supervisor.roster import Roster
+    from sigmic_guard.supervisor.timer import Alarm, Timer
+    from sigmic_guard.supervisor.workers import Workers
 
+#: Keys that are looked at, and rows that are taken, at once.
+MAX_LOOKS: Final = 32
 #: Seconds, beyond the time that a lost create takes to be found, to wait for a dead owner's task.
 PATIENCE: Final = 15.0
 #: Seconds before the ledger is asked again who holds a key.
 PAUSE: Final = 0.02
-#: Seconds after which a create that waits for a dead owner's task looks whether it is still wanted.
+#: Seconds after which it is looked whether anybody still works on the task that holds it.
 LOOK: Final = 1.0
 
 _OUT_OF_REACH: Final = {
@@ -38,13 +48,33 @@ _OUT_OF_REACH: Final = {
 }
 
 
+class Claim:
+    """A create whose key is taken."""
+
+    __slots__ = ("alarm", "behind", "ends_at", "task", "tell")
+
+    def __init__(
+        self, task: Entry, ends_at: float, tell: Callable[[Entry, BaseException | None], None]
+    ) -> None:
+        self.task = task
+        #: When to wait no more, on anyio's clock.
+        self.ends_at = ends_at
+        self.tell = tell
+        #: The dead owner's task that it waits for, if that was taken over here.
+        self.behind: Entry | None = None
+        #: When it is looked at again.
+        self.alarm: Alarm | None = None
+
+
 class Claims:
-    """Resolves keys that a row of the ledger holds."""
+    """Takes creates whose key a row of the ledger holds; they get a task, the key, or an error."""
 
     def __init__(
         self,
+        workers: Workers,
         roster: Roster,
         outbox: Outbox,
+        timer: Timer,
         ledger: Ledger,
         reaper: Reaper,
         *,
@@ -54,54 +84,107 @@ class Claims:
     ) -> None:
         self._roster = roster
         self._outbox = outbox
+        self._timer = timer
         self._ledger = ledger
         self._reaper = reaper
         self._owner_id = owner_id
         self._namespace = namespace
         self._patience = create_timeout + PATIENCE
+        self._pool: Pool[Claim] = Pool(workers, "claim", self._work, MAX_LOOKS, failed=_answer)
+        #: By the task that they wait for: each key has one create at most.
+        self._behind: dict[Entry, Claim] = {}
+        roster.finished.append(self._finished)
+        #: Let nobody be told of a key any more.
+        self.hold = self._pool.hold
 
-    async def resolve(self, task: Entry) -> bool:
-        """Find out who holds the task's key; ``True`` if the task is now the one that does.
+    def take(self, task: Entry, tell: Callable[[Entry, BaseException | None], None]) -> None:
+        """Find out who holds the task's key, and wait for its end where that is near.
 
-        ``False`` if the key is free, or the task was withdrawn meanwhile.
+        :param tell: called with the task, and ``None`` once the key is free, or with the error: a
+            ``DuplicateKey`` where a live owner's task holds the key or one that is not to be had,
+            a ``LedgerError``, or what hit the worker. Not called where the task is now the one
+            that has the key, or was withdrawn.
+        """
+        self._pool.put(Claim(task, current_time() + self._patience, tell))
+
+    async def _work(self, claim: Claim) -> None:
+        if claim.task.record.state is not State.INTENT:
+            return  # withdrawn while it waited
+        left = claim.ends_at - current_time()
+        try:
+            with move_on_after(left) as waiting:
+                if left > 0 and await self.look(claim):
+                    _answer(claim, None)
+        except (DuplicateKey, LedgerError) as error:
+            _answer(claim, error)
+        except BaseException as hit:
+            if not isinstance(hit, Exception):
+                _answer(claim, hit)
+            raise
+        else:
+            if left <= 0 or waiting.cancelled_caught:
+                late = "a dead process's task still holds the key; it is being ended"
+                _answer(claim, DuplicateKey(late, key=claim.task.record.key or ""))
+
+    async def look(self, claim: Claim) -> bool:
+        """Tell whether the key is free; otherwise see to it that somebody looks again, if need be.
 
         :raises DuplicateKey: a live owner's task holds the key, or one that cannot be ended.
         :raises LedgerError: the ledger could not be read or written.
         """
-        key = task.record.key
-        assert key is not None
-        with move_on_after(self._patience):
-            while task.record.state is State.INTENT:
-                row = await self._ledger.holder(self._namespace, key)
-                if row is None:
-                    return False
-                if row.owner_id == self._owner_id:
-                    await self._wait_for(row)
-                elif await self._ledger.owner_alive(row.owner_id):
-                    raise DuplicateKey("a live task of another process holds the key", key=key)
-                elif await self._claim(task, row):
-                    return True
-                await sleep(PAUSE)
+        task, claim.behind = claim.task, None
+        row = await self._ledger.holder(self._namespace, task.record.key or "")
+        if row is None:
+            return True
+        if row.owner_id == self._owner_id:
+            claim.behind = await self._task_of(row)
+        elif await self._ledger.owner_alive(row.owner_id):
+            raise DuplicateKey("a live task of another process holds the key", key=row.key or "")
+        elif await self._claim(task, row):
             return False
-        raise DuplicateKey("a dead process's task still holds the key; it is being ended", key=key)
+        if claim.behind is not None:
+            self._behind[claim.behind] = claim
+        pause = PAUSE if claim.behind is None else LOOK
+        claim.alarm = self._timer.after(pause, self._due, claim)
+        return False
 
-    async def _wait_for(self, row: Record) -> None:
-        """Wait for the end of a task that was taken over here, or for its being written down."""
+    async def _task_of(self, row: Record) -> Entry | None:
+        """Return the task that was taken over here; ``None`` if its end is being written down."""
         task, key = self._roster.tasks.get(row.intent_id), row.key or ""
         if task is None:
             await self._outbox.flush()
-            return
+            return None
         if task.orphan is None:
             raise DuplicateKey("a live task of this process holds the key", key=key)
-        with move_on_after(LOOK):
-            await task.until(lambda task: not task.worked_on or task.unsupervised)
-        if task.worked_on and not task.unsupervised:
-            return
-        if task.record.finished_at is None:
+        if not task.worked_on:
             raise DuplicateKey(
                 "a dead process's task holds the key, and its end cannot be proven", key=key
             )
-        await self._outbox.flush()
+        return task
+
+    def _due(self, claim: Claim) -> None:
+        """Look again, unless the other task is as it was."""
+        behind, now = claim.behind, current_time()
+        if (
+            behind is not None
+            and behind.worked_on
+            and claim.task.record.state is State.INTENT
+            and now < claim.ends_at
+        ):
+            claim.alarm = self._timer.at(min(now + LOOK, claim.ends_at), self._due, claim)
+        else:
+            self._again(claim)
+
+    def _again(self, claim: Claim) -> None:
+        self._timer.forget(claim.alarm)
+        if claim.behind is not None and self._behind.get(claim.behind) is claim:
+            del self._behind[claim.behind]
+        self._pool.put(claim)
+
+    def _finished(self, task: Entry) -> None:
+        claim = self._behind.get(task)
+        if claim is not None:
+            self._again(claim)
 
     async def _claim(self, task: Entry, row: Record) -> bool:
         """Take a dead owner's row for ``task``; ``False`` if it is not to be had, for now."""
@@ -133,3 +216,8 @@ class Claims:
         self._roster.claim(task, after)
         self._reaper.tally.tell(task, ReapResult.REATTACHED, orphaned_at=orphan.orphaned_at)
         return True
+
+
+def _answer(claim: Claim, error: BaseException | None) -> None:
+    if claim.task.record.state is State.INTENT:
+        claim.tell(claim.task, error)

@@ -131,8 +131,10 @@ class Core:
             entry_of=self.intake.entry_of,
         )
         self.claims = Claims(
+            workers,
             self.roster,
             self.outbox,
+            self.timer,
             ledger,
             self.reaper,
             owner_id=self.owner_id,

@@ -82,17 +82,29 @@ class Creator:
         self._waiting: OrderedDict[Entry, None] = OrderedDict()
         self._seated: set[Entry] = set()
         self._claims = claims
+        #: How often the key of one was taken when its intent was to be written.
+        self._beaten: dict[Entry, int] = {}
         self._pool: Pool[Entry] = Pool(
             workers, "create", self._create, MAX_INTENTS, failed=self._break_off
         )
         self._posting = Semaphore(MAX_CREATES, fast_acquire=True)
-        roster.finished.append(self.leave)
-        #: Let no create begin any more.
-        self.hold = self._pool.hold
+        roster.finished.append(self._finished)
+
+    def hold(self) -> None:
+        """Let no create begin any more."""
+        self._pool.hold()
+        self._claims.hold()
 
     def take(self, task: Entry) -> None:
         """Create the task as soon as there is a place for it."""
-        if self._has_place(task) or task.record.key is not None:
+        if not self._has_place(task) and task.record.key is not None:
+            # It may lead to a task that exists, whether there is a place for it or not.
+            self._claims.take(task, self._hear_of_key)
+        else:
+            self._queue(task)
+
+    def _queue(self, task: Entry) -> None:
+        if self._has_place(task):
             self._pool.put(task)
         else:
             self._wait(task)
@@ -124,46 +136,52 @@ class Creator:
                 self._seated.add(task)
                 self._pool.put(task)
 
+    def _finished(self, task: Entry) -> None:
+        self._beaten.pop(task, None)
+        self.leave(task)
+
     def again(self, task: Entry) -> None:
         """Create a task that has its place, and turned out not to exist."""
         self._pool.put(task)
 
     async def _write_intent(self, task: Entry) -> bool:
-        """Make the intent durable; ``False`` if the key led to a task that exists.
+        """Make the intent durable; ``False`` if the key is taken, and it is asked who has it.
 
-        :raises DuplicateKey: a live owner's task holds the key.
+        :raises DuplicateKey: the key was free so many times, and others were quicker each time.
         :raises LedgerError: the intent could not be written.
         """
-        for attempt in range(MAX_CLAIMS):
-            try:
-                await self._outbox.commit(task.record, timeout=self._timeout)
-            except DuplicateKey:
-                if attempt == MAX_CLAIMS - 1:
-                    raise  # others were quicker each time
-                if await self._claims.resolve(task):
-                    return False
-                if task.record.state is not State.INTENT:
-                    break
-            else:
-                break
+        try:
+            await self._outbox.commit(task.record, timeout=self._timeout)
+        except DuplicateKey:
+            times = self._beaten[task] = self._beaten.get(task, 0) + 1
+            if times == MAX_CLAIMS:
+                raise
+            self._claims.take(task, self._hear_of_key)
+            return False
         return True
+
+    def _hear_of_key(self, task: Entry, error: BaseException | None) -> None:
+        if error is None:
+            self._queue(task)
+        elif isinstance(error, LedgerError | DuplicateKey):
+            self._refuse(task, error)
+        else:
+            self._break_off(task, error)
+
+    def _refuse(self, task: Entry, error: SigmicGuardError) -> None:
+        if task.record.state is State.INTENT:
+            task.failure = bare(error)
+            self._roster.apply(task, Event.WITHDRAW, error=str(error))
 
     async def _create(self, task: Entry) -> None:
         if task.record.state is not State.INTENT:
             return  # withdrawn while it waited
         try:
-            if not self._has_place(task):
-                # Its key may lead to a task that exists, whether there is a place for it or not.
-                if not await self._claims.resolve(task) and task.record.state is State.INTENT:
-                    self._wait(task)
-                return
             if not await self._write_intent(task):
-                return  # it goes on with a dead owner's task
+                return
             await self._posting.acquire()
         except (LedgerError, DuplicateKey) as error:
-            if task.record.state is State.INTENT:
-                task.failure = bare(error)
-                self._roster.apply(task, Event.WITHDRAW, error=str(error))
+            self._refuse(task, error)
             return
         except BaseException as hit:
             if not isinstance(hit, Exception):

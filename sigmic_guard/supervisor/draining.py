@@ -185,7 +185,8 @@ class Drain:
             await task.until_changed(version)
 
     async def _give_up(self, tasks: list[Entry]) -> None:
-        self._core.workers.dismiss("create")
+        for worker in ("create", "claim"):
+            self._core.workers.dismiss(worker)
         slices = Slices()
         with move_on_after(CLOSING):
             for task in tasks:

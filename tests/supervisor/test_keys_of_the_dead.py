@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from anyio import (
@@ -132,12 +132,19 @@ async def test_its_end_cannot_be_proven() -> None:
         assert lab.fake.count("create") == 1
 
 
+#: More than creates are seen to at once.
+CROWD = MAX_INTENTS + 44
+
+
 @virtual
-async def test_the_caller_gives_up() -> None:
-    """A caller who waits for a dead task's end can leave, has a deadline, and blocks nobody."""
+async def test_those_who_wait_hold_nobody_up() -> None:
+    """However many wait for as many dead tasks' ends, a create without a key goes through at once.
+
+    So does one whose key is free. Those who wait have their deadlines, and can leave.
+    """
     lab, store = Lab(), MemoryStore()
     async with Process(lab, store) as dead:
-        for key in map(str, range(MAX_INTENTS)):  # as many as are seen to at once
+        for key in map(str, range(CROWD)):
             await dead.supervisor.start("m", key=key)
         await dead.die()
     lab.fake.always("get", HANG)
@@ -147,16 +154,41 @@ async def test_the_caller_gives_up() -> None:
             with pytest.raises(TaskTimedOut):
                 await supervisor.start("m", key=key, timeout=5)
 
-        for key in map(str, range(MAX_INTENTS)):
+        for key in map(str, range(CROWD)):
             group.start_soon(start, key)
         await wait_all_tasks_blocked()
-        with fail_after(7):
+        with fail_after(0.1):
             await supervisor.start("without a key")
+            await supervisor.start("m", key="free")
+        await sleep(6)
         with move_on_after(1) as left:
             await supervisor.start("m", key="1")
         assert left.cancelled_caught
         lab.fake.always("get", None)
-    assert lab.fake.count("create") == MAX_INTENTS + 1
+    assert lab.fake.count("create") == CROWD + 2
+
+
+@virtual
+@pytest.mark.parametrize("on_crash", ["cancel", "reattach"])
+async def test_many_keys_at_once(on_crash: Literal["cancel", "reattach"]) -> None:
+    """Each gets the task of its own key, or a new one as soon as that one was ended."""
+    lab, store = Lab(), MemoryStore()
+    async with Process(lab, store) as dead:
+        keys = map(str, range(CROWD))
+        left = {it: (await dead.supervisor.start("m", key=it, on_crash=on_crash)).id for it in keys}
+        await dead.die()
+    got: dict[str, str] = {}
+    async with lab.open(ledger=MemoryLedger(store)) as supervisor:
+
+        async def start(key: str) -> None:
+            got[key] = (await supervisor.start("m", key=key)).id
+
+        with fail_after(10):
+            async with create_task_group() as group:
+                for key in left:
+                    group.start_soon(start, key)
+        assert set(got.values()) == lab.fake.live
+    assert got == left if on_crash == "reattach" else not set(got.values()) & set(left.values())
 
 
 # --- out of reach ---------------------------------------------------------------------------------

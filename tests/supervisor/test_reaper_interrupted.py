@@ -142,7 +142,7 @@ async def test_who_claims_a_task_can_be_struck(late: bool) -> None:
     lab, store = Lab(), MemoryStore()
     terms: dict[str, Any] = {"key": "k", "on_crash": "reattach"}
     task_id = await left(lab, store, **terms)
-    ledger = StrikingLedger(store, at=0, late=late, only="commit", worker="create")
+    ledger = StrikingLedger(store, at=0, late=late, only="commit", worker="claim")
     async with lab.open(ledger=ledger) as supervisor:
         await supervisor.reap()
         with fail_after(20), pytest.raises(ConnectionFailed, match="interrupted"):

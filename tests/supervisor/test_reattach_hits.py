@@ -83,7 +83,7 @@ async def live_through(step: int, whom: str) -> str:
     return what
 
 
-@pytest.mark.parametrize("whom", ["asking", "sigmic_guard create", "all"])
+@pytest.mark.parametrize("whom", ["asking", "sigmic_guard create", "sigmic_guard claim", "all"])
 async def test_a_claim_is_hit(whom: str) -> None:
     """Whoever is hit, the caller, the worker or everybody: one task at a time, and none is left."""
     with fail_after(50):

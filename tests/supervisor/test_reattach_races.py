@@ -20,8 +20,7 @@ from sigmic_guard import (
     SupervisorShutdown,
 )
 from sigmic_guard.ledger import MemoryLedger, MemoryStore, Refusal, Write
-from sigmic_guard.supervisor.claims import Claims
-from sigmic_guard.supervisor.entry import Entry
+from sigmic_guard.supervisor.claims import Claim, Claims
 from sigmic_guard.testing.fake_faults import Gate
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
 from tests.supervisor.deaths import Process, left_by_the_dead, reaped
@@ -133,12 +132,12 @@ async def test_without_comparing_both_would() -> None:
 async def test_a_claim_that_creates_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Negative control: were the key taken for free, there would be a second create."""
 
-    async def resolve(self: Claims, task: Entry) -> bool:
+    async def look(self: Claims, claim: Claim) -> bool:
         store = self._ledger.store  # type: ignore[attr-defined]
         store.keys.clear()
-        return False
+        return True
 
-    monkeypatch.setattr(Claims, "resolve", resolve)
+    monkeypatch.setattr(Claims, "look", look)
     lab, store = Lab(), MemoryStore()
     task_id = await left_by_the_dead(lab, store)
     async with lab.open(ledger=MemoryLedger(store), left=1) as supervisor:
