@@ -53,7 +53,7 @@ class _Show:
     def __init__(self, terminal: Terminal) -> None:
         self._terminal = terminal
         self._task: RemoteTask | None = None
-        self._said = ""
+        self._said: list[str] = []
 
     async def follow(self, task: RemoteTask) -> None:
         """Show the task until it ends.
@@ -80,17 +80,17 @@ class _Show:
 
     async def _event(self, event: TaskEvent) -> None:
         if event.text:
-            self._said += event.text
+            self._said.append(event.text)
             await self._terminal.answer(event.text)
         elif status := _status(event.type, event.data):
             self._terminal.status(status)
 
     async def rest_of_answer(self, result: TaskResult) -> None:
         """Show what of the final answer the stream did not bring."""
-        final = result.final_response or ""
-        if not self._terminal.json and final.startswith(self._said):
-            await self._terminal.answer(final[len(self._said) :])
-            self._said = final
+        final, said = result.final_response or "", "".join(self._said)
+        if not self._terminal.json and final.startswith(said):
+            await self._terminal.answer(final[len(said) :])
+            self._said = [final]
 
     async def end(self) -> None:
         """Say how the task ended. It has, or nobody here pursues it any more."""

@@ -231,13 +231,14 @@ class Canceller:
                 self._set_alarm(task, again)
 
     async def _unproven(self, task: Entry, error: SigmicGuardError) -> None:
-        if isinstance(error, TaskNotFound):
-            self._unknown(task, error)
+        if isinstance(error, TaskNotFound) and not self._roster.may_lag(task):
+            self._ended(task, CancelResult.NOT_FOUND)
         elif _is_worth_retrying(error) and (task.record.attempts + 1) % LOOK_EVERY:
             self._again(task, error)
         else:
-            # Any other refusal may well mean that the task has ended, a gateway's page may have
-            # replaced any answer, and others are lost again and again: look.
+            # Any other refusal may well mean that the task has ended, and so may a 404 that may
+            # only lag; a gateway's page may have replaced any answer, and others are lost again
+            # and again: look.
             await self._look(task, error)
 
     def _unknown(self, task: Entry, error: TaskNotFound) -> None:
