@@ -90,8 +90,8 @@ class Watcher:
         self._read_until: float | None = None
         self._unlisted = False  # whether the list came last time, and could not be read
         self._news_at = 0.0  # when the former last changed, on anyio's clock
-        #: How often a GET was refused in a row, of those that last were.
-        self._refused: dict[Entry, int] = {}
+        #: How often a GET was refused, or told of another task, in a row.
+        self._in_vain: dict[Entry, int] = {}
         #: What the list says of those that are to be ended, and have: it counts where GET may not.
         self._told: dict[Entry, TaskInfo] = {}
         roster.finished.append(self.leave)
@@ -167,8 +167,12 @@ class Watcher:
             del self._watched[remote_id]
         self._forget(task)
 
+    def _count_in_vain(self, task: Entry) -> int:
+        times = self._in_vain[task] = self._in_vain.get(task, 0) + 1
+        return times
+
     def _forget(self, task: Entry) -> None:
-        self._refused.pop(task, None)
+        self._in_vain.pop(task, None)
         self._told.pop(task, None)
 
     def look(self, task: Entry) -> None:
@@ -288,19 +292,20 @@ class Watcher:
             self._access.hear(error, read=task)
             if task in self._told and self._roster.observe(task, self._told[task], turn):
                 return
-            refusals = self._refused[task] = self._refused.get(task, 0) + 1
-            delay = SLOWLY.delay(refusals, random(), retry_after=asked_pause(error))
+            pause = asked_pause(error)
+            delay = SLOWLY.delay(self._count_in_vain(task), random(), retry_after=pause)
             self._timer.after(delay, self.look, task)
         except SigmicGuardError as error:
             self._access.hear(error, read=task)
             self._look_later(task, error)
         else:
             self._access.worked(read=task)
-            self._forget(task)
             # If not, it is from before a follow-up, and no list may show the task again.
             lags = not self._roster.observe(task, info, turn) and info.terminal
-            if not self._roster.is_about(task, info):
-                delay = self._backoff.delay(8, random())  # that may stay so
+            if self._roster.is_about(task, info):
+                self._forget(task)
+            else:
+                delay = self._backoff.delay(self._count_in_vain(task), random())
         finally:
             task.looking = False
         if lags:

@@ -290,7 +290,8 @@ async def test_unreachable(cli: Cli, command: tuple[str, ...]) -> None:
     ended = await cli.run(*command, "--base-url", NOBODY)
     assert (ended.code, ended.out) == (3, "")
     [line] = ended.err.splitlines()
-    assert "No connection to the API could be made" in line
+    assert "No connection to 127.0.0.1:9 could be made" in line
+    assert "refused" in line
 
 
 # --- terminals ----------------------------------------------------------------------------------

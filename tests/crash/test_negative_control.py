@@ -53,7 +53,7 @@ async def test_a_post_before_its_intent(monkeypatch: pytest.MonkeyPatch) -> None
 async def test_an_acknowledgement_before_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     """That a transaction has begun is no proof that its rows will be there."""
 
-    async def until_it_begins(outbox: Outbox, record: Record) -> None:
+    async def until_it_begins(outbox: Outbox, record: Record, *, timeout: float) -> None:
         batch = outbox._next
         outbox.insert(record)
         while batch is outbox._next:

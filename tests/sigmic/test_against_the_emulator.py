@@ -155,7 +155,7 @@ def faults() -> list[tuple[str, Fault]]:
     options: dict[str, dict[str, Any]] = {
         "latency": {"seconds": 1.0},
         "status": {"status": 503, "retry_after": 3},
-        "drip": {"seconds": 0.2},
+        "drip": {"seconds": 1.0},  # far longer than the silence that is waited for
         "redirect": {"location": "http://127.0.0.1:9/"},
         "oversize": {"size": 17 * 1024 * 1024},
         "cut": {"events": 1},
@@ -166,6 +166,8 @@ def faults() -> list[tuple[str, Fault]]:
         for kind in sorted(KINDS):
             if (kind in STREAM_ONLY and route != "stream") or (kind == "lie" and route != "delete"):
                 continue
+            if kind == "swapped" and route not in {"get", "create"}:
+                continue
             found.append((route, Fault(kind, **options.get(kind, {}))))  # type: ignore[arg-type]
     return found
 
@@ -174,6 +176,7 @@ def faults() -> list[tuple[str, Fault]]:
 HARMLESS = {
     *((route, "reset_after") for route in ROUTES),  # the answer came first
     ("delete", "lie"),
+    ("create", "swapped"),  # an id is an id
     *(("delete", kind) for kind in ("empty", "malformed", "oversize")),  # False: look with GET
     *(
         ("stream", kind) for kind in ("cut", "truncated", "malformed", "empty")
