@@ -41,6 +41,7 @@ _STATES: Final = {
     State.FAILED: "it failed",
     State.CANCELLED: "it was cancelled",
     State.DETACHED: "it was let go, and may run on",
+    State.HANDED_OVER: "it runs on, for whoever asks for its key; its owner left in good order",
 }
 _REASONS: Final = {
     CancelReason.USER: "somebody asked for it",
@@ -200,8 +201,9 @@ def outlook(row: OwnedRow, fingerprint: str | None, now: float) -> Explanation:
             return Explanation(False, why, (again, forget))
         case Verdict.WAIT:
             until = now + claimable_for(record, row.orphaned_at, row.dead_for, now)
+            how = "on_shutdown" if record.state is State.HANDED_OVER else "on_crash"
             why = (
-                f'on_crash="reattach": for {span(until - now)} more, until {_at(until)}, somebody '
+                f'{how}="reattach": for {span(until - now)} more, until {_at(until)}, somebody '
                 "may come for its key"
             )
             again = "a process that asks for the key takes it over; after that time reap ends it"

@@ -162,9 +162,7 @@ async def _until_settled(
     while True:
         rows = await get(path, [record.intent_id for (record, _, _), _ in found])
         pursued = any(
-            row.alive
-            and row.record.finished_at is None
-            and row.record.state is not State.UNCONFIRMED
+            row.alive and not row.record.over and row.record.state is not State.UNCONFIRMED
             for intent_id, row in rows.items()
             if intent_id in ours
         )

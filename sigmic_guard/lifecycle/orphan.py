@@ -8,6 +8,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
+from sigmic_guard.lifecycle.states import State
+
 if TYPE_CHECKING:
     from sigmic_guard.lifecycle.record import Record
 
@@ -17,7 +19,7 @@ class Verdict(StrEnum):
 
     REAP = "reap"  # see whether it still runs, and cancel it
     RELEASE = "release"  # on_crash="abandon": it may run on, and nobody watches it
-    WAIT = "wait"  # on_crash="reattach": somebody may still ask for its key
+    WAIT = "wait"  # on_crash or on_shutdown="reattach": somebody may still ask for its key
     OTHER_CREDENTIAL = "other_credential"  # made with a credential that is not ours
     OTHER_SYSTEM = "other_system"  # made at another base URL
 
@@ -55,10 +57,11 @@ def judge(
     policy = record.policy
     if record.reason is not None:
         return Verdict.REAP  # its end was decided before its owner died
-    if policy.on_crash == "abandon":
+    handed_over = record.state is State.HANDED_OVER  # whatever was to become of it by a crash
+    if policy.on_crash == "abandon" and not handed_over:
         return Verdict.RELEASE
     if (
-        policy.on_crash == "reattach"
+        (handed_over or policy.on_crash == "reattach")
         and record.key is not None
         and record.orphaned_at is None  # else a reaper has judged that its time is over
         and claimable_for(record, orphaned_at, dead_for, now) > 0

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
 OnExit = Literal["cancel", "wait", "detach"]
-OnShutdown = Literal["cancel", "detach"]
+OnShutdown = Literal["cancel", "detach", "reattach"]
 OnCrash = Literal["cancel", "reattach", "abandon"]
 OnLost = Literal["report", "cancel"]
 Confirm = Literal["accepted", "terminal"]
@@ -37,13 +37,15 @@ class TaskPolicy:
         ``None``, the default, means no deadline.
     :param on_exit: a block's body finished while its task still runs: ``"cancel"`` it (default),
         ``"wait"`` for it, or ``"detach"`` it and let it run.
-    :param on_shutdown: the supervisor shuts down: ``"cancel"`` (default) or ``"detach"``.
+    :param on_shutdown: the supervisor shuts down: ``"cancel"`` (default); ``"detach"``: it may run
+        on, and nobody watches it; or ``"reattach"``, for an orderly deploy: it runs on, its key
+        stays taken, and the next process that asks for the same key goes on with it, whatever
+        ``on_crash`` says. Without a key ``"reattach"`` is the same as ``"cancel"``.
     :param on_crash: the process died: ``"cancel"`` (default), ``"reattach"`` for the next process
         that asks for the same key, or ``"abandon"``: it may run on. Without a key nobody can ask
         for it, and ``"reattach"`` is the same as ``"cancel"``.
-    :param reattach_within: seconds after its owner's death for which a task with
-        ``on_crash="reattach"`` may run without anybody asking for it; default 300. Then it is
-        cancelled.
+    :param reattach_within: seconds after its owner's end for which a task that is kept for its key
+        (``"reattach"``) may run without anybody asking for it; default 300. Then it is cancelled.
     :param on_lost: the answer of a create was lost that carried no marker (it had files, or the
         supervisor has ``marker=False``): the running tasks that have its message and were created
         at that time are only logged (``"report"``, the default), or cancelled (``"cancel"``).

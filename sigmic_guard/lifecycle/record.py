@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from sigmic_guard.lifecycle.policy import TaskPolicy
+from sigmic_guard.lifecycle.policy import OnShutdown, TaskPolicy
 from sigmic_guard.lifecycle.states import (
     ENDED,
     NAMELESS,
+    OPEN,
     CancelReason,
     Event,
     IllegalTransition,
@@ -78,6 +79,17 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         """How the task ended, or ``None`` while it has not."""
         return outcome_of(self.state, self.reason)
 
+    @property
+    def over(self) -> bool:
+        """Whether nothing more becomes of it by its owner: it is finished, or was handed over."""
+        return self.finished_at is not None or self.state is State.HANDED_OVER
+
+    @property
+    def on_shutdown(self) -> OnShutdown:
+        """What its owner's shutdown does with it: without a key nobody could ask for it."""
+        how = self.policy.on_shutdown
+        return "cancel" if how == "reattach" and self.key is None else how
+
 
 def contradiction(record: Record) -> str | None:
     """Tell what cannot be true of an unfinished record, if anything: :func:`step` made none such.
@@ -87,7 +99,7 @@ def contradiction(record: Record) -> str | None:
     state = record.state
     if record.finished_at is not None:
         return None
-    if state in ENDED and state is not State.COMPLETED:
+    if state in ENDED - OPEN:
         return f"it is {state}, and not finished"
     if (state in NAMELESS) is not (record.remote_id is None):
         return f"it is {state}, and {'has an id' if record.remote_id else 'has no id'}"
@@ -169,6 +181,8 @@ def step(
             last_error=error,
             remote_status=status or record.remote_status,
         )
+    if event in _LET_GO and state in NAMELESS:
+        return _let_go(record, event)
     if state is State.RUNNING and record.reason is not None:
         state = State.CANCELLING  # rule 1 of the theory: the remembered cancel takes effect
     if heir is not None:
@@ -190,8 +204,9 @@ def step(
         cancel_requested_at=now if reason is not None else record.cancel_requested_at,
         last_error=error or record.last_error,
         remote_status=status or record.remote_status,
-        # A completed task stays open for a follow-up until CLOSE.
-        finished_at=now if state in ENDED and state is not State.COMPLETED else None,
+        # A completed task stays open for a follow-up until CLOSE, one that was handed over for
+        # whoever asks for its key.
+        finished_at=now if state in ENDED - OPEN else None,
     )
 
 
@@ -209,5 +224,15 @@ def _inherit(record: Record, state: State, now: float, heir: TakeOver) -> Record
     )
 
 
+def _let_go(record: Record, event: Event) -> Record:
+    """Leave word for whoever finds a task that has no name yet."""
+    policy = record.policy.but(on_crash=_LET_GO[event])
+    if policy == record.policy:
+        return record
+    return _replace(record, version=record.version + 1, policy=policy)
+
+
+#: And what the terms are to say of it then.
+_LET_GO = {Event.DETACH: "abandon", Event.HAND_OVER: "reattach"}
 _NAMING = frozenset({Event.CREATED, Event.ADOPT})
 _BEFORE_CLOSE = frozenset({Event.FOLLOW_UP, Event.TAKE_OVER, Event.FORGET})

@@ -15,6 +15,8 @@ code is doing but **what we may believe about the remote side**:
 * ``UNCONFIRMED``: the same, but nobody is asking any more; somebody must come back for it.
 * ``COMPLETED``, ``FAILED``, ``CANCELLED``, ``NEVER_CREATED``: it costs nothing any more.
 * ``DETACHED``: it may run on; somebody said that this is wanted.
+* ``HANDED_OVER``: it runs on, and its owner left in good order: whoever asks for its key has it.
+  For the one that left it is over; in the ledger it is unfinished, so that its key stays taken.
 
 Two rules keep the promise inside this file:
 
@@ -28,6 +30,10 @@ A third one holds for what a dead owner left behind. **Its last step may be miss
 sent the POST, or a follow-up, and died before it wrote that down. So ``TAKE_OVER`` makes whatever
 has no name ``UNKNOWN``, and only the list can tell; what was ``COMPLETED`` may run again, and a GET
 tells; and what was ``UNCONFIRMED`` is asked for again.
+
+An owner that leaves in good order lets go of what may run on: ``DETACH``, or ``HAND_OVER``. **What
+has no name yet stays as it is**, and its terms say from then on what was decided: as if its owner
+died, it is to be let go, or kept for its key. Who finds it does that.
 
 What the remote side tells (``COMPLETE``, ``FAIL``, ``CANCELLED``) is a fact, not a request, and
 facts can come late or twice. In states that have ended they change nothing. ``COMPLETED`` alone
@@ -60,6 +66,7 @@ class State(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     DETACHED = "detached"
+    HANDED_OVER = "handed_over"
 
 
 class Event(StrEnum):
@@ -80,6 +87,7 @@ class Event(StrEnum):
     FAIL = "fail"  # seen failed
     FOLLOW_UP = "follow_up"  # a message asks it again
     DETACH = "detach"  # let it run without us
+    HAND_OVER = "hand_over"  # the same, and let its key lead to it
     CLOSE = "close"  # no follow-up can come any more
     TAKE_OVER = "take_over"  # its owner is dead, and somebody else owns it from now on
     FORGET = "forget"  # somebody took it off the books by hand
@@ -127,15 +135,18 @@ _S, _E = State, Event
 _ENDS: Final = {_E.COMPLETE: _S.COMPLETED, _E.FAIL: _S.FAILED, _E.CANCELLED: _S.CANCELLED}
 
 
+#: What can still come where an end has come already.
+_LATE: Final = (*_ENDS, _E.CANCEL, _E.ATTEMPT, _E.GIVE_UP, _E.DETACH, _E.HAND_OVER)
+
+
 def _left(taken: State) -> dict[Event, State]:
     """What a dead owner leaves unfinished can be taken over, or forgotten."""
     return {_E.TAKE_OVER: taken, _E.FORGET: _S.DETACHED}
 
 
-def _ended(state: State, *more: Event) -> dict[Event, State]:
+def _ended(state: State) -> dict[Event, State]:
     """In an ended state, late facts and late cancels change nothing."""
-    late = (_E.CANCEL, _E.ATTEMPT, _E.GIVE_UP, _E.COMPLETE, _E.FAIL, _E.CANCELLED, _E.DETACH, *more)
-    return dict.fromkeys((*late, _E.CLOSE), state)
+    return dict.fromkeys((*_LATE, _E.CLOSE), state)
 
 
 TRANSITIONS: Final[Mapping[State, Mapping[Event, State]]] = MappingProxyType(
@@ -152,18 +163,23 @@ TRANSITIONS: Final[Mapping[State, Mapping[Event, State]]] = MappingProxyType(
             _E.REFUSE: _S.NEVER_CREATED,
             _E.LOSE: _S.UNKNOWN,
             _E.CANCEL: _S.CREATING,
+            _E.DETACH: _S.CREATING,
+            _E.HAND_OVER: _S.CREATING,
             **_left(_S.UNKNOWN),
         },
         _S.UNKNOWN: {
             _E.CREATED: _S.RUNNING,
             _E.ABSENT: _S.NEVER_CREATED,
             _E.CANCEL: _S.UNKNOWN,
+            _E.DETACH: _S.UNKNOWN,
+            _E.HAND_OVER: _S.UNKNOWN,
             **_left(_S.UNKNOWN),
         },
         _S.RUNNING: {
             **_ENDS,
             _E.CANCEL: _S.CANCELLING,
             _E.DETACH: _S.DETACHED,
+            _E.HAND_OVER: _S.HANDED_OVER,
             _E.FOLLOW_UP: _S.RUNNING,
             **_left(_S.RUNNING),
         },
@@ -189,13 +205,19 @@ TRANSITIONS: Final[Mapping[State, Mapping[Event, State]]] = MappingProxyType(
         _S.FAILED: _ended(_S.FAILED),
         _S.CANCELLED: _ended(_S.CANCELLED),
         _S.DETACHED: _ended(_S.DETACHED),
+        _S.HANDED_OVER: {**dict.fromkeys(_LATE, _S.HANDED_OVER), **_left(_S.RUNNING)},
         # A task that is found after all belongs to a new record, not to this one.
         _S.NEVER_CREATED: {_E.CANCEL: _S.NEVER_CREATED, _E.CLOSE: _S.NEVER_CREATED},
     }
 )
 
 #: It costs nothing any more, or is no longer ours: nothing is left to do for us.
-ENDED: Final = frozenset({_S.COMPLETED, _S.FAILED, _S.CANCELLED, _S.NEVER_CREATED, _S.DETACHED})
+ENDED: Final = frozenset(
+    {_S.COMPLETED, _S.FAILED, _S.CANCELLED, _S.NEVER_CREATED, _S.DETACHED, _S.HANDED_OVER}
+)
+
+#: And somebody may go on with it all the same: its row is not finished.
+OPEN: Final = frozenset({_S.COMPLETED, _S.HANDED_OVER})
 
 #: Nobody here is working on it any more: it ended, or we had to give up.
 SETTLED: Final = ENDED | {_S.UNCONFIRMED}
@@ -228,7 +250,7 @@ def outcome_of(state: State, reason: CancelReason | None) -> Outcome | None:
             return Outcome.COMPLETED
         case State.FAILED:
             return Outcome.FAILED
-        case State.DETACHED:
+        case State.DETACHED | State.HANDED_OVER:
             return Outcome.DETACHED
         case State.NEVER_CREATED if reason is None:
             return Outcome.FAILED

@@ -77,6 +77,8 @@ class Logs:
             self._tell(INFO, "task.started", after)
         if state is State.CANCELLING:
             self._tell(INFO, "task.cancelling", after)
+        elif state is State.HANDED_OVER:
+            self._tell(INFO, "task.handed_over", after)
         elif after.finished_at is not None:
             self._tell(INFO, "task.finished", after)
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 from threading import Lock
+from time import time
 from typing import TYPE_CHECKING, Final, Self
 from weakref import WeakKeyDictionary
 
@@ -101,10 +102,10 @@ class Metrics:
     def task_changed(self, change: Change) -> None:
         """Move the task between the series."""
         before, after, event = change
-        was = before.state if before is not None and before.finished_at is None else None
+        was = before.state if before is not None and not before.over else None
         if event is Event.TAKE_OVER and self._left:
             was = self._take_over(before, after, was)
-        if after.finished_at is None:
+        if not after.over:
             now = after.state
             if now is was:
                 return
@@ -130,14 +131,16 @@ class Metrics:
 
     def task_left(self, record: Record) -> None:
         """Note where it is counted."""
-        if record.finished_at is None:
+        if not record.over:
             self._left[record.intent_id] = record.state
 
     def _finish(self, record: Record, was: State | None) -> None:
         """Count an end; ``was`` is ``None`` for a record that is born finished."""
-        outcome, finished_at = record.outcome, record.finished_at
-        if outcome is None or finished_at is None:  # no step leads here
+        outcome = record.outcome
+        if outcome is None:  # no step leads here
             return
+        # The row of one that was handed over is not finished.
+        finished_at = record.finished_at or time()
         self._finished[outcome, record.reason].inc()
         if was is None:
             self._series.started.inc()

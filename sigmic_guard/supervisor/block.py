@@ -187,7 +187,7 @@ class TaskBlock:
             core.cancel(task, CancelReason.ERROR)
         elif not (core.forced or task.interruption is CancelReason.SHUTDOWN):
             core.cancel(task, CancelReason.SCOPE)
-        elif policy.on_shutdown == "cancel":
+        elif task.record.on_shutdown == "cancel":
             # The body may be cancelled before the drain gets to its task.
             core.cancel(task, CancelReason.SHUTDOWN)
         # else the drain lets it go, as soon as its id is known

@@ -1,8 +1,10 @@
 """What a key leads to: at most one live task per namespace and key.
 
-A create whose key is taken comes here. A live owner's task is left alone. A dead owner's is claimed
-where its policy says ``on_crash="reattach"``: the new task becomes the one that is running, instead
-of creating, and paying for, another. Where it is to be cancelled the create waits until it is.
+A create whose key is taken comes here. A live owner's task is left alone, unless it was handed
+over: then its owner has let go of it, and has only yet to leave. Such a task is claimed, and so is
+a dead owner's where its policy says ``on_crash="reattach"``: the new task becomes the one that is
+running, instead of creating, and paying for, another. Where it is to be cancelled the create waits
+until it is.
 
 Waiting for a key holds no worker: between two looks a claim is with the timer, or with the task
 that it waits for.
@@ -138,7 +140,7 @@ class Claims:
             return True
         if row.owner_id == self._owner_id:
             claim.behind = await self._task_of(row)
-        elif await self._ledger.owner_alive(row.owner_id):
+        elif row.state is not State.HANDED_OVER and await self._ledger.owner_alive(row.owner_id):
             raise DuplicateKey("a live task of another process holds the key", key=row.key or "")
         elif await self._claim(task, row):
             return False

@@ -167,6 +167,7 @@ class Core:
             State.COMPLETED: self.watcher.leave,
             State.CANCELLED: self._not_heard_from,
             State.DETACHED: self._not_heard_from,
+            State.HANDED_OVER: self._not_heard_from,
         }
         self.roster.finished.append(self._finished)
 

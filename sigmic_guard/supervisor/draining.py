@@ -14,7 +14,7 @@ from anyio import CancelScope, Event, current_time, move_on_after
 from sigmic_guard.errors import LedgerError
 from sigmic_guard.lifecycle import CancelReason, Outcome, Record, State
 from sigmic_guard.lifecycle import Event as Happening
-from sigmic_guard.lifecycle.states import SETTLED, TO_BE_ENDED
+from sigmic_guard.lifecycle.states import ENDED, SETTLED, TO_BE_ENDED
 from sigmic_guard.supervisor.results import ShutdownReport, Snapshot
 from sigmic_guard.supervisor.timer import Slices
 
@@ -51,6 +51,8 @@ class Drain:
         #: The unconfirmed that are asked for once more, and the version they had before.
         self._asked_again: list[tuple[Entry, int]] = []
         self.report: ShutdownReport | None = None
+        #: Whether tasks are left to whoever asks for their key.
+        self.handed_over = False
         #: Every task has its reason.
         self.marked = Event()
         self.done = Event()
@@ -156,21 +158,23 @@ class Drain:
             core.canceller.hasten()
 
     def _want_ended(self, task: Entry) -> None:
-        core, state = self._core, task.record.state
+        core, state, how = self._core, task.record.state, task.record.on_shutdown
         if state is State.COMPLETED:
             core.roster.apply(task, Happening.CLOSE)  # no follow-up is taken any more
             task.interrupt(CancelReason.SHUTDOWN)
         elif task.orphan is not None:
             core.examiner.end_now(task)  # without another look
-        elif task.record.policy.on_shutdown == "cancel" or state in _TO_CANCEL:
+        elif how == "cancel" or state in _TO_CANCEL:
             if state is State.UNCONFIRMED:
                 self._asked_again.append((task, task.record.version))
             core.cancel(task, CancelReason.SHUTDOWN)
         else:
             task.interrupt(CancelReason.SHUTDOWN)  # first: whoever waits for it learns this reason
             task.interruption = task.interruption or CancelReason.SHUTDOWN
-            if state is State.RUNNING:
-                core.roster.apply(task, Happening.DETACH)
+            if state not in ENDED:
+                reattach = how == "reattach"
+                core.roster.apply(task, Happening.HAND_OVER if reattach else Happening.DETACH)
+                self.handed_over = self.handed_over or reattach
 
     async def _wait(self, tasks: list[Entry]) -> None:
         """Wait until nobody here works on any of them."""
@@ -189,6 +193,7 @@ class Drain:
             self._core.workers.dismiss(worker)
         slices = Slices()
         with move_on_after(CLOSING):
+            await self._core.workers.gone("claim")  # one may hold a row that it took just now
             for task in tasks:
                 await task.until(lambda task: task.record.state is not State.CREATING)
                 await slices.breathe()

@@ -42,7 +42,7 @@ SILENCE: Final = 45.0
 #: Seconds that opening a stream, or a GET, may take.
 PATIENCE: Final = 10.0
 
-_ENDING: Final = frozenset({State.CANCELLING, State.UNCONFIRMED, State.DETACHED})
+_ENDING: Final = frozenset({State.CANCELLING, State.UNCONFIRMED, State.DETACHED, State.HANDED_OVER})
 #: Bad JSON, numbers out of range, lone surrogates, and what is nested thousands deep.
 UNDECODABLE: Final = (msgspec.DecodeError, UnicodeEncodeError, RecursionError)
 _decode: Final = msgspec.json.Decoder().decode

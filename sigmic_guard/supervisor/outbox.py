@@ -15,6 +15,7 @@ from anyio import Event, current_time, move_on_after
 
 from sigmic_guard.errors import DuplicateKey, LedgerError, bare, fresh
 from sigmic_guard.ledger import Refusal, Write
+from sigmic_guard.lifecycle import State
 from sigmic_guard.supervisor.timer import Slices
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ class Outbox:
         count, slices, under_way = 0, Slices(), self._under_way
         for batch in (self._next, under_way):
             for intent_id, write in batch.writes.items() if batch is not None else ():
-                if write.record.finished_at is not None and (
+                if write.record.over and (
                     batch is self._next or intent_id not in self._next.writes
                 ):
                     count += 1
@@ -233,7 +234,9 @@ class Outbox:
             return False
         if stored is None:
             return record.finished_at is not None  # written, and forgotten since
-        if stored.owner_id != record.owner_id or stored.version == write.expected:
+        if stored.owner_id != record.owner_id:
+            return record.state is State.HANDED_OVER  # it was, and somebody has it by now
+        if stored.version == write.expected:
             return False  # with the version that was expected another try would come to the same
         if stored.version < record.version:
             newest = self._next.writes.get(record.intent_id, Write(record, 0))

@@ -299,6 +299,9 @@ class Reaper:
             self._note_doubt(taken)  # and no hurry: it may fail again
             raise
         except BaseException:
+            if self._holding:  # no round comes any more
+                for row in taken:
+                    self.see_to(row)
             self._doubt(taken)
             raise
         self._observer.ledger_committed(len(taken), perf_counter() - began)
@@ -325,7 +328,11 @@ class Reaper:
         """See to a row that is ours by now."""
         record, verdict = row.record, row.verdict
         if self._holding:
-            return  # its owner will be dead in a moment, and somebody else comes for it
+            # Its owner will be dead in a moment, and somebody else comes for it. A row that was not
+            # taken after all has another version, and stays as it is.
+            if record.orphaned_at is None:
+                self._roster.hand_back(record)
+            return
         if record.intent_id in self._roster.tasks:
             return  # a round and a claim wrote the same, and both were told that it is so
         if record.orphaned_at is None:

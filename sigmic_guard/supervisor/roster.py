@@ -89,6 +89,11 @@ class Roster:
         self._outbox.add(record, after)
         return after
 
+    def hand_back(self, record: Record) -> None:
+        """Let a row that was claimed by its key, too late, be there for it again."""
+        if record.state is State.RUNNING and record.on_shutdown == "reattach":
+            self._outbox.add(record, step(record, Event.HAND_OVER, self.now()))
+
     def renew(self, task: Entry, record: Record) -> None:
         """Let a task whose create had no effect begin again, with an intent of its own."""
         self._outbox.add(task.record, step(task.record, Event.ABSENT, self.now()))
@@ -155,7 +160,7 @@ class Roster:
         self._observer.task_changed(Change(before, after, event))
         if after.state is not before.state:
             self._moved(task, before, after)
-        if after.finished_at is not None and before.finished_at is None:
+        if after.over and not before.over:
             self._forget(task)
         task.wake()
         return True

@@ -368,9 +368,11 @@ class Supervisor:
         if self._own_client is not None:
             native = await self._wait_out(self._close_client) or native
         if self._watchdog is not None:
-            # What is not proven, or not written, the helper sees to: our lock is gone by now.
+            # What is not proven, or not written, the helper sees to, and what nobody asks for that
+            # was handed over: our lock is gone by now.
             report = drain.report
             clean = report is not None and report.clean and not report.unwritten
+            clean = clean and not drain.handed_over
             native = await self._wait_out(partial(self._watchdog.close, clean=clean)) or native
         if self._handlers is not None:
             self._handlers.drained()

@@ -118,7 +118,7 @@ def error_of(task: Entry, *, interrupted_by: CancelReason | None = None) -> Sigm
     why = interrupted_by or record.reason
     if isinstance(task.failure, SigmicGuardError) and record.state is State.NEVER_CREATED:
         return fresh(task.failure)  # the create's own exception says it best
-    let_go = record.state is State.DETACHED and task.interruption is CancelReason.SHUTDOWN
+    let_go = record.outcome is Outcome.DETACHED and task.interruption is CancelReason.SHUTDOWN
     if interrupted_by is CancelReason.SHUTDOWN or let_go:
         return SupervisorShutdown(f"the supervisor shut down; {name} is {record.state}")
     if why is CancelReason.DEADLINE:

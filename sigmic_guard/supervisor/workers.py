@@ -132,9 +132,9 @@ class Workers:
             if its_name == name:
                 scope.cancel()
 
-    async def gone(self) -> None:
-        """Wait until every worker has left."""
-        while self._scopes:
+    async def gone(self, name: str | None = None) -> None:
+        """Wait until every worker, or every one of that name, has left."""
+        while self._scopes if name is None else name in self._scopes.values():
             self._gone = Event()
             await self._gone.wait()
 

@@ -18,7 +18,7 @@ from sigmic_guard.lifecycle import (
     claimable_for,
     judge,
 )
-from sigmic_guard.lifecycle.states import ENDED
+from sigmic_guard.lifecycle.states import ENDED, OPEN
 from sigmic_guard.testing.records import make_record
 
 Judge = Callable[..., Verdict]
@@ -34,6 +34,7 @@ PASSED = [0.0, 9.5, 10.0, 29.5, 30.0, 49.5, 50.0, 5000.0]
 #: By which a wall clock may be wrong.
 HOUR = 3600.0
 WRONG = [-2 * HOUR, -HOUR, 0.0, HOUR - 0.5, HOUR + WITHIN, 2 * HOUR]
+NOT_TO_END = {State.RUNNING, State.HANDED_OVER}
 TO_END = {State.CANCELLING, State.UNCONFIRMED}
 
 
@@ -43,9 +44,9 @@ def records() -> list[Record]:
     for state, reason, on_crash, key, deadline_at in itertools.product(
         State, [None, *CancelReason], ("cancel", "reattach", "abandon"), (None, "k"), DEADLINES
     ):
-        if state in ENDED and state is not State.COMPLETED:
+        if state in ENDED - OPEN:
             continue  # finished: nobody's orphan
-        if (state is State.RUNNING and reason is not None) or (state in TO_END and reason is None):
+        if (state in NOT_TO_END and reason is not None) or (state in TO_END and reason is None):
             continue  # there is no such record: tests/lifecycle/test_properties.py
         found.append(
             make_record(
@@ -72,7 +73,8 @@ def rightly(
 
     DESIGN 4: a decision to cancel is never taken back; what had completed may have been asked
     again, so it is judged like what runs. DESIGN 7: ``reattach`` rows are left for
-    who asks for the key. Issue 3: a row made with another credential is left and reported;
+    who asks for the key. DESIGN 3: so is what
+    an orderly deploy left, which is no crash. Issue 3: a row made with another credential is left and reported;
     ``reattach_within`` bounds how long an unclaimed one may run. Promise: it gets no more than the
     time-out that it was given. Rule 19: no clock that is wrong by an hour cuts that short, and none
     makes it last for ever.
@@ -80,17 +82,19 @@ def rightly(
     ours = record.base_url == url and record.credential_fingerprint == credential
     to_end = record.reason is not None
     crash = record.policy.on_crash
+    abandoned = crash == "abandon" and record.state is not State.HANDED_OVER
     allowed = WITHIN if record.deadline_at is None else min(WITHIN, record.deadline_at - CREATED)
     late = passed >= allowed or wrong + passed >= allowed + HOUR
-    claimable = crash == "reattach" and record.key is not None and not late
+    handed_over = record.state is State.HANDED_OVER
+    claimable = (crash == "reattach" or handed_over) and record.key is not None and not late
     return {
         Verdict.OTHER_SYSTEM: record.base_url != url,
         Verdict.OTHER_CREDENTIAL: (
             record.base_url == url and record.credential_fingerprint != credential
         ),
-        Verdict.RELEASE: ours and not to_end and crash == "abandon",
+        Verdict.RELEASE: ours and not to_end and abandoned,
         Verdict.WAIT: ours and not to_end and claimable,
-        Verdict.REAP: ours and (to_end or (crash != "abandon" and not claimable)),
+        Verdict.REAP: ours and (to_end or (not abandoned and not claimable)),
     }[verdict]
 
 
@@ -254,6 +258,16 @@ def abandons_what_can_be_claimed(record: Record, **case: Any) -> Verdict:
     return Verdict.RELEASE if verdict is Verdict.WAIT else verdict
 
 
+def takes_a_deploy_for_a_crash(record: Record, **case: Any) -> Verdict:
+    handed_over = record.state is State.HANDED_OVER
+    return judge(but(record, state=State.RUNNING) if handed_over else record, **case)
+
+
+def keeps_what_was_handed_over_for_ever(record: Record, **case: Any) -> Verdict:
+    handed_over = record.state is State.HANDED_OVER and record.key is not None
+    return judge(record, **case | ({"dead_for": 0.0, "now": DIED} if handed_over else {}))
+
+
 def reaps_only_what_has_a_name(record: Record, **case: Any) -> Verdict:
     verdict = judge(record, **case)
     nameless = record.state in {State.INTENT, State.CREATING, State.UNKNOWN}
@@ -279,6 +293,8 @@ def reaps_only_what_has_a_name(record: Record, **case: Any) -> Verdict:
         believes_completed,
         abandons_nothing,
         abandons_what_can_be_claimed,
+        takes_a_deploy_for_a_crash,
+        keeps_what_was_handed_over_for_ever,
         reaps_only_what_has_a_name,
     ],
 )

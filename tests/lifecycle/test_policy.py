@@ -14,7 +14,7 @@ from sigmic_guard.lifecycle.values import check_seconds
 
 CHOICES = {
     "on_exit": ["cancel", "wait", "detach"],
-    "on_shutdown": ["cancel", "detach"],
+    "on_shutdown": ["cancel", "detach", "reattach"],
     "on_crash": ["cancel", "reattach", "abandon"],
     "on_lost": ["report", "cancel"],
     "confirm": ["accepted", "terminal"],

@@ -22,7 +22,7 @@ from sigmic_guard.lifecycle import (
     TaskPolicy,
     step,
 )
-from sigmic_guard.lifecycle.states import ENDED, NAMELESS, TO_BE_ENDED, TRANSITIONS
+from sigmic_guard.lifecycle.states import ENDED, NAMELESS, OPEN, TO_BE_ENDED, TRANSITIONS
 from sigmic_guard.testing.records import make_record
 from tests.lifecycle.broken_funnels import BROKEN, Step
 
@@ -44,8 +44,12 @@ CHANGING = ALWAYS | {
 CHANGED_BY = {
     Event.TAKE_OVER: ALWAYS | {"owner_id", "orphaned_at", "policy", "deadline_at", "lost_at"},
     Event.FOLLOW_UP: CHANGING | {"asked_at"},
+    Event.DETACH: CHANGING | {"policy"},
+    Event.HAND_OVER: CHANGING | {"policy"},
     Event.FORGET: ALWAYS | {"finished_at", "last_error", "remote_status"},
 }
+#: What the terms of a task without a name say when its owner let go of it.
+LEFT_TO = {Event.DETACH: "abandon", Event.HAND_OVER: "reattach"}
 BEFORE_CLOSE = {Event.FOLLOW_UP, Event.TAKE_OVER, Event.FORGET}
 
 
@@ -62,7 +66,7 @@ class Happening(NamedTuple):
 def choices(state: State) -> list[Event]:
     """The events that the table has for a state, those that end everything more rarely."""
     row = TRANSITIONS[state]
-    final = ENDED - {State.COMPLETED}
+    final = ENDED - OPEN
     return [event for event, target in row.items() for _ in range(1 if target in final else 4)]
 
 
@@ -113,6 +117,11 @@ def check_history(history: Sequence[Happening], take: Step) -> None:
             check_change(record, after, event, now)
             if event is Event.TAKE_OVER:
                 check_take_over(record, after, happening.heir, now)
+            if event in LEFT_TO and record.state in {State.CREATING, State.UNKNOWN}:
+                assert after.state is record.state
+                assert after.policy == record.policy.but(on_crash=LEFT_TO[event])
+            else:
+                assert event is Event.TAKE_OVER or after.policy == record.policy
             if event is Event.FORGET:
                 assert after.state is State.DETACHED
                 assert (after.finished_at, after.outcome) == (now, Outcome.DETACHED)
@@ -141,7 +150,7 @@ def check_change(before: Record, after: Record, event: Event, now: float) -> Non
         assert after.cancel_requested_at == now
         assert event in {Event.CANCEL, Event.CANCELLED}
     if before.state in ENDED and after.state is not before.state:
-        assert before.state is State.COMPLETED
+        assert before.state in OPEN
         assert event in {Event.FOLLOW_UP, Event.TAKE_OVER, Event.FORGET}
     if before.state in TO_BE_ENDED:
         assert after.state is not State.RUNNING
@@ -175,7 +184,7 @@ def check_take_over(before: Record, after: Record, heir: TakeOver, now: float) -
         assert after.lost_at == (now if before.lost_at is None else before.lost_at)
     elif before.state is State.UNCONFIRMED:
         assert after.state is State.CANCELLING
-    elif before.state is State.COMPLETED:  # a follow-up may have gone out unwritten
+    elif before.state in OPEN:  # a follow-up may have gone out unwritten
         assert after.state is (State.RUNNING if before.reason is None else State.CANCELLING)
     else:
         assert after.state is before.state
@@ -189,12 +198,15 @@ def check_record(record: Record) -> None:
         )
     if record.state is State.UNKNOWN:
         assert record.lost_at is not None
-    assert not (record.state is State.RUNNING and record.reason is not None)
+    if record.state in {State.RUNNING, State.HANDED_OVER}:
+        assert record.reason is None
+    over = record.finished_at is not None or record.state is State.HANDED_OVER
+    assert record.over is over
     if record.state in {State.CANCELLING, State.UNCONFIRMED, State.CANCELLED}:
         assert record.reason is not None
     assert (record.reason is None) == (record.cancel_requested_at is None)
     if record.state is not State.COMPLETED:
-        assert (record.finished_at is not None) == (record.state in ENDED)
+        assert (record.finished_at is not None) == (record.state in ENDED - OPEN)
     ended = record.state in ENDED or record.state is State.UNCONFIRMED
     assert (record.outcome is not None) == ended
 

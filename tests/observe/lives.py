@@ -31,6 +31,7 @@ CANCELLED = (*CREATED, Event.CANCEL, Event.CANCELLED)
 COMPLETED = (*CREATED, Event.COMPLETE, Event.CLOSE)
 FAILED = (*CREATED, Event.FAIL)
 DETACHED = (*CREATED, Event.DETACH)
+HANDED_OVER = (*CREATED, Event.HAND_OVER)
 REFUSED = (Event.POST, Event.REFUSE)
 TAKEN_OVER = (*CREATED, Event.TAKE_OVER)
 GIVEN_UP = (*CREATED, Event.CANCEL, Event.ATTEMPT, Event.GIVE_UP)
@@ -46,6 +47,7 @@ LEFT: tuple[tuple[Event, ...], ...] = (
     (*CREATED, Event.COMPLETE),
     (*CREATED, Event.CANCEL, Event.COMPLETE),
     GIVEN_UP,
+    HANDED_OVER,
 )
 
 _BEFORE_CLOSE = {Event.FOLLOW_UP, Event.TAKE_OVER, Event.FORGET}
@@ -144,6 +146,8 @@ def walks(draw: st.DrawFn) -> list[Change]:
             life.append(Change(record, born(intent_id="another"), None))
             record = life[-1].after
     for _ in range(draw(st.integers(0, 12))):
+        if record.state is State.HANDED_OVER:
+            break  # what comes after is told to somebody else, as of a dead owner's
         event = draw(st.sampled_from(list(TRANSITIONS[record.state])))
         if event in _BEFORE_CLOSE and record.finished_at is not None:
             continue  # in the table, but CLOSE said that nothing comes after

@@ -48,6 +48,7 @@ def told(*events: Event, **more: Any) -> list[tuple[str, str]]:
         (lives.COMPLETED, ["task.started info", "task.finished info"]),
         (lives.FAILED, ["task.started info", "task.finished info"]),
         (lives.DETACHED, ["task.started info", "task.finished info"]),
+        (lives.HANDED_OVER, ["task.started info", "task.handed_over info"]),
         (lives.CANCELLED, ["task.started info", "task.cancelling info", "task.finished info"]),
         ((Event.ADOPT,), ["task.started info"]),
         (lives.REFUSED, ["task.never_created warning"]),

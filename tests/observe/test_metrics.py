@@ -66,7 +66,7 @@ def test_started_is_finished_plus_live_after_every_change(steps: list[tuple[int,
             started += 1
         else:
             alive.pop(id(change.before))
-        if change.after.finished_at is None:
+        if change.after.finished_at is None and change.after.state is not State.HANDED_OVER:
             alive[id(change.after)] = change.after.state
         now = add_up(registry)
         assert (now.started, now.live) == (started, len(alive))
