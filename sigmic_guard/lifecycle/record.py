@@ -125,6 +125,15 @@ class Change(NamedTuple):
     after: Record
     event: Event | None
 
+    @property
+    def seconds(self) -> float | None:
+        """How long the task took, if it has finished.
+
+        By the wall clock of two moments, unless whoever tells it has measured it.
+        """
+        ended_at = self.after.finished_at
+        return None if ended_at is None else max(0.0, ended_at - self.after.created_at)
+
 
 def step(
     record: Record,

@@ -71,7 +71,7 @@ class Logs:
         elif state in _SILENT:
             return
         elif state in _IN_DOUBT:
-            self._doubt(after)
+            self._doubt(after, change.seconds)
             return
         elif before is None or before.state in NAMELESS:
             self._tell(INFO, "task.started", after)
@@ -80,9 +80,9 @@ class Logs:
         elif state is State.HANDED_OVER:
             self._tell(INFO, "task.handed_over", after)
         elif after.finished_at is not None:
-            self._tell(INFO, "task.finished", after)
+            self._tell(INFO, "task.finished", after, change.seconds)
 
-    def _doubt(self, after: Record) -> None:
+    def _doubt(self, after: Record, seconds: float | None) -> None:
         """Tell of a state that somebody may have to act upon."""
         if after.state is State.UNKNOWN:
             self._tell(WARNING, "task.unknown", after)
@@ -90,7 +90,7 @@ class Logs:
             self._tell(ERROR, "task.unconfirmed", after, hint=_STILL_RUNS)
         else:
             level = WARNING if after.reason is None else INFO  # refused, or withdrawn
-            self._tell(level, "task.never_created", after)
+            self._tell(level, "task.never_created", after, seconds)
 
     def block_abandoned(self, record: Record) -> None:
         """Tell where a task is ended that its code forgot."""

@@ -116,6 +116,7 @@ class Metrics:
                 self._live[was].dec()
         elif was is not None or before is None:
             self._finish(after, was)
+            self._time(change)
 
     def _take_over(self, before: Record | None, after: Record, was: State | None) -> State | None:
         """Return where a task is counted that is taken over, be it by an earlier supervisor."""
@@ -139,16 +140,19 @@ class Metrics:
         outcome = record.outcome
         if outcome is None:  # no step leads here
             return
-        # The row of one that was handed over is not finished.
-        finished_at = record.finished_at or time()
         self._finished[outcome, record.reason].inc()
         if was is None:
             self._series.started.inc()
         else:
             self._live[was].dec()
-        # The wall clock may have been set back meanwhile, and a sum of seconds must not fall. The
-        # same goes for the times of cancellations.
-        self._duration[outcome].observe(max(0.0, finished_at - record.created_at))
+
+    def _time(self, change: Change) -> None:
+        outcome, seconds = change.after.outcome, change.seconds
+        if outcome is not None:
+            if seconds is None:  # the row of one that was handed over is not finished
+                seconds = time() - change.after.created_at
+            # A sum of seconds must not fall, whoever tells them; the same goes for cancellations.
+            self._duration[outcome].observe(max(0.0, seconds))
 
     def block_abandoned(self, record: Record) -> None:
         """Nothing is counted; :class:`~sigmic_guard.observe.Logs` tells it."""

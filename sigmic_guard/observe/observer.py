@@ -40,7 +40,7 @@ class Observer(Protocol):
     """Is told what happens. Times are seconds; ``seconds`` since the cancel was asked for."""
 
     def task_changed(self, change: Change) -> None:
-        """Observe one step of one task."""
+        """Observe one step of one task; of its last, ``change.seconds`` tells how long it took."""
 
     def block_abandoned(self, record: Record) -> None:
         """Observe a block that nobody can leave any more, or was left where it cannot end."""

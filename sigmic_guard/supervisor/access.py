@@ -47,7 +47,7 @@ class _Refusals:
 class Access:
     """Hears what the API says of our credential, and tells who waits for a result.
 
-    :param now: returns seconds since the epoch.
+    :param now: returns seconds, by a clock that nobody sets.
     """
 
     def __init__(self, observer: Observer, now: Callable[[], float]) -> None:

@@ -27,6 +27,7 @@ from sigmic_guard.lifecycle import Backoff, Event, State
 from sigmic_guard.lifecycle.states import TO_BE_ENDED
 from sigmic_guard.lifecycle.text import tidy_status
 from sigmic_guard.observe import CancelResult
+from sigmic_guard.supervisor.durations import seconds_since_cancel
 from sigmic_guard.supervisor.pacing import REFUSALS, SLOWLY, asked_pause
 from sigmic_guard.supervisor.workers import Pool
 
@@ -198,8 +199,7 @@ class Canceller:
             await self._unproven(task, error)
             return False
         self._observer.delete_answered(task.record, "200")
-        asked_at = record.cancel_requested_at or record.created_at
-        self._observer.cancellation_acknowledged(task.record, self._roster.now() - asked_at)
+        self._observer.cancellation_acknowledged(task.record, seconds_since_cancel(task))
         if documented and record.policy.confirm == "accepted" and task.orphan is None:
             self._ended(task, CancelResult.ACKNOWLEDGED)
             return False

@@ -37,3 +37,7 @@ class WallClock:
         if not self._virtual:
             return time.time()
         return time.time() + current_time() - time.monotonic() - self._ahead
+
+    def moment(self) -> float:
+        """Return anyio's time; with asyncio from wherever it is called."""
+        return current_time() if self._virtual else time.monotonic()

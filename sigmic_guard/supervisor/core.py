@@ -94,7 +94,7 @@ class Core:
             observer,
             max_cancels=settings.max_cancels,
         )
-        self.access = Access(observer, self.now)
+        self.access = Access(observer, current_time)
         self.watcher = Watcher(workers, self.roster, self.timer, self.looker, lister, self.access)
         self.roster.finished.append(self.access.forget)
         self.reconciler = Reconciler(

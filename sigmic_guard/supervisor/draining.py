@@ -15,7 +15,7 @@ from sigmic_guard.errors import LedgerError
 from sigmic_guard.lifecycle import CancelReason, Outcome, Record, State
 from sigmic_guard.lifecycle import Event as Happening
 from sigmic_guard.lifecycle.states import ENDED, SETTLED, TO_BE_ENDED
-from sigmic_guard.supervisor.results import ShutdownReport, Snapshot
+from sigmic_guard.supervisor.results import ShutdownReport, Snapshot, Span
 from sigmic_guard.supervisor.timer import Slices
 
 if TYPE_CHECKING:
@@ -108,8 +108,8 @@ class Drain:
 
     def end(self, unwritten: int = 0) -> None:
         """Let nobody wait any more for a drain that was aborted."""
-        records = [task.record for task in self._core.roster.tasks.values()]
-        self.report = self.report or self._report({}, 0, records, unwritten)
+        left = [_spanned(task) for task in self._core.roster.tasks.values()]
+        self.report = self.report or self._report({}, 0, left, unwritten)
         self.done.set()
 
     async def _end_aborted(self) -> None:
@@ -209,14 +209,14 @@ class Drain:
 
     async def _tell(self, tasks: list[Entry], unwritten: int) -> ShutdownReport:
         outcomes: Counter[Outcome] = Counter()
-        never_created, unproven, slices = 0, list[Record](), Slices()
+        never_created, unproven, slices = 0, list[tuple[Record, Span]](), Slices()
         for task in tasks:
             record = task.record
             outcome = record.outcome
             if record.state is State.NEVER_CREATED:
                 never_created += 1
             elif outcome is None or record.state is State.UNCONFIRMED:
-                unproven.append(record)
+                unproven.append(_spanned(task))
             else:
                 outcomes[outcome] += 1
             await slices.breathe()
@@ -226,16 +226,17 @@ class Drain:
         self,
         outcomes: Mapping[Outcome, int],
         never_created: int,
-        unproven: list[Record],
+        unproven: list[tuple[Record, Span]],
         unwritten: int,
     ) -> ShutdownReport:
         count = Counter(outcomes)
+        records, spans = [record for record, _ in unproven], [span for _, span in unproven]
         return ShutdownReport(
             cancelled=count[Outcome.CANCELLED] + count[Outcome.TIMED_OUT],
             finished=count[Outcome.COMPLETED] + count[Outcome.FAILED],
             detached=count[Outcome.DETACHED],
             never_created=never_created,
-            unconfirmed=Snapshot(unproven, self._core.now()),
+            unconfirmed=Snapshot(records, spans, self._core.now(), current_time()),
             unwritten=unwritten,
             seconds=current_time() - self._began,
             grace=self.grace,
@@ -270,6 +271,10 @@ class Drain:
         ends_at = max(now + CLOSING / 2, min(self._end, now + 2 * CLOSING))
         with CancelScope(deadline=ends_at):
             await self._core.ledger.aclose()
+
+
+def _spanned(task: Entry) -> tuple[Record, Span]:
+    return task.record, Span(task.begun_at, task.deadline)
 
 
 def _awake(task: Entry) -> bool:

@@ -39,7 +39,9 @@ class Entry:
         "acknowledged",
         "answer",
         "asked_before",
+        "begun_at",
         "block",
+        "cancel_asked_at",
         "cancel_result",
         "claimed",
         "core",
@@ -62,6 +64,7 @@ class Entry:
         "orphan",
         "pause_alarm",
         "pauses",
+        "posted_at",
         "readers",
         "record",
         "refusals",
@@ -80,6 +83,10 @@ class Entry:
         #: Absolute, on anyio's clock; ``None`` for none.
         self.deadline = deadline
         self.deadline_alarm: Alarm | None = None
+        #: When it was taken on, on anyio's clock.
+        self.begun_at = core.now.moment()
+        #: When its POST was about to be sent, on anyio's clock, until its id is known.
+        self.posted_at: float | None = None
         #: The handle that users hold, as long as they do.
         self.handle: ReferenceType[RemoteTask] | None = None
         self._waiters: list[Event] | None = None
@@ -92,7 +99,7 @@ class Entry:
         self.sought = False
         #: What is to become of it, if it was a dead owner's and nobody asked for it.
         self.orphan: Verdict | None = None
-        #: When it was taken over, if it was a dead owner's, in seconds since the epoch.
+        #: When it was taken over, if it was a dead owner's, on anyio's clock.
         self.inherited_at: float | None = None
         #: When that owner was about to send its last follow-up, if it was.
         self.asked_before: float | None = None
@@ -104,7 +111,7 @@ class Entry:
         self.looks = 0
         #: The create's exception, or the API's error.
         self.failure: Any = None
-        #: When it came to its end, in seconds since the epoch.
+        #: When it came to its end, on anyio's clock.
         self.ended_at: float | None = None
         #: The agent's final response.
         self.answer: str | None = None
@@ -140,6 +147,8 @@ class Entry:
         #: Grows with each follow-up: what was read before one says nothing after it.
         self.turn = 0
 
+        #: When its end was wanted first, on anyio's clock.
+        self.cancel_asked_at: float | None = None
         #: When the next DELETE is due.
         self.retry_alarm: Alarm | None = None
         #: How often the API has refused in its own words to end it, or to tell how it is.

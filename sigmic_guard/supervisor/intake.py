@@ -20,6 +20,7 @@ from sigmic_guard.lifecycle import CancelReason, Event, Record, State, Verdict
 from sigmic_guard.lifecycle.states import NAMELESS
 from sigmic_guard.lifecycle.text import shown_id
 from sigmic_guard.supervisor.claims import PATIENCE
+from sigmic_guard.supervisor.durations import begin_in_the_past
 from sigmic_guard.supervisor.entry import Entry
 from sigmic_guard.supervisor.marking import digest, mark
 from sigmic_guard.supervisor.telling import error_of
@@ -208,6 +209,7 @@ class Intake:
     def entry_of(self, record: Record, verdict: Verdict) -> Entry:
         """Make the entry of a dead owner's row that is ours by now."""
         task = Entry(self._core, record, None)
+        begin_in_the_past(task, record, self._core.now())
         task.orphan = verdict
         task.marked = record.message_digest is None
         return task

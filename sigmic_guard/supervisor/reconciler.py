@@ -24,7 +24,7 @@ from sigmic_guard.lifecycle import Event as Happening
 from sigmic_guard.lifecycle.backoff import believed
 from sigmic_guard.sigmic import is_id
 from sigmic_guard.supervisor.absence import Absence
-from sigmic_guard.supervisor.candidates import NEAR, Candidates, Proposal
+from sigmic_guard.supervisor.candidates import NEAR, WRONG_CLOCK, Candidates, Proposal
 from sigmic_guard.supervisor.listing import AHEAD, MAX_AIMLESS, EndlessList, read_all, seconds_of
 from sigmic_guard.supervisor.marking import marked_with
 from sigmic_guard.supervisor.pacing import REFUSALS, SLOWLY, asked_pause
@@ -46,7 +46,9 @@ if TYPE_CHECKING:
 PROOF: Final = 2
 #: Seconds by which the server's clock and ours may differ: a scan ends at tasks that were last
 #: active so long before the create.
-SKEW: Final = 3600.0
+SKEW: Final = WRONG_CLOCK
+#: And by which a time in a row may be wrong beyond that: another clock wrote it.
+WRITTEN_SKEW: Final = WRONG_CLOCK + NEAR
 #: How long to pause between two scans: while a caller may wait for what they find, and later.
 SOON: Final = Backoff(first=0.1, most=2.0)
 SELDOM: Final = Backoff(first=0.1, most=10.0)
@@ -63,12 +65,13 @@ class _Sought:
 
     __slots__ = ("scans", "sent_by", "task")
 
-    def __init__(self, task: Entry, now: float) -> None:
-        record = task.record
+    def __init__(self, task: Entry) -> None:
         self.task = task
-        #: When its POST had been sent at the latest, by our own clock: a dead owner may have sent
-        #: it, unwritten, until the moment it died, and its clock need not have been ours.
-        self.sent_by = now if task.inherited_at is not None else record.posted_at or now
+        #: When its POST had been sent at the latest, on anyio's clock: a dead owner may have sent
+        #: it, unwritten, until the moment it died, and that was before we took it over.
+        self.sent_by = current_time()
+        if task.inherited_at is None and task.posted_at is not None:
+            self.sent_by = task.posted_at
         #: Complete scans that did not show it, past its time-out.
         self.scans = 0
 
@@ -124,10 +127,9 @@ class Reconciler:
 
     def take(self, task: Entry) -> None:
         """Look for a task whose create got no answer."""
-        now = self._roster.now()
         task.sought = True
-        self._sought[task.record.intent_id] = _Sought(task, now)
-        self._awaited_until = now + max(AWAITED, 2 * self._create_timeout)
+        self._sought[task.record.intent_id] = _Sought(task)
+        self._awaited_until = current_time() + max(AWAITED, 2 * self._create_timeout)
         self.hurry()
 
     def hurry(self, *, by: float | None = None) -> None:
@@ -191,7 +193,7 @@ class Reconciler:
     async def _rest(self, least: float, slowly: float) -> None:
         """Pause, ``slowly`` at least; somebody new cuts it short, but not below the least."""
         self._rounds += 1
-        backoff = SOON if self._roster.now() < self._awaited_until else SELDOM
+        backoff = SOON if current_time() < self._awaited_until else SELDOM
         pause = max(backoff.delay(self._rounds, random()), least, slowly, self._slow)
         if self._budget_end is not None:
             # Half of what is left: what is found at the last cannot be ended any more.
@@ -207,24 +209,30 @@ class Reconciler:
     # --- one scan -------------------------------------------------------------------------------
 
     async def _scan(self) -> None:
-        began = self._roster.now()
+        began, now = current_time(), self._roster.now()
         # Who comes from now on may be past already.
         self._wanted = Event()
         self._marked, self._scraps = {}, []
         sought, strays = dict(self._sought), dict(self._strays)
         self._candidates, slices = self._compare_nothing(), Slices()
-        oldest = began
-        for record in chain(strays.values(), (one.task.record for one in sought.values())):
-            oldest = min(oldest, _from_when(record, began))
+        oldest = now
+        for record in strays.values():
+            oldest = min(oldest, _from_when(record, now))
             self._candidates.seek(record)
             await slices.breathe()
-        age = began - oldest
+        for one in sought.values():
+            ours = one.task.inherited_at is None
+            since = now - (began - one.sent_by) if ours else _from_when(one.task.record, now)
+            oldest = min(oldest, since)
+            self._candidates.seek(one.task.record)
+            await slices.breathe()
+        age = now - oldest
 
         def too_old(at: float, newest: float) -> bool:
             # By the server's own clock as well: ours may be far ahead of it.
             return at < min(oldest, newest - age) - SKEW
 
-        horizon = began + AHEAD
+        horizon = now + AHEAD
         try:
             complete = await read_all(
                 lambda: self._begin(horizon),
@@ -279,7 +287,10 @@ class Reconciler:
 
     def _is_too_young(self, info: TaskInfo, one: _Sought) -> bool:
         created_at = seconds_of(info.created_at)
-        return created_at is not None and created_at > one.sent_by + self._create_timeout + NEAR
+        if created_at is None:
+            return False
+        sent_by = self._roster.now() - (current_time() - one.sent_by)
+        return created_at > sent_by + self._create_timeout + NEAR
 
     def _recognised(self, one: _Sought, info: TaskInfo) -> None:
         if info.id in self._roster.named:
@@ -350,9 +361,11 @@ class Reconciler:
 
 
 def _from_when(record: Record, now: float) -> float:
-    """Return since when the task may exist, by a clock that may be somebody else's."""
+    """Return since when the task may exist, by our clock, of which another wrote a row."""
     at = record.posted_at or record.created_at
-    return min(at, now) if at <= now + SKEW else -inf  # a clock so far ahead tells nothing
+    if at > now + SKEW + WRITTEN_SKEW:
+        return -inf  # a clock so far ahead tells nothing
+    return min(at, now) - WRITTEN_SKEW
 
 
 def _age(info: TaskInfo) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, overload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -43,7 +43,7 @@ class TaskResult:
     :ivar error: what the API, or the create, told of a failure.
     :ivar reason: why it was cancelled, if it was.
     :ivar created_at: seconds since the epoch at which this library took the task on.
-    :ivar duration: seconds from there until it ended.
+    :ivar duration: seconds from there until it ended; measured, whatever the wall clock did.
     :ivar cancellation: what came of the cancellation, if there was one.
     """
 
@@ -71,6 +71,25 @@ class TaskRow:
     attempts: int
 
 
+class Timed(Protocol):
+    """When a task was taken on, and its deadline; on anyio's clock."""
+
+    @property
+    def begun_at(self) -> float:
+        """When it was taken on."""
+
+    @property
+    def deadline(self) -> float | None:
+        """When it is to end; ``None``: no time was set."""
+
+
+class Span(NamedTuple):
+    """These two, and nothing that leads to the task."""
+
+    begun_at: float
+    deadline: float | None
+
+
 class Snapshot(Sequence[TaskRow]):
     """The tasks at one instant, as an immutable sequence of :class:`TaskRow`.
 
@@ -78,12 +97,18 @@ class Snapshot(Sequence[TaskRow]):
     5 ms for 100,000 tasks; the rows are made as they are asked for.
     """
 
-    __slots__ = ("_records", "taken_at")
+    __slots__ = ("_moment", "_records", "_spans", "taken_at")
 
-    def __init__(self, records: Sequence[Record], taken_at: float) -> None:
+    def __init__(
+        self, records: Sequence[Record], spans: Sequence[Timed], taken_at: float, moment: float
+    ) -> None:
         self._records = records
+        #: Beside each record.
+        self._spans = spans
         #: Seconds since the epoch.
         self.taken_at = taken_at
+        #: The same, on anyio's clock.
+        self._moment = moment
 
     def __len__(self) -> int:
         return len(self._records)
@@ -94,24 +119,27 @@ class Snapshot(Sequence[TaskRow]):
     def __getitem__(self, index: slice) -> Snapshot: ...
     def __getitem__(self, index: int | slice) -> TaskRow | Snapshot:
         if isinstance(index, slice):
-            return Snapshot(self._records[index], self.taken_at)
-        return self._row(self._records[index])
+            records, spans = self._records[index], self._spans[index]
+            return Snapshot(records, spans, self.taken_at, self._moment)
+        return self._row(self._records[index], self._spans[index])
 
     def __iter__(self) -> Iterator[TaskRow]:
-        return map(self._row, self._records)
+        return map(self._row, self._records, self._spans)
 
     def __repr__(self) -> str:
         return f"<Snapshot of {len(self)} tasks>"
 
-    def _row(self, record: Record) -> TaskRow:
-        deadline = record.deadline_at
+    def _row(self, record: Record, span: Timed) -> TaskRow:
+        deadline = span.deadline
+        if deadline is None and record.deadline_at is not None:  # a dead owner's, by its clock
+            deadline = record.deadline_at - self.taken_at + self._moment
         return TaskRow(
             id=record.remote_id,
             intent_id=record.intent_id,
             state=record.state,
             reason=record.reason,
-            age=self.taken_at - record.created_at,
-            deadline=None if deadline is None else deadline - self.taken_at,
+            age=self._moment - span.begun_at,
+            deadline=None if deadline is None else deadline - self._moment,
             attempts=record.attempts,
         )
 

@@ -15,6 +15,12 @@ from sigmic_guard.lifecycle import CancelReason, Change, Event, Record, State, T
 from sigmic_guard.lifecycle.states import ENDED, TO_BE_ENDED
 from sigmic_guard.lifecycle.text import one_line, tidy_detail, tidy_status
 from sigmic_guard.observe import CancelResult
+from sigmic_guard.supervisor.durations import (
+    TimedChange,
+    begin_in_the_past,
+    seconds_of,
+    seconds_since_cancel,
+)
 from sigmic_guard.supervisor.lag import BRAND_NEW, WRONG_CLOCK, end_in, is_new
 from sigmic_guard.supervisor.marking import marked_with
 from sigmic_guard.supervisor.timer import Slices
@@ -79,6 +85,7 @@ class Roster:
     def claim(self, task: Entry, record: Record) -> None:
         """Let a task that was not created be a dead owner's, whose row is ours already."""
         self._note_take_over(task, record)
+        begin_in_the_past(task, record, self.now())
         self._replace(task, record, Event.TAKE_OVER)
         self._settle_in(task)
 
@@ -98,11 +105,12 @@ class Roster:
         """Let a task whose create had no effect begin again, with an intent of its own."""
         self._outbox.add(task.record, step(task.record, Event.ABSENT, self.now()))
         self._outbox.withhold(record)
+        task.begun_at = task.core.now.moment()
         self._replace(task, record, None)
         task.wake()
 
     def _note_take_over(self, task: Entry, record: Record) -> None:
-        task.inherited_at, task.asked_before = self.now(), record.asked_at
+        task.inherited_at, task.asked_before = task.core.now.moment(), record.asked_at
         written_at = record.asked_at or record.posted_at or record.created_at
         if self.now() - written_at < WRONG_CLOCK + BRAND_NEW:  # by a clock that was not ours
             self.note_write(task)
@@ -155,20 +163,31 @@ class Roster:
         if after is before:
             return False
         task.record = after
+        if after.reason is not before.reason:
+            task.cancel_asked_at = task.core.now.moment()
+        if event is Event.POST:
+            task.posted_at = task.core.now.moment()
         # The POST's own row says little more than the intent: it can wait for the id.
         self._outbox.add(before, after, urgent=event is not Event.POST)
-        self._observer.task_changed(Change(before, after, event))
+        if after.state is not before.state:
+            task.ended_at = task.core.now.moment() if after.state in ENDED else None
+        finished = after.over and not before.over
+        self._observer.task_changed(
+            TimedChange.of(before, after, event, seconds_of(task))
+            if finished
+            else Change(before, after, event)
+        )
         if after.state is not before.state:
             self._moved(task, before, after)
-        if after.over and not before.over:
+        if finished:
             self._forget(task)
         task.wake()
         return True
 
     def _moved(self, task: Entry, before: Record, after: Record) -> None:
-        task.ended_at = self.now() if after.state in ENDED else None
         if after.remote_id is not None and before.remote_id is None:
             self.named[after.remote_id] = task
+            task.posted_at = None
             self.note_write(task)
         if before.state in TO_BE_ENDED and after.state is not State.CANCELLING:
             self._tell_result(task, after)
@@ -188,8 +207,7 @@ class Roster:
         elif task.cancel_result in {None, CancelResult.UNCONFIRMED}:
             task.cancel_result = CancelResult.CONFIRMED  # somebody saw it, and no DELETE said so
         assert task.cancel_result is not None
-        asked_at = after.cancel_requested_at or after.created_at
-        self._observer.cancellation_ended(after, task.cancel_result, self.now() - asked_at)
+        self._observer.cancellation_ended(after, task.cancel_result, seconds_since_cancel(task))
 
     def _forget(self, task: Entry) -> None:
         record = task.record
@@ -271,7 +289,7 @@ class Roster:
             at is not None
             and task.asked_before is not None
             and task.record.asked_at == task.asked_before  # else it was asked by us since
-            and self.now() < at + self._request_timeout + BRAND_NEW
+            and current_time() < at + self._request_timeout + BRAND_NEW
         )
 
     def is_about(self, task: Entry, info: TaskInfo) -> bool:

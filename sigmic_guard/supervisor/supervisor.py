@@ -262,7 +262,8 @@ class Supervisor:
     def snapshot(self) -> Snapshot:
         """Return all live tasks as they are now, in immutable rows."""
         core = self._open(closing=True)
-        return Snapshot(list(map(_record, core.roster.tasks.values())), core.now())
+        tasks = list(core.roster.tasks.values())
+        return Snapshot(list(map(_record, tasks)), tasks, core.now(), core.now.moment())
 
     async def reap(self) -> ReapReport:
         """Look now for tasks whose owner is dead, end them, and tell what came of it.

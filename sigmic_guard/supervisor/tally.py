@@ -5,7 +5,10 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
+from anyio import current_time
+
 from sigmic_guard.lifecycle import State, Verdict
+from sigmic_guard.supervisor.durations import orphaned_since
 from sigmic_guard.supervisor.timer import Slices
 
 if TYPE_CHECKING:
@@ -38,23 +41,25 @@ class Tally:
         self._reported: set[str] = set()
         #: Those that were told of since the last report began.
         self._told: set[str] = set()
-        #: Since when the oldest orphan is one, in seconds since the epoch.
+        #: Since when the oldest orphan is one, on anyio's clock.
         self._since: float | None = None
         self._closed = False
 
     async def report(self, left: Sequence[tuple[Orphan, Verdict]]) -> None:
         """Tell what a round left alone: each once, and how many there are in all."""
-        now, since, ids, slices = self._now(), inf, set[str](), Slices()
+        now, since, ids, slices = current_time(), inf, set[str](), Slices()
+        ahead = self._now() - now
         self._told = set()
         for (record, orphaned_at, _), verdict in left:
             if verdict is not Verdict.WAIT and record.intent_id not in self._reported:
                 self._observer.orphan_left(record, verdict)
                 self._reported.add(record.intent_id)  # hit here, it is not told again
             ids.add(record.intent_id)
-            since = min(since, orphaned_at)
+            since = min(since, orphaned_at - ahead)
             await slices.breathe()
         for task in tuple(self._tasks):
-            since = min(since, task.record.orphaned_at or now)
+            at = task.record.orphaned_at
+            since = min(since, now if at is None else orphaned_since(task, at))
             await slices.breathe()
         self._reported = ids - self._told
         self._left = len(self._reported)
@@ -69,8 +74,9 @@ class Tally:
         if self._closed:
             return
         if fresh is not None and (at := fresh.record.orphaned_at) is not None:
-            self._since = at if self._since is None else min(self._since, at)
-        count, now = self._left + len(self._tasks), self._now()
+            since = orphaned_since(fresh, at)
+            self._since = since if self._since is None else min(self._since, since)
+        count, now = self._left + len(self._tasks), current_time()
         age = max(0.0, now - self._since) if count and self._since is not None else 0.0
         self._observer.orphans_counted(self._owner_id, count, age)
 
@@ -85,8 +91,10 @@ class Tally:
         """Tell what came of a dead owner's task."""
         record, seconds = task.record, 0.0
         if record.state is not State.NEVER_CREATED and orphaned_at is not None:
-            now = self._now()
-            seconds = max(0.0, min(ended_at or now, now) - orphaned_at)
+            seconds = current_time() - orphaned_since(task, orphaned_at)
+            if ended_at is not None:
+                seconds = min(seconds, ended_at - orphaned_at)
+            seconds = max(0.0, seconds)
         self._observer.orphan_reaped(record, result, seconds)
         self._told.add(record.intent_id)
         if record.intent_id in self._reported:  # left for who asks for its key, and claimed since

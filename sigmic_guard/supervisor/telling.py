@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from anyio import current_time
+
 from sigmic_guard.errors import (
     SigmicGuardError,
     SupervisorShutdown,
@@ -17,6 +19,7 @@ from sigmic_guard.lifecycle import CancelReason, Outcome, State
 from sigmic_guard.lifecycle.states import ENDED
 from sigmic_guard.lifecycle.text import one_line, shown_id
 from sigmic_guard.observe import CancelResult, ReapResult
+from sigmic_guard.supervisor.durations import orphaned_since, seconds_of
 from sigmic_guard.supervisor.results import Cancellation, OrphanRow, TaskResult
 
 if TYPE_CHECKING:
@@ -28,7 +31,6 @@ if TYPE_CHECKING:
 def tell(task: Entry) -> TaskResult:
     """Say how the task ended, or what is believed if nobody can know."""
     record = task.record
-    ended_at = task.ended_at or task.core.now()
     asked = record.reason is not None
     return TaskResult(
         id=record.remote_id,
@@ -38,14 +40,14 @@ def tell(task: Entry) -> TaskResult:
         error=task.failure,
         reason=record.reason,
         created_at=record.created_at,
-        duration=ended_at - record.created_at,
+        duration=seconds_of(task),
         cancellation=tell_cancellation(task) if asked else None,
     )
 
 
 def tell_orphan(task: Entry) -> OrphanRow:
     """Say what came of a dead owner's task so far."""
-    record, now = task.record, task.core.now()
+    record, at = task.record, task.record.orphaned_at
     result = result_of_orphan(record, task.cancel_result)
     return OrphanRow(
         id=record.remote_id,
@@ -53,7 +55,7 @@ def tell_orphan(task: Entry) -> OrphanRow:
         state=record.state,
         result=result,
         why=None if result else record.state.value,
-        age=now - (record.orphaned_at or now),
+        age=0.0 if at is None else current_time() - orphaned_since(task, at),
     )
 
 
