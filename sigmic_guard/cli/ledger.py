@@ -48,7 +48,7 @@ def judge_row(row: OwnedRow, fingerprint: str, now: float) -> Verdict:
         dead_for=row.dead_for,
         now=now,
     )
-    if verdict is Verdict.REAP and record.reason is None and row.adopted:
+    if verdict is Verdict.REAP and row.adopted:
         return Verdict.RELEASE
     return verdict
 

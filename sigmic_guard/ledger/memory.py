@@ -138,7 +138,9 @@ class MemoryLedger:
         """Return the ids of those who own unfinished rows."""
         self._check_open()
         rows = self.store.rows.values()
-        return {row.owner_id for row in rows if namespace in {None, row.namespace}}
+        if namespace is None:
+            return {row.owner_id for row in rows}
+        return {row.owner_id for row in rows if row.namespace == namespace}
 
     async def absent(self, namespace: str, since: float) -> Sequence[Record]:
         """Return the rows whose absence was proven since; older ones are forgotten."""

@@ -4,7 +4,14 @@ Nothing in this room reads a clock, draws a random number, opens a socket or awa
 """
 
 from sigmic_guard.lifecycle.backoff import Backoff
-from sigmic_guard.lifecycle.orphan import REAPABLE, WRONG_CLOCK, Verdict, claimable_for, judge
+from sigmic_guard.lifecycle.orphan import (
+    REAPABLE,
+    WRONG_CLOCK,
+    Verdict,
+    claimable_for,
+    judge,
+    spares,
+)
 from sigmic_guard.lifecycle.policy import TaskPolicy
 from sigmic_guard.lifecycle.record import Change, Record, TakeOver, contradiction, step
 from sigmic_guard.lifecycle.states import (
@@ -34,5 +41,6 @@ __all__ = [
     "contradiction",
     "judge",
     "outcome_of",
+    "spares",
     "step",
 ]

@@ -70,6 +70,22 @@ def judge(
     return Verdict.REAP
 
 
+def spares(other: Record, record: Record) -> bool:
+    """Tell whether ``other`` shows that its owner, if that lives, wants the task of ``record``.
+
+    Whoever is about to end a task that he did not decide to end asks this of every other row of it,
+    whatever the state of his own. An owner that has a reason to end the task does not want it.
+    """
+    return (
+        other.intent_id != record.intent_id
+        and other.remote_id == record.remote_id is not None
+        and other.finished_at is None
+        and other.reason is None
+        and other.base_url == record.base_url
+        and other.credential_fingerprint == record.credential_fingerprint
+    )
+
+
 def claimable_for(record: Record, orphaned_at: float, dead_for: float, now: float) -> float:
     """Return for how many seconds more the record's key can be asked for.
 

@@ -11,7 +11,8 @@ code is doing but **what we may believe about the remote side**:
 * ``UNKNOWN``: the POST's answer was lost. It may exist, and only the list can tell.
 * ``RUNNING``: it exists, we have its id, it costs money.
 * ``CANCELLING``: it exists, and we have decided that it must end. There is no way back to
-  ``RUNNING``: a decision to cancel is never taken back.
+  ``RUNNING``: a decision to cancel is never taken back. Where somebody else turns out to want the
+  task this record of it is forgotten, and theirs counts.
 * ``UNCONFIRMED``: the same, but nobody is asking any more; somebody must come back for it.
 * ``COMPLETED``, ``FAILED``, ``CANCELLED``, ``NEVER_CREATED``: it costs nothing any more.
 * ``DETACHED``: it may run on; somebody said that this is wanted.
@@ -90,7 +91,7 @@ class Event(StrEnum):
     HAND_OVER = "hand_over"  # the same, and let its key lead to it
     CLOSE = "close"  # no follow-up can come any more
     TAKE_OVER = "take_over"  # its owner is dead, and somebody else owns it from now on
-    FORGET = "forget"  # somebody took it off the books by hand
+    FORGET = "forget"  # taken off the books: by hand, or because another record counts
 
 
 class Outcome(StrEnum):

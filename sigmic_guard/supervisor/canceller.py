@@ -12,7 +12,7 @@ from __future__ import annotations
 from random import random
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
-from anyio import CancelScope, current_time
+from anyio import CancelScope, current_time, move_on_after
 
 from sigmic_guard.errors import (
     ApiError,
@@ -32,6 +32,8 @@ from sigmic_guard.supervisor.pacing import REFUSALS, SLOWLY, asked_pause
 from sigmic_guard.supervisor.workers import Pool
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from sigmic_guard.observe import Observer
     from sigmic_guard.sigmic.api import TaskApi
     from sigmic_guard.supervisor.entry import Entry
@@ -82,6 +84,10 @@ def _is_worth_retrying(error: SigmicGuardError) -> bool:
     return too_many or isinstance(error, _WORTH_RETRYING)
 
 
+async def _never(_: Entry) -> bool:
+    return False
+
+
 class Canceller:
     """Takes tasks that must end; they end."""
 
@@ -111,6 +117,8 @@ class Canceller:
         self.budget_end: float | None = None
         #: Around the requests that are under way.
         self._under_way: set[CancelScope] = set()
+        #: Whether somebody has come to want an orphan since its end was decided; set by who knows.
+        self.is_spared: Callable[[Entry], Awaitable[bool]] = _never
         self.hold = self._pool.hold
         self.release = self._pool.release
 
@@ -186,6 +194,12 @@ class Canceller:
 
     async def _delete(self, task: Entry) -> bool:
         """Send the DELETE; ``True`` if it is to be looked what came of it, after other DELETEs."""
+        if task.orphan is not None and task.record.attempts:
+            with move_on_after(self._patience()):
+                if await self.is_spared(task):
+                    return False
+            if task.record.state not in TO_BE_ENDED:
+                return False  # seen ended meanwhile
         record = task.record
         assert record.remote_id is not None
         try:

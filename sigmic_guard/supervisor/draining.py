@@ -145,14 +145,17 @@ class Drain:
         core, slices = self._core, Slices()
         core.canceller.hold()
         try:
-            with move_on_after(self.grace / 4), suppress(LedgerError):
-                await core.examiner.spare()
+            await core.examiner.release_adopted()
             for task in tasks:
                 self._want_ended(task)
                 await slices.breathe()
             self.marked.set()
+            written = False
             with move_on_after(self.grace / 4):  # a ledger that hangs does not stop a DELETE
-                await core.outbox.flush()
+                written = await core.outbox.flush()
+            with move_on_after(self.grace / 4), suppress(LedgerError):
+                # Who cannot say that he leaves cannot rely on another who may be leaving as well.
+                await core.examiner.spare(tasks if written else core.examiner.tasks)
         finally:
             core.canceller.release()
             core.canceller.hasten()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from sigmic_guard.errors import (
     ApiError,
+    LedgerError,
     ProtocolError,
     RateLimited,
     ServerError,
@@ -17,7 +18,8 @@ from sigmic_guard.errors import (
     TaskNotFound,
 )
 from sigmic_guard.ledger import IllegibleRows
-from sigmic_guard.lifecycle import Backoff, CancelReason, Event, State, Verdict
+from sigmic_guard.lifecycle import Backoff, CancelReason, Event, State, Verdict, spares
+from sigmic_guard.lifecycle.states import TO_BE_ENDED
 from sigmic_guard.supervisor.listing import seconds_of
 from sigmic_guard.supervisor.pacing import REFUSALS, asked_pause
 from sigmic_guard.supervisor.tally import Tally
@@ -26,6 +28,8 @@ from sigmic_guard.supervisor.timer import Slices
 from sigmic_guard.supervisor.workers import Pool
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sigmic_guard.ledger import Ledger
     from sigmic_guard.lifecycle import Record
     from sigmic_guard.observe import Observer
@@ -83,6 +87,7 @@ class Examiner:
         #: When a task ended by itself, in seconds since the epoch, where the API told.
         self._ended_at: dict[Entry, float] = {}
         roster.finished.append(self._finished)
+        canceller.is_spared = self._is_spared
 
     def ask_again(self) -> None:
         """Come back for those whose end could not be proven, and that nobody asks about by now."""
@@ -97,7 +102,7 @@ class Examiner:
 
     # --- who else wants it ------------------------------------------------------------------------
 
-    async def is_wanted(self, record: Record, *, by_heirs: bool = True) -> bool:
+    async def is_wanted(self, record: Record, *, by_heirs: bool) -> bool:
         """Tell whether a live owner has adopted the same remote task.
 
         :param by_heirs: whether rows count that were taken over themselves. They may be about to
@@ -109,17 +114,23 @@ class Examiner:
         if ours is not None and ours.orphan is None and ours.reason is None:
             return True  # the ledger may not know it yet
         for other in await self._ledger.unfinished(remote_id=record.remote_id):
-            if other.intent_id != record.intent_id and await self._wants(other, by_heirs=by_heirs):
+            if (
+                spares(other, record)
+                and (by_heirs or other.orphaned_at is None)
+                and await self._ledger.owner_alive(other.owner_id)
+            ):
                 return True
         return False
 
-    async def _wants(self, other: Record, *, by_heirs: bool) -> bool:
-        return (
-            (by_heirs or other.orphaned_at is None)
-            and self.is_within_reach(other)
-            and other.reason is None
-            and await self._ledger.owner_alive(other.owner_id)
-        )
+    async def _is_spared(self, task: Entry) -> bool:
+        """Let an orphan go whose end was decided, if somebody has adopted it since."""
+        try:
+            wanted = await self.is_wanted(task.record, by_heirs=False)
+        except LedgerError:
+            return False  # it was decided while the ledger could be read
+        if wanted:
+            self._let_go(task)
+        return wanted
 
     def is_within_reach(self, record: Record) -> bool:
         """Tell whether a task is of our API, and of our credential."""
@@ -141,8 +152,7 @@ class Examiner:
         try:
             info = await self._look(task)
             # Its id may have become known only now, and somebody may have adopted it since.
-            record = task.record
-            wanted = record.reason is None and await self.is_wanted(record, by_heirs=False)
+            wanted = await self.is_wanted(task.record, by_heirs=False)
         except SigmicGuardError as error:
             self._examine_later(task, error)
         except BaseException as hit:
@@ -198,32 +208,46 @@ class Examiner:
         finally:
             self._canceller.take(task)
 
-    async def spare(self) -> None:
-        """Find out whom of those that nobody examined yet somebody has adopted meanwhile.
+    async def release_adopted(self) -> None:
+        """Leave orphans that were adopted here to those who adopted them."""
+        slices = Slices()
+        for task in tuple(self.tasks):
+            ours = self._roster.named.get(task.record.remote_id or "")
+            if ours is not None and ours.orphan is None:
+                task.orphan = Verdict.RELEASE
+            await slices.breathe()
+
+    async def spare(self, tasks: Iterable[Entry]) -> None:
+        """Let those go that a shutdown is about to end, and that another live owner wants.
+
+        Of our own tasks (not the orphans) ours has to say in the ledger that they are to end before
+        the other's row is read. Otherwise two owners that leave at the same time would let a task
+        go for each other's sake.
 
         :raises LedgerError: the ledger could not be read.
         """
-        unsure = [task for task in self.tasks if not task.examined and task.state is State.RUNNING]
-        if not unsure:
-            return
-        ids, wanted, slices = {task.id for task in unsure}, set[str](), Slices()
-        try:
-            others = await self._ledger.unfinished()
-        except IllegibleRows as error:
-            others = error.legible  # better than not to look at all
-        for other in others:
-            if (
-                other.remote_id in ids
-                and other.remote_id not in wanted
-                and other.owner_id != self._owner_id
-                and await self._wants(other, by_heirs=False)
-            ):
-                wanted.add(other.remote_id)
+        slices = Slices()
+        named: dict[str, list[Entry]] = {}
+        for task in tasks:
+            record = task.record
+            by_shutdown = task.orphan is not None or record.reason is CancelReason.SHUTDOWN
+            if by_shutdown and record.remote_id is not None and record.state in TO_BE_ENDED:
+                named.setdefault(task.id, []).append(task)
             await slices.breathe()
-        for task in unsure:
-            ours = self._roster.named.get(task.id)
-            if task.id in wanted or (ours is not None and ours.orphan is None):
-                task.orphan = Verdict.RELEASE
+        if not named:
+            return
+        for owner_id in await self._ledger.owners():
+            if owner_id == self._owner_id or not await self._ledger.owner_alive(owner_id):
+                continue
+            try:
+                others = await self._ledger.unfinished(owner_id=owner_id)
+            except IllegibleRows as error:
+                others = error.legible  # better than not to look at all
+            for other in others:
+                for task in named.get(other.remote_id or "", ()):
+                    if other.orphaned_at is None and spares(other, task.record):
+                        self._let_go(task)
+                await slices.breathe()
 
     def end_now(self, task: Entry) -> None:
         """Let the task go, or have it ended without another look."""
@@ -232,11 +256,17 @@ class Examiner:
 
     def _decide(self, task: Entry) -> None:
         task.examined = True
+        if task.orphan is Verdict.RELEASE:
+            self._let_go(task)
+        elif task.record.state is State.RUNNING:
+            self._roster.cancel(task, CancelReason.ORPHAN)
+
+    def _let_go(self, task: Entry) -> None:
+        """Take this record of it off the books: another one counts, or nobody minds."""
         if task.record.state is State.RUNNING:
-            if task.orphan is Verdict.RELEASE:
-                self._roster.apply(task, Event.DETACH)
-            else:
-                self._roster.cancel(task, CancelReason.ORPHAN)
+            self._roster.apply(task, Event.DETACH)
+        elif task.record.state in TO_BE_ENDED:
+            self._roster.apply(task, Event.FORGET)
 
     def _finished(self, task: Entry) -> None:
         ended_at = self._ended_at.pop(task, None)

@@ -121,14 +121,17 @@ class Outbox:
             case Refusal.CONFLICT:
                 raise LedgerError("the ledger already has a row with the new task's intent id")
 
-    async def flush(self) -> None:
-        """Wait until everything that is queued now was written, or could not be."""
+    async def flush(self) -> bool:
+        """Wait until everything that is queued now was written, or could not be: then ``False``."""
         if self._closed:
-            return
+            return False
+        written = True
         for batch in (self._under_way, self._next if self._next.writes else None):
             if batch is not None:
                 self._wanted.set()
                 await batch.done.wait()
+                written = written and batch.error is None
+        return written
 
     def hasten(self, ends_at: float) -> None:
         """Let a failed transaction be tried again soon, and none be so large that all is in doubt.

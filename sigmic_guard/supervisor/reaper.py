@@ -244,11 +244,9 @@ class Reaper:
             dead_for=orphan.dead_for,
             now=self._roster.now(),
         )
-        if (
-            verdict is Verdict.REAP
-            and record.reason is None
-            and await self._examiner.is_wanted(record)
-        ):
+        # A row that was taken over itself leads to nothing where the end of this one was decided.
+        by_heirs = record.reason is None
+        if verdict is Verdict.REAP and await self._examiner.is_wanted(record, by_heirs=by_heirs):
             return Verdict.RELEASE
         return verdict
 

@@ -189,7 +189,7 @@ class Roster:
             self.named[after.remote_id] = task
             task.posted_at = None
             self.note_write(task)
-        if before.state in TO_BE_ENDED and after.state is not State.CANCELLING:
+        if before.state in TO_BE_ENDED and after.state not in {State.CANCELLING, State.DETACHED}:
             self._tell_result(task, after)
         if after.state is State.CANCELLED and after.reason is CancelReason.REMOTE:
             task.interrupt(CancelReason.REMOTE)

@@ -243,6 +243,10 @@ class Supervisor:
         A completed one can be asked again with :meth:`RemoteTask.send`. Until this returns, the
         task is not ours: a caller who is cancelled meanwhile leaves it as it was.
 
+        Two processes may have one task, where they share a ledger. A shutdown of one of them, or
+        its death, leaves the task to the other. Its deadline, its block's end and its ``cancel()``
+        end the task for both.
+
         :raises TaskNotFound: there is no such task for this credential.
         :raises ConfigurationError: the id cannot be one, or is supervised already.
         :raises SigmicGuardError: the API refused, or gave no answer.

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def tell(task: Entry) -> TaskResult:
     """Say how the task ended, or what is believed if nobody can know."""
     record = task.record
-    asked = record.reason is not None
+    asked, spared = record.reason is not None, record.state is State.DETACHED
     return TaskResult(
         id=record.remote_id,
         outcome=record.outcome or (Outcome.CANCELLED if asked else Outcome.FAILED),
@@ -41,7 +41,7 @@ def tell(task: Entry) -> TaskResult:
         reason=record.reason,
         created_at=record.created_at,
         duration=seconds_of(task),
-        cancellation=tell_cancellation(task) if asked else None,
+        cancellation=tell_cancellation(task) if asked and not spared else None,
     )
 
 
@@ -120,7 +120,8 @@ def error_of(task: Entry, *, interrupted_by: CancelReason | None = None) -> Sigm
     why = interrupted_by or record.reason
     if isinstance(task.failure, SigmicGuardError) and record.state is State.NEVER_CREATED:
         return fresh(task.failure)  # the create's own exception says it best
-    let_go = record.outcome is Outcome.DETACHED and task.interruption is CancelReason.SHUTDOWN
+    shut = CancelReason.SHUTDOWN in {task.interruption, record.reason}
+    let_go = record.outcome is Outcome.DETACHED and shut
     if interrupted_by is CancelReason.SHUTDOWN or let_go:
         return SupervisorShutdown(f"the supervisor shut down; {name} is {record.state}")
     if why is CancelReason.DEADLINE:

@@ -1,0 +1,226 @@
+"""A task that a live owner wants is not ended because another owner died, or shut down."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+from anyio import create_task_group, fail_after, sleep
+
+from sigmic_guard import CancelReason, Outcome, ReapResult, State, SupervisorShutdown
+from sigmic_guard.ledger import MemoryLedger, MemoryStore
+from sigmic_guard.testing.fake_faults import HANG
+from tests.backends import ASYNCIO, TRIO_VIRTUAL
+from tests.supervisor.deaths import Process
+from tests.supervisor.lab import FORBIDDEN, UNAVAILABLE, Lab
+from tests.supervisor.orphanage import FaultyLedger, core_of, result_of, row, write
+
+pytestmark = pytest.mark.backends(ASYNCIO, TRIO_VIRTUAL)
+virtual = pytest.mark.backends(TRIO_VIRTUAL)
+
+DECIDED: dict[str, Any] = {"reason": CancelReason.USER, "cancel_requested_at": 1.0}
+
+# --- a dead owner had decided to end it -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("reason", [CancelReason.USER, CancelReason.SHUTDOWN, CancelReason.ORPHAN])
+@pytest.mark.parametrize("state", [State.CANCELLING, State.UNCONFIRMED, State.RUNNING])
+async def test_what_a_dead_owner_was_ending_is_spared(state: State, reason: CancelReason) -> None:
+    """A live owner adopted it meanwhile: only the dead one's row goes, whatever it says."""
+    lab, store = Lab(), MemoryStore()
+    async with Process(lab, store) as other:
+        task = await other.supervisor.adopt(lab.fake.add())
+        await other.flush()
+        ends = DECIDED | {"reason": reason} if state is not State.RUNNING else {}
+        await write(store, row(lab, remote_id=task.id, state=state, **ends))
+        async with lab.open(ledger=MemoryLedger(store), left=1) as supervisor:
+            assert await result_of(supervisor) is ReapResult.RELEASED
+            assert not supervisor.tasks
+        assert (task.state, lab.deletes()) == (State.RUNNING, 0)
+        assert len(store.rows) == 1
+        assert lab.cancellations == {}
+    assert not lab.fake.live
+
+
+async def test_what_a_dead_owner_was_ending_is_found_by_its_mark_and_spared() -> None:
+    """The same where its id becomes known only after the take-over."""
+    lab, store = Lab(), MemoryStore()
+    async with Process(lab, store) as other:
+        task = await other.supervisor.adopt(lab.fake.add("m", SIGMIC_GUARD_INTENT="intent-1"))
+        await other.flush()
+        await write(store, row(lab, state=State.UNKNOWN, remote_id=None, lost_at=1.0, **DECIDED))
+        async with lab.open(ledger=MemoryLedger(store), left=1) as supervisor:
+            assert await result_of(supervisor) is ReapResult.RELEASED
+        assert (task.state, lab.deletes()) == (State.RUNNING, 0)
+
+
+async def test_a_key_is_free_once_its_task_was_spared() -> None:
+    """Who asks for the key of such a row gets a task of his own."""
+    lab, store = Lab(), MemoryStore()
+    async with Process(lab, store) as other:
+        task = await other.supervisor.adopt(lab.fake.add())
+        await other.flush()
+        await write(store, row(lab, remote_id=task.id, state=State.CANCELLING, key="k", **DECIDED))
+        async with lab.open(ledger=MemoryLedger(store), left=1) as supervisor:
+            with fail_after(30):
+                assert (await supervisor.start("m", key="k")).id != task.id
+        assert (task.state, lab.deletes(task)) == (State.RUNNING, 0)
+
+
+async def test_two_dead_owners_rows_do_not_spare_it() -> None:
+    """Negative control: nobody who lives wants it, so it is ended, whoever had decided to."""
+    lab, store = Lab(), MemoryStore()
+    task_id = lab.fake.add()
+    rows = [
+        row(lab, "one", remote_id=task_id, state=State.CANCELLING, **DECIDED),
+        row(lab, "two", remote_id=task_id),
+        row(lab, "three", remote_id=task_id, owner_id="dead too", on_crash="abandon"),
+    ]
+    await write(store, *rows)
+    async with lab.open(ledger=MemoryLedger(store)) as supervisor:
+        with fail_after(30):
+            await supervisor.reap()
+        assert not lab.fake.live
+
+
+@virtual
+@pytest.mark.parametrize("fault", [UNAVAILABLE, FORBIDDEN, HANG], ids=["503", "403", "no answer"])
+async def test_it_is_adopted_after_an_end_was_decided_that_nobody_could_bring_about(
+    fault: Any,
+) -> None:
+    """Before a DELETE is sent again it is asked whether somebody wants the task by now."""
+    lab, store = Lab(), MemoryStore()
+    task_id = lab.fake.add()
+    await write(store, row(lab, remote_id=task_id))
+    lab.fake.always("delete", fault)
+    async with lab.open(ledger=MemoryLedger(store), left=1) as supervisor:
+        await supervisor.reap() if fault is FORBIDDEN else await sleep(20)
+        assert lab.deletes() > 0
+        async with Process(lab, store) as other:
+            task = await other.supervisor.adopt(task_id, on_shutdown="detach")
+            await other.flush()
+            await sleep(6)
+            lab.fake.always("delete", None)
+            await sleep(60)
+            assert task.state is State.RUNNING
+            assert lab.fake.live == {task_id}
+            assert not (await supervisor.reap()).left
+
+
+# --- a live owner leaves --------------------------------------------------------------------------
+
+
+async def both(lab: Lab, store: MemoryStore, stack: AsyncExitStack) -> tuple[Process, Process, str]:
+    """Have one process create a task, and another one adopt it."""
+    one = await stack.enter_async_context(Process(lab, store))
+    other = await stack.enter_async_context(Process(lab, store))
+    task = await one.supervisor.start("m")
+    await other.supervisor.adopt(task.id)
+    await other.flush()
+    return one, other, task.id
+
+
+@pytest.mark.parametrize("creator_leaves", [True, False])
+async def test_who_leaves_spares_what_another_owner_wants(creator_leaves: bool) -> None:
+    """Whether it had created the task or adopted it; the last one to leave ends it."""
+    lab, store = Lab(), MemoryStore()
+    async with AsyncExitStack() as stack:
+        one, other, task_id = await both(lab, store, stack)
+        leaver, stayer = (one, other) if creator_leaves else (other, one)
+        theirs = leaver.supervisor.tasks[task_id]
+        alone = await leaver.supervisor.start("mine alone")
+        report = await leaver.supervisor.shutdown()
+        assert (report.detached, report.cancelled, report.clean) == (1, 1, True)
+        assert (lab.deletes(task_id), lab.deletes(alone)) == (0, 1)
+        assert (theirs.state, theirs.outcome) == (State.DETACHED, Outcome.DETACHED)
+        result = await theirs.wait()
+        assert (result.outcome, result.cancellation) == (Outcome.DETACHED, None)
+        with pytest.raises(SupervisorShutdown):
+            await theirs.result()
+        assert stayer.supervisor.tasks[task_id].state is State.RUNNING
+        assert {row.owner_id for row in store.rows.values()} == {
+            core_of(stayer.supervisor).owner_id
+        }
+        report = await stayer.supervisor.shutdown()
+        assert (report.detached, report.cancelled) == (0, 1)
+    assert not lab.fake.live
+    assert not store.rows
+
+
+async def test_a_block_is_left_by_a_shutdown_and_its_task_spared() -> None:
+    """The body gets the shutdown, as ever."""
+    lab, store = Lab(), MemoryStore()
+    async with Process(lab, store) as other, lab.open(ledger=MemoryLedger(store), left=1) as mine:
+        with pytest.raises(SupervisorShutdown):
+            async with mine.task("m") as task:
+                await other.supervisor.adopt(task.id)
+                await other.flush()
+                mine.request_shutdown()
+                await sleep(30)
+        assert (task.state, lab.deletes()) == (State.DETACHED, 0)
+        await mine.shutdown()
+
+
+async def test_two_who_leave_at_once_do_not_rely_on_each_other() -> None:
+    """However their steps mingle somebody ends the task."""
+    for head_start in range(12):
+        lab, store = Lab(), MemoryStore()
+        async with AsyncExitStack() as stack:
+            one, other, _ = await both(lab, store, stack)
+
+            async def leave(process: Process, after: int) -> None:
+                for _ in range(after):
+                    await sleep(0)
+                await process.supervisor.shutdown()
+
+            async with create_task_group() as group:
+                group.start_soon(leave, one, 0)
+                group.start_soon(leave, other, head_start)
+        assert not lab.fake.live, head_start
+        assert not store.rows
+
+
+@pytest.mark.parametrize("call", ["owners", "owner_alive", "unfinished", "commit"])
+async def test_who_cannot_ask_ends_his_tasks(call: str) -> None:
+    """A ledger that cannot be read, or written, at a shutdown: the promise comes first."""
+    lab, store = Lab(), MemoryStore()
+    ledger = FaultyLedger(store)
+    async with Process(lab, store) as other, lab.make(ledger=ledger) as supervisor:
+        task = await supervisor.start("m")
+        await other.supervisor.adopt(task.id)
+        await other.flush()
+        await core_of(supervisor).outbox.flush()
+        ledger.failing = {call}
+        with fail_after(20):
+            report = await supervisor.shutdown(2)
+        ledger.failing = ()
+        assert (report.cancelled, report.detached) == (1, 0)
+    assert not lab.fake.live
+
+
+async def test_an_owner_decides_on_his_own_tasks() -> None:
+    """A block's end, a deadline and cancel() end a task, whoever else has adopted it."""
+    lab, store = Lab(), MemoryStore()
+    async with AsyncExitStack() as stack:
+        one, other, task_id = await both(lab, store, stack)
+        await one.supervisor.tasks[task_id].cancel()
+        assert not lab.fake.live
+        result = await other.supervisor.tasks[task_id].wait()
+        assert (result.outcome, result.reason) == (Outcome.CANCELLED, CancelReason.REMOTE)
+
+
+async def test_a_single_owner_reads_no_rows_when_it_leaves() -> None:
+    """Looking for others costs what the others have, and nothing where there are none."""
+    lab, reads = Lab(), list[dict[str, Any]]()
+
+    class Counting(MemoryLedger):
+        async def unfinished(self, namespace: str | None = None, **which: Any) -> Any:
+            reads.append(which)
+            return await super().unfinished(namespace, **which)
+
+    async with lab.open(ledger=Counting(MemoryStore())) as supervisor:
+        await supervisor.reap()
+        await supervisor.start("m")
+        reads.clear()
+    assert reads == []
