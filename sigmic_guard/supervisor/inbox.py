@@ -15,7 +15,7 @@ from collections import deque
 from contextlib import suppress
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakSet
+from weakref import WeakSet, finalize
 
 from anyio import wait_readable
 
@@ -37,6 +37,9 @@ class Inbox:
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
+        #: Also where its event loop was closed, and nobody could leave the supervisor.
+        self._hang_up = finalize(self, _hang_up, self._reader, self._writer)
+        self._hang_up.atexit = False
         self._pid = os.getpid()
         self._notes: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._open = True
@@ -77,8 +80,12 @@ class Inbox:
         """Take no more notes."""
         self._open = False
         self._notes.clear()
-        self._reader.close()
-        self._writer.close()
+        self._hang_up()
+
+
+def _hang_up(*ends: socket.socket) -> None:
+    for end in ends:
+        end.close()
 
 
 #: Those whose sockets a forked child must let go of: a byte that it writes would wake its parent.

@@ -263,3 +263,18 @@ async def test_a_direct_call_would_not_do(monkeypatch: pytest.MonkeyPatch) -> No
             await task.cancel()
     assert broken
     assert coroutine.__name__ not in broken
+
+
+async def test_an_inbox_that_nobody_closed_is_collected_quietly(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    """Its sockets are closed with it, also where it is part of a cycle."""
+    inbox = Inbox()
+    inbox.leave(inbox.flush)
+    ends = inbox._reader, inbox._writer
+    del inbox
+    gc.collect()
+    assert [end.fileno() for end in ends] == [-1, -1]
+    del ends
+    gc.collect()
+    assert not recwarn.list
