@@ -25,6 +25,7 @@ from sigmic_guard.lifecycle.backoff import believed
 from sigmic_guard.sigmic import is_id
 from sigmic_guard.supervisor.absence import Absence
 from sigmic_guard.supervisor.candidates import NEAR, WRONG_CLOCK, Candidates, Proposal
+from sigmic_guard.supervisor.lag import BRAND_NEW
 from sigmic_guard.supervisor.listing import AHEAD, MAX_AIMLESS, EndlessList, read_all, seconds_of
 from sigmic_guard.supervisor.marking import marked_with
 from sigmic_guard.supervisor.pacing import REFUSALS, SLOWLY, asked_pause
@@ -105,6 +106,8 @@ class Reconciler:
         self._sought: dict[str, _Sought] = {}
         #: By intent id: records whose absence was proven, and who may appear all the same.
         self._strays: dict[str, Record] = {}
+        #: Until when, on anyio's clock, the list may not show one of them that is brand new.
+        self._strays_until: dict[str, float] = {}
         #: More of these. There may be many, so they are sorted in by the worker.
         self._warnings: list[Iterator[Record]] = []
         self._candidates = self._compare_nothing()
@@ -248,7 +251,9 @@ class Reconciler:
             return  # too much moves: this proves nothing
         absent = Absence(self._scraps)
         for intent_id in strays:
-            self._strays.pop(intent_id, None)
+            if began >= self._strays_until.get(intent_id, -inf):
+                self._strays.pop(intent_id, None)
+                self._strays_until.pop(intent_id, None)
             await slices.breathe()
         for intent_id, one in sought.items():
             past = began >= one.sent_by + self._create_timeout
@@ -283,6 +288,7 @@ class Reconciler:
             if one is not None:
                 self._recognised(one, info)
             elif intent_id in self._strays and _is_nobodys(info, self._roster):
+                self._strays_until.pop(intent_id, None)
                 self._found_stray(self._strays.pop(intent_id), info.id)
 
     def _is_too_young(self, info: TaskInfo, one: _Sought) -> bool:
@@ -293,9 +299,12 @@ class Reconciler:
         return created_at > sent_by + self._create_timeout + NEAR
 
     def _recognised(self, one: _Sought, info: TaskInfo) -> None:
-        if info.id in self._roster.named:
-            self._let_go(one)
-            return
+        namesake = self._roster.named.get(info.id)
+        if namesake is not None:
+            if namesake.record.posted_at is None or not namesake.marked:
+                self._let_go(one)
+                return
+            self._undeceive(namesake)
         self._found(one, info.id, info.status)
         if info.terminal:
             self._watcher.look(one.task)
@@ -321,6 +330,18 @@ class Reconciler:
         """Somebody here adopted it: there is another record of it, and that one counts."""
         self._stop_seeking(one)
         self._roster.apply(one.task, Happening.FORGET)
+
+    def _undeceive(self, task: Entry) -> None:
+        """Let go of a task that is another create's: the answers of two were mixed up.
+
+        The one that its own create made is told by its mark, and ended, as nobody can know it.
+        """
+        error = "the API had given it the id of another create's task"
+        self._roster.apply(task, Happening.FORGET, error=error)
+        record = task.record
+        self._strays[record.intent_id] = record
+        self._strays_until[record.intent_id] = current_time() + BRAND_NEW
+        self._wanted.set()
 
     def _stop_seeking(self, one: _Sought) -> None:
         self._sought.pop(one.task.record.intent_id, None)

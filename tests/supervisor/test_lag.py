@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import pytest
-from anyio import create_task_group, current_time, sleep
+from anyio import create_task_group, current_time, fail_after, sleep
 
-from sigmic_guard import CancelReason, ProtocolError, RemoteTask, State, TaskNotFound, TaskTimedOut
+from sigmic_guard import (
+    CancelReason,
+    ConnectionFailed,
+    ProtocolError,
+    RemoteTask,
+    State,
+    TaskError,
+    TaskNotFound,
+    TaskTimedOut,
+)
 from sigmic_guard.sigmic.models import CreateRequest, TaskInfo
 from sigmic_guard.supervisor.lag import BRAND_NEW, End, is_new
 from sigmic_guard.testing import FakeSigmic
@@ -151,6 +160,44 @@ async def test_two_creates_whose_answers_are_swapped() -> None:
         assert [task.state for task in got] == [State.RUNNING] * 2
         assert lab.fake.count("get") < 60
         assert not (await supervisor.shutdown(grace=3)).clean
+
+
+class CrossedAndLost(FakeSigmic):
+    """Answers the second create with the id of the first, whose own answer is lost."""
+
+    async def create(self, request: CreateRequest, *, timeout: float) -> str:
+        task_id = await super().create(request, timeout=timeout)
+        if task_id != self.created[0]:
+            return self.created[0]
+        await self.until(lambda: len(self.created) > 1)
+        raise ConnectionFailed("reset", sent=True)
+
+
+@pytest.mark.parametrize("lag", [0.0, 2.4])
+async def test_an_answer_that_is_lost_and_another_that_is_mixed_up(lag: float) -> None:
+    """The mark gives the first its task, the second is let go, and what nobody knows is ended."""
+    lab = Lab()
+    lab.fake = CrossedAndLost(read_lag=lag)
+    async with lab.open() as supervisor:
+        got: dict[str, RemoteTask] = {}
+
+        async def ask(message: str) -> None:
+            got[message] = await supervisor.start(message)
+
+        async with create_task_group() as group:
+            group.start_soon(ask, "first")
+            await sleep(2.3)
+            group.start_soon(ask, "second")
+        first, second = (got[message] for message in ("first", "second"))
+        assert lab.fake.tasks[first.id].message == "first"
+        with fail_after(20):
+            await lab.fake.until(lambda: lab.fake.live == {first.id})
+        assert (first.state, second.state) == (State.RUNNING, State.DETACHED)
+        assert lab.deletes(first) == 0
+        with pytest.raises(TaskError):
+            await second.result()
+        lab.fake.complete(first.id, "mine")
+        assert (await first.result()).final_response == "mine"
 
 
 A, B = "2026-01-26T15:50:54.870Z", "2026-01-26T15:50:55.000Z"
