@@ -15,13 +15,13 @@ it over in the same process goes on from there: it was started once.
 from __future__ import annotations
 
 import re
-from threading import Lock
 from time import time
 from typing import TYPE_CHECKING, Final, Self
 from weakref import WeakKeyDictionary
 
 from sigmic_guard.lifecycle import CancelReason, Event, Outcome, State, outcome_of
 from sigmic_guard.lifecycle.states import ENDED
+from sigmic_guard.observe.lock import ForkSafeLock
 from sigmic_guard.observe.observer import CancelResult, ReapResult
 from sigmic_guard.observe.series import Series
 from sigmic_guard.observe.wording import OTHER, bounded_status
@@ -246,7 +246,7 @@ class Metrics:
 
 
 _made: Final[WeakKeyDictionary[CollectorRegistry, Metrics]] = WeakKeyDictionary()
-_making: Final = Lock()
+_making: Final = ForkSafeLock()
 
 
 def _endings() -> Iterator[tuple[Outcome, CancelReason | None]]:

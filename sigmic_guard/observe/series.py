@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from threading import Lock
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import Counter, Gauge, Histogram
+
+from sigmic_guard.observe.lock import ForkSafeLock
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -167,4 +168,4 @@ class Shared:
         #: By owner: how many orphans it knows of, and for how long the oldest has been one.
         self.orphans: dict[str, tuple[int, float]] = {}
         #: Around the counting of those: supervisors may be in several threads.
-        self.counting = Lock()
+        self.counting = ForkSafeLock()

@@ -6,7 +6,8 @@ work on the same row. From then on a row is a task of this supervisor like any o
 ordinary way: the examiner asks how it is, the canceller ends it, the reconciler finds what has no
 name.
 
-What cannot be reached, be it the ledger or the API, leads to nothing but another try.
+What cannot be reached, be it the ledger or the API, leads to nothing but another try. A ledger that
+hangs holds up this worker, and nobody else: not a DELETE, nor a shutdown, which dismisses it.
 """
 
 from __future__ import annotations

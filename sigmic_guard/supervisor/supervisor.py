@@ -273,8 +273,8 @@ class Supervisor:
         """Look now for tasks whose owner is dead, end them, and tell what came of it.
 
         The supervisor does this by itself, when it is entered and then about every 30 seconds; here
-        one waits for it. It may take long where the API does not answer: bound it with
-        ``anyio.move_on_after``; the work goes on.
+        one waits for it. It may take long where the API or the ledger does not answer: bound it
+        with ``anyio.move_on_after``; the work goes on.
 
         :raises LedgerError: the ledger could not be read or written; it is tried again by itself.
         :raises SupervisorShutdown: the supervisor is not open.
@@ -282,7 +282,8 @@ class Supervisor:
         core = self._open()
         core.check_here()
         report = await core.reaper.reap()
-        await core.outbox.flush()
+        with move_on_after(self._settings.create_timeout):  # a ledger that hangs tells nothing more
+            await core.outbox.flush()
         return report
 
     # --- the end --------------------------------------------------------------------------------
@@ -316,6 +317,9 @@ class Supervisor:
 
     async def __aenter__(self) -> Self:
         """Open the ledger, and start the workers.
+
+        It waits for the ledger to open; ours give up after some seconds. Whoever brings one that
+        may hang bounds that with ``anyio.fail_after``.
 
         :raises LedgerError: the ledger cannot be opened.
         :raises ConfigurationError: the watchdog cannot be started; a callable ``api_key`` gave no
