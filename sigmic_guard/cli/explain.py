@@ -178,6 +178,10 @@ def outlook(row: OwnedRow, fingerprint: str | None, now: float) -> Explanation:
         may_run = record.state is State.DETACHED and cancel is not None
         return Explanation(False, "it is off the books", (cancel,) if may_run and cancel else ())
     if row.alive:
+        if record.over:
+            why = "its owner has let go of it, and is about to leave"
+            again = "a process that asks for the key takes it over, now or later"
+            return Explanation(False, why, (again, cancel) if cancel else (again,))
         advice = (f"{cancel} all the same, and its owner will learn of it",) if cancel else ()
         return Explanation(False, "its owner lives, and minds it", advice)
     forget = (

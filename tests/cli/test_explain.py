@@ -101,6 +101,19 @@ async def test_a_living_owner(cli: Cli, books: Books) -> None:
     assert "forget" not in ended.out
 
 
+async def test_an_owner_that_is_about_to_leave(cli: Cli, books: Books) -> None:
+    """What was handed over is nobody's, though its owner has yet to go."""
+    ledger = SqliteLedger(books.file)
+    await ledger.open("living")
+    try:
+        await books.add(owner_id="living", state=State.HANDED_OVER, key="k")
+        ended = await cli.run("explain", "intent-1")
+    finally:
+        await ledger.aclose()
+    assert told(ended.out, "reapable") == ["no: its owner has let go of it, and is about to leave"]
+    assert "asks for the key takes it over" in ended.out
+
+
 # --- reapable or not ----------------------------------------------------------------------------
 
 REATTACH = TaskPolicy(on_crash="reattach", reattach_within=500)
@@ -116,6 +129,22 @@ CASES: dict[str, tuple[dict[str, Any], bool, str, str]] = {
     ),
     "too late for its key": (
         {"policy": TaskPolicy(on_crash="reattach", reattach_within=0.0), "key": "k"},
+        True,
+        "a DELETE ends it",
+        "reap",
+    ),
+    "handed over": (
+        {"state": State.HANDED_OVER, "key": "k"},
+        False,
+        'on_shutdown="reattach": for ',
+        "asks for the key takes it over",
+    ),
+    "handed over, and nobody came": (
+        {
+            "state": State.HANDED_OVER,
+            "key": "k",
+            "policy": TaskPolicy(on_crash="abandon", reattach_within=0.0),
+        },
         True,
         "a DELETE ends it",
         "reap",

@@ -66,10 +66,10 @@ class Scene:
             process.kill()
             assert await ended(process) == -signal.SIGKILL
 
-    async def recover(self, *, key: str | None = None, within: float = victim.PATIENCE) -> None:
+    async def recover(self, *keys: str, within: float = victim.PATIENCE) -> None:
         """Let one more process live, that ends what is left.
 
-        :param key: it asks for this key before.
+        :param keys: it asks for these before.
         :param within: seconds that it may take.
         """
         registry = CollectorRegistry()
@@ -77,13 +77,14 @@ class Scene:
             api_key=victim.KEY,
             base_url=self.emulator.url,
             ledger=SqliteLedger(self.path),
-            create_timeout=HEIRS_TIMEOUT if key is None else victim.CREATE_TIMEOUT,
+            create_timeout=victim.CREATE_TIMEOUT if keys else HEIRS_TIMEOUT,
             registry=registry,
         )
         with anyio.fail_after(within):
             async with supervisor:
-                if key is not None:
-                    task = await supervisor.start("claimed", key=key, on_crash="reattach")
+                for key in keys:
+                    said = f"claimed by {key}"
+                    task = await supervisor.start(said, key=key, on_crash="reattach")
                     await task.cancel()
                 report = await supervisor.reap()
                 assert report.clean, report.left

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 #: One way that a task can go.
 Way: TypeAlias = "Callable[[Program, Supervisor], Awaitable[None]]"
 
-#: The key of the task that a later process may ask for.
+#: The keys of the tasks that a later process may ask for: after a crash, and after a deploy.
 KEY = "the report"
+DEPLOYED = "the long report"
 
 
 class Remote(Protocol):
@@ -134,6 +135,10 @@ async def reattached(program: Program, supervisor: Supervisor) -> None:
     await supervisor.start("reattached", key=KEY, on_crash="reattach", reattach_within=20)
 
 
+async def handed_over(program: Program, supervisor: Supervisor) -> None:
+    await supervisor.start("handed over", key=DEPLOYED, on_shutdown="reattach", reattach_within=20)
+
+
 async def one_after_the_other(program: Program, supervisor: Supervisor) -> None:
     async with supervisor.task("first of a key", key="k"):
         await program.moment()
@@ -167,6 +172,7 @@ ALL = (
     detached,
     abandoned,
     reattached,
+    handed_over,
     one_after_the_other,
     lost,
     refused,

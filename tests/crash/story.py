@@ -22,7 +22,7 @@ from sigmic_guard.supervisor.marking import MARKER
 from sigmic_guard.testing import FakeSigmic
 from tests.crash.life import Life, MortalLedger, bury, throw_away
 from tests.crash.network import Late, MortalApi, Network
-from tests.crash.program import KEY, Program
+from tests.crash.program import DEPLOYED, KEY, Program
 from tests.observe.sums import sums
 
 if TYPE_CHECKING:
@@ -117,7 +117,8 @@ class _Teller:
         self.program: Program
         #: The rows as they were when the last but one died.
         self.rows_at_death: dict[str, Record] = {}
-        self.claimed: str | None = None
+        #: The ids of the tasks that the last process got, by key.
+        self.claimed: dict[str, str | None] = {}
 
     async def run(self, group: TaskGroup) -> None:
         plot = self.plot
@@ -184,11 +185,11 @@ class _Teller:
     async def _recover(self, supervisor: Supervisor) -> None:
         async with supervisor:
             if self.plot.claims:
-                task = await supervisor.start(
-                    f"claimed in life {len(self.story.lives)}", key=KEY, on_crash="reattach"
-                )
-                self.claimed = task.id
-                await task.cancel()
+                for key in (KEY, DEPLOYED):
+                    said = f"claimed by {key} in life {len(self.story.lives)}"
+                    task = await supervisor.start(said, key=key, on_crash="reattach")
+                    self.claimed[key] = task.id
+                    await task.cancel()
             await supervisor.reap()
             with anyio.move_on_after(self.plot.pace.patience):
                 while any(self._nothing_is_left()):
@@ -267,10 +268,12 @@ class _Teller:
         marked = self._marked()
         for row in self.rows_at_death.values():
             task = marked.get(row.intent_id)
-            if row.key != KEY or row.finished_at or row.reason or task is None:
+            key = row.key or ""
+            kept = key == KEY or row.state is State.HANDED_OVER
+            if not kept or row.finished_at or row.reason or task is None:
                 continue
             late = self.plot.late is Late.AFTER_THE_PROOF
-            if self.plot.claims and self.claimed != task.id and not late:
+            if self.plot.claims and self.claimed[key] != task.id and not late:
                 yield "the key led to another task"
 
     def _marked(self) -> dict[str | None, FakeTask]:

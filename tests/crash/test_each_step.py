@@ -86,6 +86,7 @@ async def test_the_program_comes_to_every_kind_of_step() -> None:
             "completed",
             "failed",
             "cancelling",
+            "handed_over",
         ):
             assert state in written
     assert story.problems == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from anyio import sleep
@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from sigmic_guard.errors import ConnectionFailed
 from sigmic_guard.ledger import Orphans, Write, find_orphans
-from sigmic_guard.lifecycle import Event, State, Verdict
+from sigmic_guard.lifecycle import Event, State, Verdict, judge
 from sigmic_guard.supervisor import reaper
 from sigmic_guard.supervisor.creating import Creator
 from sigmic_guard.supervisor.outbox import Outbox
@@ -103,6 +103,17 @@ async def test_an_heir_that_creates_again(monkeypatch: pytest.MonkeyPatch) -> No
     """A task that runs has to be found by its key, or it is paid for twice."""
     monkeypatch.setattr(reaper, "judge", lambda record, **facts: Verdict.REAP)
     assert await finds("the key led to another task", at="running", claims=True)
+
+
+async def test_an_heir_that_takes_a_deploy_for_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an orderly shutdown left for its key is not ended as what a crash left."""
+
+    def as_if_it_crashed(record: Record, **facts: Any) -> Verdict:
+        handed_over = record.state is State.HANDED_OVER
+        return judge(replace(record, state=State.RUNNING) if handed_over else record, **facts)
+
+    monkeypatch.setattr(reaper, "judge", as_if_it_crashed)
+    assert await finds("the key led to another task", at="handed_over", claims=True)
 
 
 async def test_a_post_that_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:

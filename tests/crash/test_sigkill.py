@@ -10,7 +10,7 @@ import pytest
 from sigmic_guard.sigmic import CreateRequest, SigmicClient
 from tests.crash import victim
 from tests.crash.killing import ended, open_scene
-from tests.crash.program import KEY
+from tests.crash.program import DEPLOYED, KEY
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +28,7 @@ async def die(folder: Path, at: int) -> bool:
             exit_code = await ended(process)
         assert exit_code in {0, -signal.SIGKILL}
         adopted = scene.knows(stranger)
-        await scene.recover(key=KEY)
+        await scene.recover(KEY, DEPLOYED)
         may_live = {"detached", "abandoned"} | (set() if adopted else {"adopted"})
         assert scene.problems(may_live) == []
     return exit_code != 0

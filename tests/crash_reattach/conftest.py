@@ -112,10 +112,12 @@ class Stage:
         }
 
     @asynccontextmanager
-    async def process(self, how: str, on_crash: str = "reattach") -> AsyncIterator[Run]:
+    async def process(
+        self, how: str, on_crash: str = "reattach", on_shutdown: str = "cancel"
+    ) -> AsyncIterator[Run]:
         """Start a process; it does not outlive the block."""
         process = await anyio.open_process(
-            [sys.executable, "-W", "error", str(PROGRAM), how, on_crash],
+            [sys.executable, "-W", "error", str(PROGRAM), how, on_crash, on_shutdown],
             stdin=subprocess.DEVNULL,
             env=self.environment,
         )
@@ -136,16 +138,30 @@ class Stage:
     async def killed(self, how: str, on_crash: str = "reattach") -> str:
         """Have a process killed in the middle of its task; return the task's id."""
         async with self.process(how, on_crash) as run:
-            await self.emulator.wait_for(lambda state: state["tasks"]["total"])
-            if how == "task":
-                await run.until(lambda run: run.text == "Hello")
-            elif how == "start":
-                await run.until(lambda run: "task" in run.events)
-            else:
-                await self.emulator.wait_for(lambda _: self.emulator.count(route="stream"))
+            await self.is_in_the_middle(run, how)
             await run.kill()
         [task_id] = self.emulator.state()["live_ids"]
         return str(task_id)
+
+    async def deployed(self, how: str, on_shutdown: str = "reattach") -> str:
+        """Have a process told to leave in the middle of its task; return the task's id."""
+        async with self.process(how, "cancel", on_shutdown) as run:
+            await self.is_in_the_middle(run, how)
+            [task_id] = self.emulator.state()["live_ids"]
+            run.process.send_signal(signal.SIGTERM)
+            assert await run.process.wait() == 128 + signal.SIGTERM, run.errors
+        assert "Traceback" not in run.errors, run.errors
+        return str(task_id)
+
+    async def is_in_the_middle(self, run: Run, how: str) -> None:
+        """Wait until a process has its task, and has begun to read what it says."""
+        await self.emulator.wait_for(lambda state: state["tasks"]["total"])
+        if how == "task":
+            await run.until(lambda run: run.text == "Hello")
+        elif how == "start":
+            await run.until(lambda run: "task" in run.events)
+        else:
+            await self.emulator.wait_for(lambda _: self.emulator.count(route="stream"))
 
     def check(self, *, posts: int = 1) -> None:
         """Fail unless so many creates came, and one of them had an effect that is over."""

@@ -1,6 +1,6 @@
 """Asks for one task by its key, and says what it gets, a line of JSON for each thing.
 
-Run as ``python program.py HOW ON_CRASH``, where HOW is ``task``, ``run`` or ``start``.
+Run as ``python program.py HOW ON_CRASH ON_SHUTDOWN``; HOW is ``task``, ``run`` or ``start``.
 """
 
 from __future__ import annotations
@@ -36,9 +36,11 @@ async def ask(supervisor: Supervisor, how: str) -> TaskResult:
         return await task.result()
 
 
-async def main(how: str, on_crash: Any) -> None:
-    policy = TaskPolicy(on_crash=on_crash)
-    async with Supervisor(policy=policy, create_timeout=0.5, namespace="crash") as supervisor:
+async def main(how: str, on_crash: Any, on_shutdown: Any) -> None:
+    policy = TaskPolicy(on_crash=on_crash, on_shutdown=on_shutdown)
+    async with Supervisor(
+        policy=policy, create_timeout=0.5, namespace="crash", signals=True
+    ) as supervisor:
         say("ready")
         try:
             result = await ask(supervisor, how)
@@ -52,4 +54,4 @@ async def main(how: str, on_crash: Any) -> None:
             say("end", id=result.id, outcome=result.outcome, answer=result.final_response)
 
 
-anyio.run(main, sys.argv[1], sys.argv[2])
+anyio.run(main, sys.argv[1], sys.argv[2], sys.argv[3])

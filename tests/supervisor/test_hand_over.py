@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from sigmic_guard import (
     SupervisorShutdown,
     TaskPolicy,
 )
-from sigmic_guard.ledger import MemoryLedger, MemoryStore, Refusal, Write
+from sigmic_guard.ledger import MemoryLedger, MemoryStore, Refusal, SqliteLedger, Write
 from sigmic_guard.testing import LOST
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
 from tests.observe.sums import add_up
@@ -241,6 +242,29 @@ async def test_while_the_first_still_drains() -> None:
                 assert (await heir.wait()).outcome is Outcome.COMPLETED
                 await first.shutdown()
     assert lab.deletes(heir) == 0
+    assert lab.fake.count("create") == 2
+
+
+@pytest.mark.backends(ASYNCIO)
+async def test_while_the_first_still_drains_over_a_file(tmp_path: Path) -> None:
+    """So it is where both share a SQLite file."""
+    lab, path = Lab(), tmp_path / "ledger.db"
+    gate = lab.fake.gate("delete")
+    async with lab.open(ledger=SqliteLedger(path)) as first:
+        task = await first.start("m", **MINE)
+        await first.start("keeps it busy")
+        async with create_task_group() as group:
+            group.start_soon(first.shutdown)
+            async with lab.open(left=2, ledger=SqliteLedger(path)) as second:
+                with fail_after(10):
+                    heir = await second.start("m", **MINE)
+                assert heir.id == task.id
+            async with lab.open(left=1, ledger=SqliteLedger(path)) as third:
+                heir = await third.start("m", **MINE)
+                lab.fake.complete(heir.id or "", "42")
+                assert (await heir.result()).final_response == "42"
+            gate.open()
+    assert (heir.id, lab.deletes(heir)) == (task.id, 0)
     assert lab.fake.count("create") == 2
 
 

@@ -82,6 +82,19 @@ async def test_no_death(stage: Stage, how: str, status: int) -> None:
         victim.errors = ""
 
 
+async def test_a_deploy_that_nobody_follows(stage: Stage) -> None:
+    """What an orderly end handed over the helper ends when its time is over, and not before."""
+    async with stage.victim("hand over") as victim:
+        helper = await victim.hear("helper")
+        assert await victim.process.wait() == 0
+        assert stage.emulator.live == 3
+        assert stage.emulator.count(route="delete") == 0
+        assert lives(helper)
+        await stage.ended(3)
+        await gone(helper)
+        assert stage.emulator.count(route="delete") == 3
+
+
 @pytest.mark.slow
 async def test_a_death_after_the_pipe_was_closed(stage: Stage) -> None:
     """A helper that heard the end of its input too early stays until its owner dies."""

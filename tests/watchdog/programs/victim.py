@@ -122,11 +122,11 @@ async def main(how: str, number: int) -> None:
     )
     async with supervisor, anyio.create_task_group() as group:
         for n in range(number):
-            key = f"key {n}" if how == "reattach" else None
-            on_crash: Any = "reattach" if key else "cancel"
-            start = partial(
-                supervisor.start, f"task {n}", key=key, on_crash=on_crash, reattach_within=1.0
-            )
+            key = f"key {n}" if how in {"reattach", "hand over"} else None
+            on_crash: Any = "reattach" if how == "reattach" else "cancel"
+            on_shutdown: Any = "reattach" if how == "hand over" else "cancel"
+            terms = {"on_crash": on_crash, "on_shutdown": on_shutdown, "reattach_within": 1.0}
+            start = partial(supervisor.start, f"task {n}", key=key, **terms)
             group.start_soon(start)
         while len(supervisor.tasks) < number:
             await anyio.sleep(0.01)
@@ -140,7 +140,7 @@ async def main(how: str, number: int) -> None:
         if how in AFTER:
             AFTER[how]()
             say(done=True)
-        if how in {"drain", "leave"}:
+        if how in {"drain", "leave", "hand over"}:
             group.cancel_scope.cancel()
             return
         await anyio.sleep_forever()
