@@ -96,6 +96,9 @@ def test_a_second_loop_in_the_same_thread(use: str) -> None:
         await anext(events)
         return supervisor, task, events
 
+    async def live() -> int:
+        return len(lab.fake.live)
+
     loop = asyncio.new_event_loop()
     try:
         forgotten = loop.run_until_complete(forget())
@@ -103,9 +106,9 @@ def test_a_second_loop_in_the_same_thread(use: str) -> None:
         assert "event loop that entered it" in said
         loop.run_until_complete(forgotten[0].shutdown())
         loop.run_until_complete(forgotten[0].__aexit__(ConfigurationError, OSError(), None))
+        assert not loop.run_until_complete(live())
     finally:
         loop.close()
-    assert not lab.fake.live
 
 
 @pytest.mark.parametrize("use", USES)
