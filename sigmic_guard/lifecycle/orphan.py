@@ -93,8 +93,12 @@ def claimable_for(record: Record, orphaned_at: float, dead_for: float, now: floa
     task was given: its deadline was written by a clock that may have been set since. Whoever sees
     the death for the first time long after the last sign of life waits no more.
     """
-    allowed = record.policy.reattach_within
-    if record.deadline_at is not None:
+    policy = record.policy
+    allowed = policy.reattach_within
+    if policy.timeout is not None:
+        allowed = min(allowed, policy.timeout)
+    elif record.deadline_at is not None and record.deadline_at > record.created_at:
+        # Of a row that was claimed two clocks wrote these, and their difference may be anything.
         allowed = min(allowed, record.deadline_at - record.created_at)
-    left = allowed - dead_for
-    return min(left, orphaned_at + allowed + WRONG_CLOCK - now)
+    # Both clocks may be wrong, in opposite directions.
+    return min(allowed - dead_for, orphaned_at + allowed + 2 * WRONG_CLOCK - now)

@@ -113,11 +113,20 @@ class Stage:
 
     @asynccontextmanager
     async def process(
-        self, how: str, on_crash: str = "reattach", on_shutdown: str = "cancel"
+        self,
+        how: str,
+        on_crash: str = "reattach",
+        on_shutdown: str = "cancel",
+        *,
+        clock: tuple[float, float] = (0.0, 0.0),
     ) -> AsyncIterator[Run]:
-        """Start a process; it does not outlive the block."""
+        """Start a process; it does not outlive the block.
+
+        :param clock: by how many seconds its wall clock is ahead, before it is ready, and then.
+        """
+        arguments = [how, on_crash, on_shutdown, *map(str, clock)]
         process = await anyio.open_process(
-            [sys.executable, "-W", "error", str(PROGRAM), how, on_crash, on_shutdown],
+            [sys.executable, "-W", "error", str(PROGRAM), *arguments],
             stdin=subprocess.DEVNULL,
             env=self.environment,
         )
@@ -135,9 +144,11 @@ class Stage:
             with anyio.CancelScope(shield=True):
                 await process.aclose()
 
-    async def killed(self, how: str, on_crash: str = "reattach") -> str:
+    async def killed(
+        self, how: str, on_crash: str = "reattach", *, clock: tuple[float, float] = (0.0, 0.0)
+    ) -> str:
         """Have a process killed in the middle of its task; return the task's id."""
-        async with self.process(how, on_crash) as run:
+        async with self.process(how, on_crash, clock=clock) as run:
             await self.is_in_the_middle(run, how)
             await run.kill()
         [task_id] = self.emulator.state()["live_ids"]

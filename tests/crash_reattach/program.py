@@ -1,12 +1,14 @@
 """Asks for one task by its key, and says what it gets, a line of JSON for each thing.
 
-Run as ``python program.py HOW ON_CRASH ON_SHUTDOWN``; HOW is ``task``, ``run`` or ``start``.
+Run as ``python program.py HOW ON_CRASH ON_SHUTDOWN BEFORE AFTER``; HOW is ``task``, ``run`` or
+``start``. Its wall clock is ahead by so many seconds before it is ready, and after that.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -36,11 +38,17 @@ async def ask(supervisor: Supervisor, how: str) -> TaskResult:
         return await task.result()
 
 
-async def main(how: str, on_crash: Any, on_shutdown: Any) -> None:
+def set_clock(ahead: float) -> None:
+    time.time = lambda: _right() + ahead
+
+
+async def main(how: str, on_crash: Any, on_shutdown: Any, before: float, after: float) -> None:
+    set_clock(before)
     policy = TaskPolicy(on_crash=on_crash, on_shutdown=on_shutdown)
     async with Supervisor(
         policy=policy, create_timeout=0.5, namespace="crash", signals=True
     ) as supervisor:
+        set_clock(after)
         say("ready")
         try:
             result = await ask(supervisor, how)
@@ -54,4 +62,6 @@ async def main(how: str, on_crash: Any, on_shutdown: Any) -> None:
             say("end", id=result.id, outcome=result.outcome, answer=result.final_response)
 
 
-anyio.run(main, sys.argv[1], sys.argv[2], sys.argv[3])
+_right = time.time
+_how, _on_crash, _on_shutdown, _before, _after = sys.argv[1:]
+anyio.run(main, _how, _on_crash, _on_shutdown, float(_before), float(_after))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Final
 
 import anyio
 import pytest
@@ -11,6 +12,7 @@ from sigmic_guard.emulator import Fault
 from tests.crash_reattach.conftest import Stage
 
 HOWS = ("task", "run", "start")
+HOUR: Final = 3600.0
 
 
 @pytest.mark.parametrize("how", HOWS)
@@ -29,6 +31,40 @@ async def test_killed_in_the_middle(stage: Stage, how: str) -> None:
         kinds = [kind for kind in heir.events if kind not in {"ready", "task", "status"}]
         assert kinds[:3] == ["history_message", "history_done", "content"]
         assert heir.text.startswith("Hello")
+    stage.check()
+    assert stage.emulator.count(route="delete") == 0
+
+
+RIGHT: Final = (0.0, 0.0)
+#: The clocks of the owner and of its heir, each before and after it is ready.
+CLOCKS: Final = {
+    "the owner lagged, and was set right": ((-HOUR, 0.0), RIGHT),
+    "the owner lagged": ((-HOUR, -HOUR), RIGHT),
+    "the owner was set back": ((0.0, -HOUR), RIGHT),
+    "the owner was ahead": ((HOUR, HOUR), RIGHT),
+    "the heir is ahead": (RIGHT, (HOUR, HOUR)),
+    "the heir lags, and is set right": (RIGHT, (-HOUR, 0.0)),
+    "both are wrong": ((-HOUR, -HOUR), (HOUR, HOUR)),
+    "both are wrong, the other way": ((HOUR, HOUR), (-HOUR, -HOUR)),
+}
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=[pytest.mark.slow] if number > 1 and number != 6 else [])
+        for number, case in enumerate(CLOCKS)
+    ],
+)
+async def test_clocks_that_are_wrong(stage: Stage, case: str) -> None:
+    """A wall clock that lags, is ahead or is set by an hour leads to the same task."""
+    owners, heirs = CLOCKS[case]
+    task_id = await stage.killed("start", clock=owners)
+    async with stage.process("start", clock=heirs) as heir:
+        await heir.until(lambda run: {"task", "end"} & set(run.events))
+        assert stage.emulator.complete(task_id, "Hello world")
+        end = await heir.end()
+    assert end == {"id": task_id, "outcome": "completed", "answer": "Hello world"}
     stage.check()
     assert stage.emulator.count(route="delete") == 0
 

@@ -33,7 +33,7 @@ DEADLINES = [None, CREATED + 10, CREATED + 30, CREATED + 50]
 PASSED = [0.0, 9.5, 10.0, 29.5, 30.0, 49.5, 50.0, 5000.0]
 #: By which a wall clock may be wrong.
 HOUR = 3600.0
-WRONG = [-2 * HOUR, -HOUR, 0.0, HOUR - 0.5, HOUR + WITHIN, 2 * HOUR]
+WRONG = [-2 * HOUR, -HOUR, 0.0, 2 * HOUR - 0.5, 2 * HOUR + WITHIN, 3 * HOUR]
 NOT_TO_END = {State.RUNNING, State.HANDED_OVER}
 TO_END = {State.CANCELLING, State.UNCONFIRMED}
 
@@ -75,15 +75,15 @@ def rightly(
     again, so it is judged like what runs. DESIGN 7: ``reattach`` rows are left for who asks for the
     key. DESIGN 3: so is what an orderly deploy left, which is no crash. Issue 3: a row made with
     another credential is left and reported; ``reattach_within`` bounds how long an unclaimed one
-    may run. Promise: it gets no more than the time-out that it was given. Rule 19: no clock that is
-    wrong by an hour cuts that short, and none makes it last for ever.
+    may run. Promise: it gets no more than the time-out that it was given. Rule 19: no two clocks
+    that are wrong by an hour each cut that short, and none makes it last for ever.
     """
     ours = record.base_url == url and record.credential_fingerprint == credential
     to_end = record.reason is not None
     crash = record.policy.on_crash
     abandoned = crash == "abandon" and record.state is not State.HANDED_OVER
     allowed = WITHIN if record.deadline_at is None else min(WITHIN, record.deadline_at - CREATED)
-    late = passed >= allowed or wrong + passed >= allowed + HOUR
+    late = passed >= allowed or wrong + passed >= allowed + 2 * HOUR
     handed_over = record.state is State.HANDED_OVER
     claimable = (crash == "reattach" or handed_over) and record.key is not None and not late
     return {
@@ -136,7 +136,7 @@ def test_the_rules_leave_one_verdict_for_every_case() -> None:
 def test_a_key_can_be_claimed_until_the_bound_or_the_deadline() -> None:
     """Whichever is shorter, counted from when the death was seen, whatever wall clocks say."""
     record = make_record(policy=TaskPolicy(reattach_within=WITHIN), created_at=CREATED)
-    for wrong in (-2 * HOUR, -HOUR, 0.0, HOUR - 5):
+    for wrong in (-2 * HOUR, -HOUR, 0.0, HOUR, 2 * HOUR - 5):
         left = [
             claimable_for(but(record, deadline_at=it), DIED, 5.0, DIED + 5 + wrong)
             for it in DEADLINES
@@ -145,9 +145,20 @@ def test_a_key_can_be_claimed_until_the_bound_or_the_deadline() -> None:
 
 
 def test_repeated_restarts_do_not_keep_a_task_for_ever() -> None:
-    """Who sees the death for the first time an hour and the time allowed after it waits no more."""
+    """Who sees the death for the first time hours after it waits no more."""
     record = make_record(policy=TaskPolicy(reattach_within=WITHIN), created_at=CREATED)
-    assert claimable_for(record, DIED, 0.0, DIED + HOUR + WITHIN) == 0.0
+    assert claimable_for(record, DIED, 0.0, DIED + 2 * HOUR + WITHIN) == 0.0
+
+
+def test_the_time_out_counts_and_not_two_clocks() -> None:
+    """Who claimed a task wrote its deadline, and somebody else when it was created."""
+    for wrong in (-HOUR, 0.0, HOUR):
+        terms = TaskPolicy(reattach_within=WITHIN, timeout=20)
+        deadline_at = CREATED + 20 + wrong
+        record = make_record(policy=terms, created_at=CREATED, deadline_at=deadline_at)
+        assert claimable_for(record, DIED, 5.0, DIED) == 15.0
+        record = but(record, policy=TaskPolicy(reattach_within=WITHIN))
+        assert claimable_for(record, DIED, 5.0, DIED) == (15.0 if wrong == 0 else 25.0)
 
 
 def test_what_a_reaper_took_over_is_not_waited_for_again() -> None:

@@ -24,6 +24,8 @@ class Freezer:
 
     def __init__(self) -> None:
         self.frozen = False
+        #: By how many seconds its wall clock is ahead.
+        self.ahead = 0.0
         self._parked: list[Task] = []
 
     def freeze(self) -> None:

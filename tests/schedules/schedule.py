@@ -13,7 +13,7 @@ from sigmic_guard.lifecycle import TaskPolicy
 from sigmic_guard.testing import SWAPPED
 from tests.schedules.freezing import Freezing
 from tests.schedules.outside import Handle
-from tests.schedules.truth import Truth
+from tests.schedules.truth import HOUR, Truth
 from tests.schedules.world import Process, World, virtual
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ EVENTS: Final[Sequence[Event]] = (
     *[("ledger", fault) for fault in (False, True)],
     *[("lag", seconds) for seconds in (0.4, 2.0, 0.0)],
     ("swap",),
+    *[("clock", slot, ahead) for slot in (0, 1, 2) for ahead in (-HOUR, 0.0, HOUR)],
 )
 Step: TypeAlias = tuple[float, Event]
 STEPS: Final = st.tuples(st.sampled_from(PAUSES), st.sampled_from(EVENTS))
@@ -77,13 +78,15 @@ class Run:
         self.world = world
         self.slots: list[Process | None] = [None] * len(SLOTS)
         self._used: set[Slot] = set()
+        #: By how many seconds the wall clock is ahead there, from one process to the next.
+        self._ahead = [0.0] * len(SLOTS)
 
     def at(self, slot: int) -> Process:
         """Return the process that runs there; a new one where there is none."""
         process = self.slots[slot]
         if process is None or process.dead or process.life.draining or process.gone.is_set():
             self._used.add(SLOTS[slot])
-            process = self.slots[slot] = self.world.boot(*SLOTS[slot])
+            process = self.slots[slot] = self.world.boot(*SLOTS[slot], ahead=self._ahead[slot])
         return process
 
     def there(self, slot: int) -> Process | None:
@@ -130,6 +133,10 @@ class Run:
                 self.world.fake.read_lag = seconds
             case ("swap",):
                 self.world.fake.on("get", *[SWAPPED] * 3)
+            case "clock", slot, ahead:
+                self._ahead[slot] = ahead
+                if (process := self.there(slot)) is not None:
+                    process.set_clock(ahead)
             case "ledger", fault:
                 self.world.ledger_fault = fault
             case what, slot, *how:

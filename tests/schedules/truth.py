@@ -15,7 +15,7 @@ from sigmic_guard.supervisor.marking import MARKER
 from sigmic_guard.testing import FakeSigmic
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from sigmic_guard.ledger import Write
     from sigmic_guard.lifecycle import Record
@@ -76,11 +76,14 @@ class Wish:
         life = self.life
         return life.alive and not life.draining and not self.over and not self.late(now)
 
-    def waits(self, now: float) -> bool:
-        """Whether it is a dead owner's, and may still be claimed."""
+    def waits(self, now: float, since: float) -> bool:
+        """Whether it is a dead owner's, and may still be claimed.
+
+        :param since: when that time began.
+        """
         dead = not self.life.alive and not self.life.draining
         now += ROUNDING  # it is reaped on time, and what is on time depends on the last bit
-        until = max(self.life.seen_at, self.shown_at) + self.policy.reattach_within
+        until = since + self.policy.reattach_within
         return dead and self.claimable and not self.over and not self.late(now) and now < until
 
     @property
@@ -89,6 +92,8 @@ class Wish:
         return not self.life.alive and self.policy.on_crash == "abandon"
 
 
+#: By how much each clock may be wrong, in seconds.
+HOUR: Final = 3600.0
 #: Seconds: times since the epoch, as rows hold them, are rounded to less than a microsecond.
 ROUNDING: Final = 1e-5
 
@@ -100,11 +105,15 @@ class Truth:
     :ivar wishes: by the message of the task, which is its own.
     :ivar heirs: who claimed a task by its key, by remote id.
     :ivar asking: the orders whose answer is awaited.
+    :ivar seen_dead: when somebody first saw that an owner is dead.
+    :ivar clocks: by how many seconds wall clocks were wrong at any time.
     :ivar crimes: what must not be, in words.
     """
 
     fake: FakeSigmic
     now: Callable[[], float]
+    seen_dead: Mapping[str, float]
+    clocks: set[float] = field(default_factory=lambda: {0.0})
     wishes: dict[str, Wish] = field(default_factory=dict)
     heirs: dict[str, Wish] = field(default_factory=dict)
     asking: list[Wish] = field(default_factory=list)
@@ -134,6 +143,17 @@ class Truth:
         heir.shown_at = min(heir.shown_at, before.shown_at)
         self.heirs[task_id] = heir
 
+    def waits(self, wish: Wish) -> bool:
+        """Whether it is a dead owner's, and may still be claimed.
+
+        That time begins when the death was seen; or, where two clocks differ by so much that the
+        row seems to be hours old, with the last sign of life.
+        """
+        seen = self.seen_dead.get(wish.life.owner_id, inf)
+        if max(self.clocks) - min(self.clocks) > HOUR:
+            seen = min(seen, max(wish.life.seen_at, wish.shown_at))
+        return wish.waits(self.now(), seen)
+
     def row_of(self, task: FakeTask) -> Record | None:
         """Return the row of the intent that made a task."""
         return self.rows.get(task.env[MARKER])
@@ -155,7 +175,7 @@ class Truth:
             self.accuse(f"{sender} deletes {wish.message}, which {owner} wants")
         elif owner.alive and owner is not sender and not gone:
             self.accuse(f"{sender} deletes {wish.message}, which is {owner}'s, and that lives")
-        elif wish.waits(now):
+        elif self.waits(wish):
             self.accuse(f"{sender} deletes {wish.message}, which can still be claimed")
         elif wish.let_go and not (wish.over or wish.late(owner.died_at) or owner.draining):
             self.accuse(f"{sender} deletes {wish.message}, which {owner} had abandoned")
@@ -202,7 +222,7 @@ class Truth:
         wish = self._wish_behind(before)
         if before.finished_at is not None:
             self.accuse(f"{heir} took a row that had finished: {before}")
-        elif wish is not None and wish.waits(self.now()) and before.reason is None:
+        elif wish is not None and self.waits(wish) and before.reason is None:
             self._claimed(heir, wish, after)
 
     def _wish_behind(self, row: Record) -> Wish | None:

@@ -44,7 +44,7 @@ class World:
         self.group = group
         self.fake = FakeSigmic()
         self.store = MemoryStore()
-        self.truth = Truth(self.fake, anyio.current_time)
+        self.truth = Truth(self.fake, anyio.current_time, self.store.seen_dead)
         self.make_handle = handle
         #: How the remote system is out of reach: "refuse", "swallow", "lose" or "fail".
         self.api_fault: str | None = None
@@ -53,10 +53,11 @@ class World:
         self.in_flight = 0
         self.processes: list[Process] = []
 
-    def boot(self, credential: str = "A", namespace: str = "n") -> Process:
-        """Start a process."""
+    def boot(self, credential: str = "A", namespace: str = "n", *, ahead: float = 0.0) -> Process:
+        """Start a process, whose wall clock is ``ahead``."""
         name = f"P{len(self.processes) + 1}"
         process = Process(self, Life(name, credential, namespace, seen_at=anyio.current_time()))
+        process.set_clock(ahead)
         self.processes.append(process)
         process.spawn(process.run)
         return process
@@ -179,19 +180,30 @@ class Process(Freezer):
         if self._supervisor is not None:
             await self._supervisor.shutdown(grace=0)
 
+    def set_clock(self, ahead: float) -> None:
+        """Have its wall clock tell so many seconds too much."""
+        self.ahead = ahead
+        self.world.truth.clocks.add(ahead)
+
     def drain(self) -> None:
         """SIGTERM."""
         self.life.draining = True
         self._stop.set()
 
 
+def wall_time() -> float:
+    """Return the seconds since the epoch, by the clock of the process that asks."""
+    process = PROCESS.get()
+    return EPOCH + anyio.current_time() + (0.0 if process is None else process.ahead)
+
+
 @contextmanager
 def virtual() -> Iterator[None]:
-    """Give supervisors the virtual clock alone.
+    """Give supervisors the virtual clock alone, and a wall clock that can be set.
 
     And let them watch their own tasks less often, which plays no part and takes most of the time.
     """
-    clock = SimpleNamespace(time=lambda: EPOCH + anyio.current_time(), monotonic=anyio.current_time)
+    clock = SimpleNamespace(time=wall_time, monotonic=anyio.current_time)
     room = "sigmic_guard.supervisor"
     with patch(f"{room}.clock.time", clock), patch.multiple(f"{room}.watcher", SOON=6.0, SELDOM=20):
         yield
