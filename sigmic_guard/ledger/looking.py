@@ -18,7 +18,7 @@ from sigmic_guard.ledger.connection import Access, LedgerFile
 from sigmic_guard.ledger.orphans import last_sign
 from sigmic_guard.ledger.protocol import IllegibleRows
 from sigmic_guard.ledger.thread import CallThread
-from sigmic_guard.lifecycle import Record, spares
+from sigmic_guard.lifecycle import Record, is_kept_for_its_key, spares
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -135,7 +135,10 @@ def _rows(
             others = sql.unfinished(connection, None, remote_id=record.remote_id)
         except IllegibleRows as error:
             others = [*error.legible]
-        return any(spares(other, record) and lives(other.owner_id) for other in others)
+        return any(
+            spares(other, record) and (is_kept_for_its_key(other) or lives(other.owner_id))
+            for other in others
+        )
 
     rows = []
     for record in records():

@@ -9,6 +9,7 @@ from sigmic_guard.lifecycle.orphan import (
     WRONG_CLOCK,
     Verdict,
     claimable_for,
+    is_kept_for_its_key,
     judge,
     spares,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "Verdict",
     "claimable_for",
     "contradiction",
+    "is_kept_for_its_key",
     "judge",
     "outcome_of",
     "spares",

@@ -86,6 +86,15 @@ def spares(other: Record, record: Record) -> bool:
     )
 
 
+def is_kept_for_its_key(record: Record) -> bool:
+    """Tell whether somebody may ask for the task by its key, whether or not its owner lives."""
+    return (
+        record.key is not None
+        and record.orphaned_at is None
+        and (record.state is State.HANDED_OVER or record.policy.on_crash == "reattach")
+    )
+
+
 def claimable_for(record: Record, orphaned_at: float, dead_for: float, now: float) -> float:
     """Return for how many seconds more the record's key can be asked for.
 

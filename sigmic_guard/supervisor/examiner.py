@@ -18,7 +18,15 @@ from sigmic_guard.errors import (
     TaskNotFound,
 )
 from sigmic_guard.ledger import IllegibleRows
-from sigmic_guard.lifecycle import Backoff, CancelReason, Event, State, Verdict, spares
+from sigmic_guard.lifecycle import (
+    Backoff,
+    CancelReason,
+    Event,
+    State,
+    Verdict,
+    is_kept_for_its_key,
+    spares,
+)
 from sigmic_guard.lifecycle.states import TO_BE_ENDED
 from sigmic_guard.supervisor.listing import seconds_of
 from sigmic_guard.supervisor.pacing import REFUSALS, asked_pause
@@ -103,7 +111,7 @@ class Examiner:
     # --- who else wants it ------------------------------------------------------------------------
 
     async def is_wanted(self, record: Record, *, by_heirs: bool) -> bool:
-        """Tell whether a live owner has adopted the same remote task.
+        """Tell whether a live owner has adopted the same remote task, or its key may be asked for.
 
         :param by_heirs: whether rows count that were taken over themselves. They may be about to
             be ended, and two of them must not spare the task for each other's sake.
@@ -114,11 +122,9 @@ class Examiner:
         if ours is not None and ours.orphan is None and ours.reason is None:
             return True  # the ledger may not know it yet
         for other in await self._ledger.unfinished(remote_id=record.remote_id):
-            if (
-                spares(other, record)
-                and (by_heirs or other.orphaned_at is None)
-                and await self._ledger.owner_alive(other.owner_id)
-            ):
+            if not spares(other, record) or not (by_heirs or other.orphaned_at is None):
+                continue
+            if is_kept_for_its_key(other) or await self._ledger.owner_alive(other.owner_id):
                 return True
         return False
 
@@ -237,16 +243,18 @@ class Examiner:
         if not named:
             return
         for owner_id in await self._ledger.owners():
-            if owner_id == self._owner_id or not await self._ledger.owner_alive(owner_id):
+            if owner_id == self._owner_id:
                 continue
+            alive = await self._ledger.owner_alive(owner_id)
             try:
                 others = await self._ledger.unfinished(owner_id=owner_id)
             except IllegibleRows as error:
                 others = error.legible  # better than not to look at all
             for other in others:
-                for task in named.get(other.remote_id or "", ()):
-                    if other.orphaned_at is None and spares(other, task.record):
-                        self._let_go(task)
+                if other.orphaned_at is None and (alive or is_kept_for_its_key(other)):
+                    for task in named.get(other.remote_id or "", ()):
+                        if spares(other, task.record):
+                            self._let_go(task)
                 await slices.breathe()
 
     def end_now(self, task: Entry) -> None:

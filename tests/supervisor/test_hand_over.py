@@ -255,6 +255,7 @@ async def test_while_the_first_still_drains_over_a_file(tmp_path: Path) -> None:
         await first.start("keeps it busy")
         async with create_task_group() as group:
             group.start_soon(first.shutdown)
+            await lab.fake.until(lambda: lab.fake.in_flight("delete") > 0)  # the rows say so by now
             async with lab.open(left=2, ledger=SqliteLedger(path)) as second:
                 with fail_after(10):
                     heir = await second.start("m", **MINE)
@@ -293,6 +294,26 @@ async def test_nobody_asks() -> None:
         assert lab.deletes() == 1
     assert lab.finished == {("detached", "none"): 1, ("cancelled", "orphan"): 1}
     assert add_up(lab.registry) == (2, 0, 2, 0)
+
+
+async def test_another_row_of_the_same_task() -> None:
+    """What somebody adopted and handed over is not ended because its maker had died."""
+    lab, store = Lab(), MemoryStore()
+    async with Process(lab, store) as dead:
+        task_id = (await dead.supervisor.start("m")).id or ""
+        await dead.flush()
+        async with lab.open(left=1, ledger=MemoryLedger(store)) as supervisor:
+            await supervisor.adopt(task_id, **MINE)
+        await dead.die()
+    async with lab.open(left=1, ledger=MemoryLedger(store)) as supervisor:
+        report = await supervisor.reap()
+        assert [row.result for row in report.reaped] == ["released"]
+        assert [row.why for row in report.left] == ["wait"]
+    assert lab.deletes() == 0
+    async with lab.open(ledger=MemoryLedger(store)) as supervisor:
+        task = await supervisor.start("m", **MINE)
+        assert task.id == task_id
+        await task.cancel()
 
 
 @virtual
