@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import anyio
 import pytest
 
+from sigmic_guard.sigmic.keyring import Keyring
 from tests.watchdog.stage import KEY
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ async def test_nothing_is_imported_after_the_death(stage: Stage, warm: bool) -> 
         "base_url": stage.emulator.url,
         "ledger": str(stage.folder / "ledger.db"),
         "authorization": f"Bearer {KEY}",
+        "fingerprint": Keyring(KEY).fingerprint,
         "create_timeout": 1.0,
         "grace": 1.0,
     }
@@ -52,7 +53,7 @@ async def test_nothing_is_imported_after_the_death(stage: Stage, warm: bool) -> 
         [sys.executable, "-c", PROGRAM.format(warm=warm)],
         input=json.dumps(charge).encode() + b"\n",
         env=stage.environment,
-        stderr=subprocess.PIPE,
+        stderr=None,
     )
     assert stage.emulator.live == 0
     assert bool(done.stdout.split()) is not warm
