@@ -26,7 +26,7 @@ from sigmic_guard.cli.codes import CONNECTION, DONE, NOT_DONE
 from sigmic_guard.cli.ledger import judge_row
 from sigmic_guard.cli.terminal import span
 from sigmic_guard.ledger import IllegibleRows, Orphan, SqliteLedger
-from sigmic_guard.ledger.looking import UnfinishedRows, get, unfinished
+from sigmic_guard.ledger.looking import UnfinishedRows, get, see_dead, unfinished
 from sigmic_guard.lifecycle import REAPABLE, Verdict, contradiction
 from sigmic_guard.sigmic.keyring import Keyring
 from sigmic_guard.supervisor.telling import result_of_orphan
@@ -94,6 +94,7 @@ async def reap(path: str, *, wait: float, namespace: str | None = None) -> Seque
     :raises ConfigurationError: there is no credential.
     """
     until = current_time() + wait
+    await see_dead(path, namespace)
     return await reap_found(path, (await survey(path, namespace)).found, until)
 
 
@@ -194,6 +195,8 @@ async def command(
     """End what dead owners left, or only tell; see the exit codes of ``sigmic-guard reap``."""
     terminal.leave_out("orphan.left", "shutdown.finished", "task.unconfirmed")
     until = current_time() + wait
+    if not dry_run:
+        await see_dead(path, namespace)
     found, illegible = await survey(path, namespace)
     if illegible:
         terminal.problem(str(IllegibleRows(illegible)))

@@ -1,7 +1,8 @@
 """A look into a ledger's file that leaves no trace, for who only tells what is in it.
 
 Who opens a ledger as a supervisor does announces an owner, and makes the file if there is none. A
-look does neither: it reads, and asks which owners live.
+look does neither: it reads, and asks which owners live. Who is about to act on what is there puts
+on record which owners are dead, with :func:`see_dead`.
 """
 
 from __future__ import annotations
@@ -81,6 +82,25 @@ async def unfinished(path: str, namespace: str | None = None) -> UnfinishedRows 
         return UnfinishedRows(rows, illegible)
 
     return await _look(path, read)
+
+
+async def see_dead(path: str, namespace: str | None = None) -> None:
+    """Put on record that owners of unfinished rows are dead, of whom nobody has done so yet.
+
+    The time for which their keys can be asked for begins then.
+
+    :param namespace: default: of all namespaces.
+    :raises LedgerError: the ledger cannot be read or written.
+    """
+
+    def see(connection: Connection, folder: Path) -> None:
+        for owner_id in sql.owners(connection, namespace):
+            if presence.dead_for(connection, owner_id) is None and not presence.is_alive(
+                connection, folder, owner_id
+            ):
+                presence.see_dead(connection, folder, owner_id)
+
+    await _look(path, see)
 
 
 async def find(path: str, identifier: str) -> list[OwnedRow] | None:

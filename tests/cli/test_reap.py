@@ -46,6 +46,13 @@ def deletes(emulator: Emulator) -> int:
     return emulator.count(route="delete")
 
 
+def seen_dead(books: Books) -> list[float]:
+    """Return when deaths were first seen, by the monotonic clock."""
+    with closing(sqlite3.connect(books.file)) as shell:
+        found = shell.execute("SELECT dead_at FROM owners WHERE dead_at IS NOT NULL").fetchall()
+    return [at for (at,) in found]
+
+
 async def test_illegible_rows_hinder_no_other(cli: Cli, books: Books) -> None:
     """What nobody can read is named, and is a reason to look; the others are reaped as ever."""
     task_id = await create(cli.emulator)
@@ -147,6 +154,27 @@ async def test_what_comes_of_them(cli: Cli, books: Books) -> None:
     assert (await books.read()).keys() == {"kept", "other-key", "nowhere"}
     assert set(cli.emulator.state()["live_ids"]) == set(ids[2:])
     assert (await cli.run("ps")).code == 1, "what is left is left, whoever may end it"
+
+
+async def test_the_wait_begins_with_the_first_reap(cli: Cli, books: Books) -> None:
+    """Where no supervisor runs, `reap` itself puts on record when a death was seen; no look does.
+
+    So one that is called now and again ends a task for whose key nobody asked in time.
+    """
+    task_id = await create(cli.emulator)
+    policy = TaskPolicy(on_crash="reattach", reattach_within=300.0)
+    await books.add(remote_id=task_id, policy=policy, key="k")
+    for look in (["reap", "--dry-run"], ["ps"], ["explain", task_id]):
+        await cli.run(*look)
+    assert seen_dead(books) == []
+    assert rows(await cli.run("reap"))[task_id][0] == "wait"
+    [first] = seen_dead(books)
+    assert rows(await cli.run("reap"))[task_id][0] == "wait"
+    assert seen_dead(books) == [first], "it was seen once"
+    with closing(sqlite3.connect(books.file)) as shell, shell:
+        shell.execute("UPDATE owners SET dead_at=dead_at-300")
+    assert rows(await cli.run("reap"))[task_id][0] == "cancelled"
+    assert cli.emulator.live == 0
 
 
 async def test_several_systems(cli: Cli, books: Books) -> None:

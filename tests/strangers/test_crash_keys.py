@@ -325,7 +325,10 @@ async def test_unclaimed_at_its_deadline(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 async def test_unclaimed_by_hand(tmp_path: Path) -> None:
-    """`reap` says that it waits, which is no failure; past its time it ends it."""
+    """`reap` says that it waits, which is no failure; past its time it ends it.
+
+    That time begins when a `reap` first sees the death, if nobody else has.
+    """
     async with stage(tmp_path) as home:
         ids = await corpse(home, reattach_within=600, **AGAIN)
         waiting = await home.call("reap", "--json")
@@ -333,7 +336,8 @@ async def test_unclaimed_by_hand(tmp_path: Path) -> None:
         assert home.server.world.live == ids
         assert (await home.call("ps")).status == 1
         more = await corpse(home, key="short", on_crash="reattach", reattach_within=0.001)
-        assert (await home.call("reap")).status == 0
+        for _ in range(2):
+            assert (await home.call("reap")).status == 0
         assert home.server.world.live == ids
         assert more
 
