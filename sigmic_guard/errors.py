@@ -226,6 +226,7 @@ class ProtocolError(SigmicGuardError):
     :ivar retry_after: seconds that it asked to wait, or ``None``.
     :ivar unreadable: whether it was a success that is too large, or whose JSON is broken: a smaller
         one may be readable.
+    :ivar broken: whether it was the latter, which another attempt may well mend.
     """
 
     def __init__(
@@ -235,11 +236,13 @@ class ProtocolError(SigmicGuardError):
         status: int | None = None,
         retry_after: float | None = None,
         unreadable: bool = False,
+        broken: bool = False,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.retry_after = retry_after
         self.unreadable = unreadable
+        self.broken = broken
 
 
 class ConnectionFailed(SigmicGuardError):

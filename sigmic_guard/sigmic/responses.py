@@ -158,10 +158,12 @@ def _read_envelope(answer: Answer) -> Envelope | ProtocolError:
         return _ENVELOPE.decode(answer.body)
     except DECODE_ERRORS as exc:
         reason = _describe(exc)
+    broken = success and _is_cut_or_broken(answer.body)
     return _odd(
         answer,
         f"The answer is no envelope of the API: {reason}",
-        unreadable=success and _is_cut_or_broken(answer.body),
+        unreadable=broken,
+        broken=broken,
     )
 
 
@@ -216,12 +218,15 @@ def _without_envelope(answer: Answer) -> ApiError | ProtocolError:
     )
 
 
-def _odd(answer: Answer, message: str, *, unreadable: bool = False) -> ProtocolError:
+def _odd(
+    answer: Answer, message: str, *, unreadable: bool = False, broken: bool = False
+) -> ProtocolError:
     return ProtocolError(
         message,
         status=answer.status,
         retry_after=read_retry_after(answer.retry_after),
         unreadable=unreadable,
+        broken=broken,
     )
 
 

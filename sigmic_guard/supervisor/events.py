@@ -24,6 +24,7 @@ from sigmic_guard.errors import (
 from sigmic_guard.lifecycle import Backoff, State
 from sigmic_guard.lifecycle.backoff import believed
 from sigmic_guard.supervisor.lag import End
+from sigmic_guard.supervisor.looking import TRIES
 from sigmic_guard.supervisor.pacing import REFUSALS, asked_pause
 from sigmic_guard.supervisor.replay import Replay
 
@@ -276,7 +277,7 @@ class TaskEvents:
             self._finish()
             return
         try:
-            info = await self._looker.get(task.id, timeout=PATIENCE)
+            info = await self._looker.get(task.id, timeout=PATIENCE, tries=TRIES)
         except REFUSALS as error:
             self._task.core.access.hear(error)
             raise

@@ -18,6 +18,7 @@ from anyio import Event, current_time, move_on_after, sleep_until
 from sigmic_guard.errors import ProtocolError, SigmicGuardError, TaskNotFound
 from sigmic_guard.lifecycle import Backoff, State
 from sigmic_guard.supervisor.listing import AHEAD, AIMLESS, EndlessList, active_at, middle_of
+from sigmic_guard.supervisor.looking import TRIES
 from sigmic_guard.supervisor.pacing import REFUSALS, SLOWLY, asked_pause
 from sigmic_guard.supervisor.timer import Slices
 from sigmic_guard.supervisor.workers import Pool
@@ -283,7 +284,7 @@ class Watcher:
     async def _look(self, task: Entry) -> None:
         turn, lags, delay = task.turn, False, SOON
         try:
-            info = await self._looker.get(task.id, timeout=PATIENCE)
+            info = await self._looker.get(task.id, timeout=PATIENCE, tries=TRIES)
         except TaskNotFound:
             self._access.worked(read=task)
             self._roster.miss(task)

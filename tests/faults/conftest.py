@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sigmic_guard.lifecycle import Backoff
 from tests.faults.witness import Witness
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: Constants of the library, wherever in it they stand. Seconds, but for the last: bytes.
+#: Constants of the library, wherever in it they stand. Numbers are seconds, the last one bytes.
 SHORT = {
+    "AGAIN": Backoff(first=0.02, most=0.1),
+    "SLOWLY": Backoff(first=0.1, most=0.3),
     "ATTEMPT": 0.3,
     "BRAND_NEW": 0.3,
     "PATIENCE": 0.3,

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 OK: Final = "ok"
 WAITS: Final = "waits"
+NO_ANSWER: Final = "no answer"
 
 PAGES: Final = (401, 403, 404, 408, 409, 429)
 """Statuses of a gateway's pages, which say nothing of the API."""
@@ -102,6 +103,11 @@ EFFECTIVE: Final = frozenset(
 )
 """The request was obeyed, whatever the caller was told."""
 
+SENSELESS: Final = frozenset(
+    {"html 200", "malformed", "malformed without effect", "empty", "oversize", "swapped"}
+)
+"""A success, and no answer to what was asked."""
+
 HOPELESS: Final = frozenset({"status 401", "status 403"})
 
 TOLD: Final = frozenset(
@@ -115,8 +121,6 @@ TOLD: Final = frozenset(
 )
 
 STAYS: Final[dict[shapes.Shape, str]] = {
-    # The list says that it ended, and GET says what it answered: only both make a result.
-    shapes.get_background: WAITS,
     # GET is asked now and again of those that the list does not show.
     shapes.list_background: OK,
     # The create's own error, once it is clear that nobody can tell what came of it.
@@ -172,11 +176,24 @@ def endings(case: Case) -> set[str]:
     if case.shape in TOLD:
         resent = case.kind in RESENT and case.route == "get" and case.passes
         return {OK, met} if resent else {met}
+    if case.shape is shapes.get_background and case.kind == "oversize":
+        return {NO_ANSWER}  # it is not asked for again so soon
     if met == OK or case.passes:
         return {OK}
-    if case.shape is shapes.get_background and case.kind == "status 404":
-        return {"TaskCancelled", WAITS}  # gone for this credential, or too new to be known
+    if case.shape is shapes.get_background:
+        return no_result(case, met)
     return {STAYS[case.shape]}
+
+
+def no_result(case: Case, met: str) -> set[str]:
+    """How it ends for who waits for a result, where GET never tells one."""
+    if case.kind == "status 404":
+        return {"TaskCancelled", WAITS}  # gone for this credential, or too new to be known
+    if case.kind in HOPELESS:
+        return {met}  # it is told, and the task stays supervised
+    if case.kind in SENSELESS:
+        return {NO_ANSWER}  # the end that the list shows is believed after a few attempts
+    return {WAITS}
 
 
 def left_running(case: Case, ending: str) -> int:
@@ -205,7 +222,7 @@ def named(case: Case, ending: str) -> set[int]:
     met = MEETS[case.kind]
     match case.route:
         case "get" if case.shape is shapes.get_background:
-            return {0, 1} if ending == WAITS else {0}
+            return {0, 1} if ending == WAITS or case.kind in HOPELESS else {0}
         case "get":
             return {0}
         case "send" if met in {"ProtocolError", "ServerError"} and case.kind not in EFFECTIVE:

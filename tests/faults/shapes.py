@@ -1,7 +1,8 @@
 """How users come upon each route: small programs whose end is a word.
 
 A word is the name of the error that came out, or ``ok``; ``waits`` where the caller would still
-wait, which only the task's deadline or the shutdown would end.
+wait, which only the task's deadline or the shutdown would end; ``no answer`` where the result of a
+completed task lacks what the agent said.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ PATIENCE: Final = 2.5
 HOLD: Final = Script(duration=0.0, hold=True)
 ASK: Final = Script(duration=0.0, approval="shell")
 LOST: Final = Fault("lost_answer", times=1)
+
+
+class NoAnswer(Exception):
+    """The task completed, and what the agent said is not known."""
 
 
 class Stage:
@@ -57,6 +62,8 @@ class Stage:
         except SigmicGuardError as error:
             self.witness.catch(error)
             return type(error).__name__
+        except NoAnswer:
+            return "no answer"
         return "waits" if scope.cancelled_caught else "ok"
 
     async def foreign(self) -> str:
@@ -110,6 +117,8 @@ async def get_background(stage: Stage) -> None:
     stage.spoil()
     task = await stage.supervisor.start("background")
     result = await task.result()
+    if result.final_response is None:
+        raise NoAnswer
     assert result.final_response == "Hello world"
 
 

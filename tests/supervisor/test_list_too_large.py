@@ -73,6 +73,40 @@ async def test_the_list_tells_the_end_of_a_scoped_task(error: ProtocolError) -> 
         assert current_time() - began < 5
 
 
+BROKEN = ProtocolError("no envelope", status=200, unreadable=True, broken=True)
+EMPTY = ProtocolError("The answer is empty.", status=200)
+
+
+@pytest.mark.parametrize("error", [BROKEN, EMPTY])
+@pytest.mark.parametrize("times", [1, 4])
+async def test_what_makes_no_sense_is_asked_for_again(error: ProtocolError, times: int) -> None:
+    """What the agent said is not given up for a few bad answers."""
+    lab = lab_of()
+    lab.fake.script("m", duration=1, answer="the answer")
+    async with lab.open() as supervisor:
+        task = await supervisor.start("m")
+        for _ in range(times):
+            lab.fake.on("get", error)
+        began = current_time()
+        assert (await task.result()).final_response == "the answer"
+        assert current_time() - began < 6
+        assert lab.fake.count("get") == times + 1
+
+
+@pytest.mark.parametrize("error", [BROKEN, EMPTY])
+async def test_the_list_is_believed_if_no_attempt_makes_sense(error: ProtocolError) -> None:
+    """The end of a completed task is learnt within a few seconds, without its output."""
+    lab = lab_of()
+    async with lab.open() as supervisor:
+        task = await supervisor.start("m")
+        await sleep(1)
+        lab.fake.always("get", error)
+        lab.fake.complete(task.id)
+        began = current_time()
+        assert (await task.result()).final_response is None
+        assert current_time() - began < 6
+
+
 def _answer_silent(_: object) -> Answer:
     return Answer(value=Silent())
 
