@@ -166,6 +166,7 @@ class Listing:
             tasks are too large to be read one by one.
         :raises SigmicGuardError: the API refused, or gave no answer.
         """
+        again = False
         while self._more:
             if self._endless is not None:
                 raise self._endless
@@ -176,6 +177,9 @@ class Listing:
             except ProtocolError as error:
                 if not error.unreadable:
                     raise
+                if error.broken and not again:
+                    again = True  # that is no matter of size, unless it stays
+                    continue
                 self._ask_for_less(error)
                 continue
             self._size = min(2 * self._size, self._lister.most)

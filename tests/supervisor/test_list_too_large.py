@@ -209,6 +209,20 @@ async def test_the_smaller_size_is_remembered_for_a_while() -> None:
         assert lab.fake.pages[-1][0] == 100
 
 
+@pytest.mark.parametrize("times, least", [(1, 100), (2, 50)])
+async def test_a_broken_page_is_asked_for_again_as_it_is(times: int, least: int) -> None:
+    """Only one that stays broken is a matter of size."""
+    lab = lab_of()
+    for _ in range(100):
+        lab.fake.complete(lab.fake.add("other"))
+    async with lab.open() as supervisor:
+        await supervisor.start("m")
+        for _ in range(times):
+            lab.fake.on("list", BROKEN)
+        await sleep(20)
+        assert min(limit for limit, _, _ in lab.fake.pages) == least
+
+
 async def test_a_reading_of_tasks_that_are_all_too_large_is_bounded() -> None:
     """It gives up after a few, and who is watched is looked at all the same."""
     lab = lab_of(fat=5000)
