@@ -58,12 +58,12 @@ async def test_scopes_and_shutdowns(
 @pytest.mark.backends(TRIO_VIRTUAL)
 @PROGRAMS
 @pytest.mark.parametrize("injection", [Injection.SCOPE, Injection.SHUTDOWN])
-@pytest.mark.parametrize("world", ["lagging", "swapped"])
+@pytest.mark.parametrize("world", ["lagging", "swapped", "behind a gateway"])
 @USES
 async def test_answers_that_say_nothing(
     use: Use, world: str, injection: Injection, program: Program
 ) -> None:
-    """Where reads lag behind writes, or tell of another task."""
+    """Where reads lag behind writes, tell of another task, or a gateway answers for the API."""
     await hold(Case(use, injection, "suspended", program), world)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from sigmic_guard import Supervisor
 from sigmic_guard.emulator import Emulator, Script
+from sigmic_guard.errors import ProtocolError
 from sigmic_guard.sigmic import SigmicClient
 from sigmic_guard.sigmic.models import TaskInfo
 from sigmic_guard.testing import Answer, Call, FakeSigmic
@@ -121,21 +122,18 @@ class InMemory:
 
     short = 0.1
 
-    def __init__(self, *, read_lag: float = 0.0, swapped: bool = False) -> None:
+    def __init__(
+        self, *, read_lag: float = 0.0, arrange: Callable[[FakeSigmic], None] = lambda _: None
+    ) -> None:
         self._read_lag = read_lag
-        self._swapped = swapped
+        self._arrange = arrange
         self.begin()
 
     def begin(self) -> None:
         self._fake = FakeSigmic(read_lag=self._read_lag)
-        if self._swapped:
-            self._fake.on("get", *[self._of_somebody_else] * 3)
+        self._arrange(self._fake)
         self._fake.script("work", chunks=("Hello", " ", "world"))
         self._fake.script("more", chunks=("Done", "."))
-
-    @staticmethod
-    def _of_somebody_else(call: Call) -> Answer:
-        return Answer(TaskInfo(id=f"not {call.task_id}", status="completed"))
 
     @property
     def live(self) -> int:
@@ -165,11 +163,27 @@ class InMemory:
         await self._fake.until(lambda: self._fake.open_streams)
 
 
+def _swap(fake: FakeSigmic) -> None:
+    """Let the first GETs tell of another task."""
+
+    def of_somebody_else(call: Call) -> Answer:
+        return Answer(TaskInfo(id=f"not {call.task_id}", status="completed"))
+
+    fake.on("get", *[of_somebody_else] * 3)
+
+
+def _stand_before(fake: FakeSigmic) -> None:
+    """Let a gateway answer first, with a page of its own, where that is not told to the caller."""
+    for method, status in (("get", 403), ("list", 404), ("delete", 401), ("stream", 409)):
+        fake.on(method, ProtocolError("a page", status=status))
+
+
 _IN_MEMORY: Mapping[str, Callable[[], InMemory]] = {
     "fake": InMemory,
     "lagging": partial(InMemory, read_lag=2.0),
     "lagging a little": partial(InMemory, read_lag=0.05),
-    "swapped": partial(InMemory, swapped=True),
+    "swapped": partial(InMemory, arrange=_swap),
+    "behind a gateway": partial(InMemory, arrange=_stand_before),
 }
 
 
@@ -177,8 +191,9 @@ _IN_MEMORY: Mapping[str, Callable[[], InMemory]] = {
 async def open_world(name: str) -> AsyncIterator[World]:
     """Open the world of this name.
 
-    :param name: ``emulator`` or ``fake``; or ``lagging``, ``lagging a little`` (for real time) or
-        ``swapped``: a fake whose reads lag, or whose first GETs tell of another task.
+    :param name: ``emulator`` or ``fake``; or ``lagging``, ``lagging a little`` (for real time),
+        ``swapped`` or ``behind a gateway``: a fake whose reads lag, whose first GETs tell of
+        another task, or whose first answers are a gateway's pages.
     """
     if name in _IN_MEMORY:
         yield _IN_MEMORY[name]()
