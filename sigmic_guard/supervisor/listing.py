@@ -72,6 +72,8 @@ class Lister:
         self._api = api
         self._most = PAGE
         self._until = -inf  # on anyio's clock
+        #: The size that was fallen back to, while nothing larger was read since; 0 for none.
+        self._fallback = 0
 
     @property
     def most(self) -> int:
@@ -81,8 +83,14 @@ class Lister:
         return self._most
 
     def limit(self, size: int) -> None:
-        """Ask for no more than that for a while."""
-        self._most, self._until = max(size, 1), current_time() + REMEMBERED
+        """Fall back to that size; if this is the second time in a row, ask for no more for a while.
+
+        Once proves little: any one answer can be late or garbled, whatever its size.
+        """
+        size = max(size, 1)
+        if self._fallback:
+            self._most, self._until = size, current_time() + REMEMBERED
+        self._fallback = size
 
     async def ask(self, limit: int, offset: int) -> TaskPage:
         """Read one page; one that takes too long makes the later ones smaller.
@@ -90,11 +98,14 @@ class Lister:
         :raises SigmicGuardError: the API refused, or gave no answer.
         """
         try:
-            return await self._api.list(limit=limit, offset=offset, timeout=PATIENCE)
+            page = await self._api.list(limit=limit, offset=offset, timeout=PATIENCE)
         except ConnectionFailed as error:
             if error.timed_out and limit > LEAST_FOR_TIME:
                 self.limit(max(limit // 2, LEAST_FOR_TIME))
             raise
+        if limit > self._fallback:
+            self._fallback = 0
+        return page
 
     def read(
         self,
