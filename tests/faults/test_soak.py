@@ -18,7 +18,7 @@ from tests.observe.sums import add_up
 if TYPE_CHECKING:
     from tests.faults.witness import Witness
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
 
 TASKS = 200
 ASK = Script(duration=0.05, approval="shell")
@@ -119,7 +119,7 @@ async def test_random_faults(seed: int, in_a_hurry: None, witness: Witness) -> N
             api_key=KEY,
             base_url=emulator.url,
             create_timeout=0.5,
-            grace=20.0,
+            grace=60.0,  # a lost create takes two readings of the list with no fault in them
             policy=TaskPolicy(confirm="terminal"),
             registry=witness.registry,
         )
