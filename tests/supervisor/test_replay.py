@@ -166,7 +166,8 @@ class TestCosts:
             costs = [allocated(lambda: memory.sort("content", data, "x")) for _ in range(5_000)]
         finally:
             tracemalloc.stop()
-        assert max(costs) < 1_000
+        # The sum, and not the dearest: something else may allocate a little at any moment.
+        assert sum(costs) < 4_000_000, "all together copied less than the text once"
 
     def test_small_pieces_take_little_more_than_their_text(self) -> None:
         """A text in a quarter of a million pieces takes no string of its own for each."""
