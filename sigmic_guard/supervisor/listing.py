@@ -1,7 +1,9 @@
-"""Reading the list from its top: page by page, and as a whole although it shifts meanwhile.
+"""Reading the list from its top, page by page.
 
 A list can be too large to be read in whole pages, show the same page again and again, or have no
-end. So a page that cannot be read is asked for in smaller parts, and every reading is bounded.
+end. So a page that cannot be read is asked for in smaller parts, and every reading is bounded. A
+long reading that began anew whenever a page fails would never end where one in ten does: such a
+page is asked for again where it stands.
 """
 
 from __future__ import annotations
@@ -9,17 +11,26 @@ from __future__ import annotations
 from collections import deque
 from datetime import datetime
 from math import inf
+from random import random
 from statistics import median_low
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
-from anyio import current_time
+from anyio import CancelScope, current_time
 
-from sigmic_guard.errors import ConnectionFailed, ProtocolError
+from sigmic_guard.errors import (
+    ApiError,
+    ConnectionFailed,
+    ProtocolError,
+    RateLimited,
+    ServerError,
+    SigmicGuardError,
+)
+from sigmic_guard.lifecycle import Backoff
 from sigmic_guard.sigmic.models import Scrap
-from sigmic_guard.supervisor.timer import Slices
+from sigmic_guard.supervisor.pacing import asked_pause
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Sequence
 
     from sigmic_guard.sigmic.api import TaskApi
     from sigmic_guard.sigmic.models import TaskInfo, TaskPage
@@ -28,6 +39,13 @@ if TYPE_CHECKING:
 PAGE: Final = 100
 #: Seconds that one page may take.
 PATIENCE: Final = 10.0
+#: The least, however little is left of a shutdown's budget, and the share of it for one page.
+LEAST_PATIENCE: Final = 0.1
+SHARE_OF_BUDGET: Final = 1 / 4
+#: Requests in a row, after which a page that fails is asked for again only by a later reading; and
+#: how long after each.
+TRIES: Final = 4
+AGAIN: Final = Backoff(first=0.1, most=1.0)
 #: Seconds for which no larger page is asked for than could be read.
 REMEMBERED: Final = 60.0
 #: The size to try after a single task that is too large was passed over.
@@ -49,9 +67,6 @@ ENDLESS_RATE: Final = 3.0
 LEAST_PAUSE: Final = 5.0
 #: Seconds by which a server's clock may be ahead of ours: what is later tells nothing.
 AHEAD: Final = 86400.0
-#: How often the top of the list is read again, for what moved up during a reading, although that
-#: does not get less.
-REREADINGS: Final = 5
 
 
 class EndlessList(ProtocolError):
@@ -65,6 +80,16 @@ class EndlessList(ProtocolError):
         self.pause = max(pages / ENDLESS_RATE, LEAST_PAUSE)
 
 
+class Pause(Protocol):
+    """Waits within a reading."""
+
+    async def __call__(self, seconds: float, *, least: float = 0.0) -> None:
+        """Wait for so many seconds; raise if the reading is not wanted any more.
+
+        :param least: seconds that the server asked for.
+        """
+
+
 class Lister:
     """Makes readings, and remembers which page size could be read lately."""
 
@@ -72,8 +97,16 @@ class Lister:
         self._api = api
         self._most = PAGE
         self._until = -inf  # on anyio's clock
-        #: The size that was fallen back to, while nothing larger was read since; 0 for none.
+        #: The size that was fallen back to once, while nothing larger was read since; 0 for none.
         self._fallback = 0
+        #: Requests in a row that failed, of whatever reading that would ask for a page again.
+        self.failures = 0
+        #: Seconds that were lost to them so far, pauses included.
+        self.lost = 0.0
+        #: When the shutdown's budget ends, on anyio's clock.
+        self._budget_end = inf
+        #: Around the requests that are under way.
+        self._under_way: set[CancelScope] = set()
 
     @property
     def most(self) -> int:
@@ -82,15 +115,25 @@ class Lister:
             self._most = PAGE
         return self._most
 
+    def hasten(self, budget_end: float) -> None:
+        """Let no page, nor one that is under way, take long when a shutdown's budget ends then."""
+        self._budget_end = budget_end
+        end = current_time() + self._patience()
+        for scope in self._under_way:
+            scope.deadline = min(scope.deadline, end)
+
     def limit(self, size: int) -> None:
         """Fall back to that size; if this is the second time in a row, ask for no more for a while.
 
-        Once proves little: any one answer can be late or garbled, whatever its size.
+        Once proves little: any one answer can be late or garbled, whatever its size. And it takes
+        two again to fall back further.
         """
         size = max(size, 1)
         if self._fallback:
             self._most, self._until = size, current_time() + REMEMBERED
-        self._fallback = size
+            self._fallback = 0
+        else:
+            self._fallback = size
 
     async def ask(self, limit: int, offset: int) -> TaskPage:
         """Read one page; one that takes too long makes the later ones smaller.
@@ -98,14 +141,29 @@ class Lister:
         :raises SigmicGuardError: the API refused, or gave no answer.
         """
         try:
-            page = await self._api.list(limit=limit, offset=offset, timeout=PATIENCE)
-        except ConnectionFailed as error:
-            if error.timed_out and limit > LEAST_FOR_TIME:
+            page = await self._ask(limit, offset)
+        except SigmicGuardError as error:
+            timed_out = isinstance(error, ConnectionFailed) and error.timed_out
+            if timed_out and limit > LEAST_FOR_TIME:
                 self.limit(max(limit // 2, LEAST_FOR_TIME))
             raise
+        self.failures = 0
         if limit > self._fallback:
             self._fallback = 0
         return page
+
+    async def _ask(self, limit: int, offset: int) -> TaskPage:
+        with CancelScope() as scope:
+            self._under_way.add(scope)
+            try:
+                return await self._api.list(limit=limit, offset=offset, timeout=self._patience())
+            finally:
+                self._under_way.discard(scope)
+        raise ConnectionFailed("the shutdown had no more time for it", sent=True, timed_out=True)
+
+    def _patience(self) -> float:
+        left = (self._budget_end - current_time()) * SHARE_OF_BUDGET
+        return min(PATIENCE, max(left, LEAST_PATIENCE))
 
     def read(
         self,
@@ -114,7 +172,7 @@ class Lister:
         aimless: int = AIMLESS,
         horizon: float = inf,
         trust_total: bool = False,
-        pause: Callable[[float], Awaitable[None]] | None = None,
+        pause: Pause | None = None,
     ) -> Listing:
         """Begin a reading; see :class:`Listing`."""
         return Listing(
@@ -134,7 +192,8 @@ class Listing:
     :param aimless: how many of them may lead no further back in time.
     :param horizon: times after this one, in seconds since the epoch, tell nothing.
     :param trust_total: whether pages up to the first page's ``total`` do not count as such.
-    :param pause: waits for so many seconds; with it, aimless pages beyond ``AIMLESS`` are paced.
+    :param pause: waits; with it, aimless pages beyond ``AIMLESS`` are paced, and a page that
+        fails is asked for again, as long as no more than ``TRIES`` requests in a row have failed.
     :ivar scraps: what told no task in the pages so far, the too large included.
     """
 
@@ -146,7 +205,7 @@ class Listing:
         aimless: int,
         horizon: float,
         trust_total: bool,
-        pause: Callable[[float], Awaitable[None]] | None,
+        pause: Pause | None,
     ) -> None:
         self._lister = lister
         self._size = lister.most
@@ -177,27 +236,43 @@ class Listing:
             tasks are too large to be read one by one.
         :raises SigmicGuardError: the API refused, or gave no answer.
         """
-        again = False
+        broken = 0
         while self._more:
             if self._endless is not None:
                 raise self._endless
             if self._pause is not None and self._aimless_pages >= AIMLESS:
                 await self._pause(PACE)
+            asked_at = current_time()
             try:
                 page = await self._lister.ask(self._size, self._offset)
-            except ProtocolError as error:
-                if not error.unreadable:
-                    raise
-                if error.broken and not again:
-                    again = True  # that is no matter of size, unless it stays
-                    continue
-                self._ask_for_less(error)
+            except SigmicGuardError as error:
+                if isinstance(error, ProtocolError) and error.unreadable:
+                    broken += error.broken
+                    if not error.broken or broken > 1:  # once is no matter of size
+                        self._ask_for_less(error)
+                else:
+                    await self._pause_after(error)
+                    self._lister.lost += current_time() - asked_at
+                    self._size = min(self._size, self._lister.most)
                 continue
+            broken = 0
             self._size = min(2 * self._size, self._lister.most)
             self._take(page)
             if page.tasks:
                 return page.tasks
         return ()
+
+    async def _pause_after(self, error: SigmicGuardError) -> None:
+        """Wait until the page that failed may be asked for again, where it stands.
+
+        :raises SigmicGuardError: that error, if it is not worth while.
+        """
+        self._lister.failures = failures = self._lister.failures + 1
+        if self._pause is None or failures >= TRIES or not _may_pass(error):
+            raise error
+        asked = asked_pause(error)
+        pause = AGAIN.delay(failures, random(), retry_after=asked)
+        await self._pause(pause, least=pause if asked else 0.0)
 
     def _ask_for_less(self, error: ProtocolError) -> None:
         """Halve the page that cannot be read; pass over a single task that cannot.
@@ -247,6 +322,11 @@ class Listing:
             self._endless = EndlessList("the list goes on and on", self._pages)
 
 
+def _may_pass(error: SigmicGuardError) -> bool:
+    """Whether a page may be answered the next time: not if the API refused it in its own words."""
+    return isinstance(error, RateLimited | ServerError) or not isinstance(error, ApiError)
+
+
 def active_at(info: TaskInfo, horizon: float = inf) -> float | None:
     """Return the time of a task's last activity, in seconds since the epoch, if it is told.
 
@@ -275,83 +355,3 @@ def middle_of(page: Sequence[TaskInfo], horizon: float) -> float | None:
     """
     times = [at for info in page if (at := active_at(info, horizon)) is not None]
     return median_low(times) if times else None
-
-
-async def read_all(
-    begin: Callable[[], Listing],
-    take: Callable[[TaskInfo], None],
-    passed: Callable[[float, float], bool],
-    *,
-    horizon: float = inf,
-    turn_page: Callable[[], None],
-    leave_out: Callable[[Scrap], None],
-) -> bool:
-    """Show ``take`` every task of the list down to what is ``passed``; ``True`` if none was missed.
-
-    :param begin: begins a reading of the list.
-    :param passed: is given a task's latest activity, and that of the newest one seen.
-    :param horizon: times after this one tell nothing.
-    :param turn_page: is called after each page: what stands on one is of one instant.
-    :param leave_out: is shown what told no task. It says what that means for ``True``.
-    :raises SigmicGuardError: the API refused, or gave no answer.
-    """
-
-    async def read(passed: Callable[[float, float], bool]) -> _Reading:
-        return await _read(begin(), take, passed, horizon, turn_page, leave_out)
-
-    reading = await read(passed)
-    left = REREADINGS
-    # What was active meanwhile has moved up, past the reader: read the top again, down to where
-    # the last reading began. One page is one instant, and nobody moves within it.
-    while reading.pages > 1 and reading.newest > -inf:  # without times there is nothing to go by
-        if not left:
-            return False
-        last, reading = reading, await read(_before(reading.newest))
-        if reading.still and reading.newest <= last.newest:
-            return True  # many are as old as the newest, and none was active meanwhile
-        left -= reading.pages >= last.pages
-    return True
-
-
-def _before(top: float) -> Callable[[float, float], bool]:
-    return lambda at, _: at < top
-
-
-class _Reading:
-    """What one reading showed."""
-
-    def __init__(self) -> None:
-        self.pages = 0
-        #: The latest activity.
-        self.newest = -inf
-        #: Whether no page began with what the page before had shown: who moves up, past the
-        #: reader, pushes all in between one place down.
-        self.still = True
-
-
-async def _read(
-    listing: Listing,
-    take: Callable[[TaskInfo], None],
-    passed: Callable[[float, float], bool],
-    horizon: float,
-    turn_page: Callable[[], None],
-    leave_out: Callable[[Scrap], None],
-) -> _Reading:
-    """Read down to what is passed."""
-    reading, done, shown, slices = _Reading(), False, frozenset[str](), Slices()
-    while not done and (page := await listing.next_page()):
-        reading.pages += 1
-        reading.still &= page[0].id not in shown
-        shown = frozenset(info.id for info in page)
-        for info in page:
-            take(info)
-            at = active_at(info, horizon)
-            if at is not None:
-                reading.newest = max(reading.newest, at)
-                done |= passed(at, reading.newest)
-            await slices.breathe()
-        turn_page()
-    for scrap in listing.scraps:
-        leave_out(scrap)
-        await slices.breathe()
-    return reading

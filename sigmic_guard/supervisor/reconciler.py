@@ -26,10 +26,11 @@ from sigmic_guard.sigmic import is_id
 from sigmic_guard.supervisor.absence import Absence
 from sigmic_guard.supervisor.candidates import NEAR, WRONG_CLOCK, Candidates, Proposal
 from sigmic_guard.supervisor.lag import BRAND_NEW
-from sigmic_guard.supervisor.listing import AHEAD, MAX_AIMLESS, EndlessList, read_all, seconds_of
+from sigmic_guard.supervisor.listing import AHEAD, MAX_AIMLESS, EndlessList, seconds_of
 from sigmic_guard.supervisor.marking import marked_with
 from sigmic_guard.supervisor.pacing import REFUSALS, SLOWLY, asked_pause
 from sigmic_guard.supervisor.timer import Slices
+from sigmic_guard.supervisor.whole_list import read_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -145,6 +146,7 @@ class Reconciler:
         self._wanted.set()
         if by is not None:
             self._budget_end = by
+            self._lister.hasten(by)
             self._shortened.set()
 
     def beware_of(self, records: Iterable[Record]) -> None:
@@ -163,7 +165,7 @@ class Reconciler:
         while True:
             await self._until_needed()
             await self._rest(least, SLOWLY.delay(refusals, random()) if refusals else 0.0)
-            began = current_time()
+            began, lost = current_time(), self._lister.lost
             try:
                 await self._scan()
             except _Hurried:
@@ -174,7 +176,8 @@ class Reconciler:
                 refusals = refusals + 1 if isinstance(error, REFUSALS) else 0
                 self._slow = error.pause if isinstance(error, EndlessList) else 0.0
             else:
-                least, refusals = SHARE * (current_time() - began), 0
+                spent = current_time() - began - (self._lister.lost - lost)
+                least, refusals = SHARE * spent, 0
                 self._slow = 0.0
 
     async def _until_needed(self) -> None:
@@ -198,13 +201,18 @@ class Reconciler:
         self._rounds += 1
         backoff = SOON if current_time() < self._awaited_until else SELDOM
         pause = max(backoff.delay(self._rounds, random()), least, slowly, self._slow)
+        self._wanted = Event()
+        await self._wait(pause, max(least, SOON.delay(1, random())))  # a crowd gathers
+
+    async def _wait(self, seconds: float, least: float) -> None:
+        """Wait; somebody new cuts it short, but not below the least."""
         if self._budget_end is not None:
             # Half of what is left: what is found at the last cannot be ended any more.
             most = max((self._budget_end - current_time()) / 2, LEAST)
-            least, pause = min(least, most), min(pause, most)
-        ready = current_time() + max(least, SOON.delay(1, random()))  # a crowd gathers
-        self._wanted, self._shortened = Event(), Event()
-        with move_on_after(pause):
+            least, seconds = min(least, most), min(seconds, most)
+        ready = current_time() + least
+        self._shortened = Event()
+        with move_on_after(seconds):
             await self._wanted.wait()
         with CancelScope(deadline=ready):
             await self._shortened.wait()
@@ -314,10 +322,9 @@ class Reconciler:
             aimless=MAX_AIMLESS, horizon=horizon, trust_total=True, pause=self._pause
         )
 
-    async def _pause(self, seconds: float) -> None:
+    async def _pause(self, seconds: float, *, least: float = 0.0) -> None:
         """Pause within a scan; somebody new is found sooner from the top."""
-        with move_on_after(seconds):
-            await self._wanted.wait()
+        await self._wait(seconds, least)
         if self._wanted.is_set():
             raise _Hurried("somebody else is to be looked for as well")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 from datetime import UTC, datetime
-from itertools import count
 from time import thread_time
 
 import pytest
@@ -25,7 +24,7 @@ from sigmic_guard.ledger import MemoryLedger, MemoryStore
 from sigmic_guard.sigmic.models import TaskInfo, TaskPage
 from sigmic_guard.supervisor import reconciler
 from sigmic_guard.supervisor.marking import MARKER, digest
-from sigmic_guard.testing import HANG, LOST
+from sigmic_guard.testing import LOST
 from sigmic_guard.testing.fake_faults import Call
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
 from tests.supervisor.lab import UNAVAILABLE, too_many
@@ -116,32 +115,6 @@ async def test_a_list_that_breaks_off() -> None:
         lab.fake.bend = lambda page, _: page
         await sleep(30)
         assert not supervisor.snapshot()
-
-
-async def test_a_list_that_fails_in_the_middle() -> None:
-    """A scan of which one page is refused proves nothing, however often it is repeated."""
-    lab = LossLab()
-    lab.fake.on("create", GONE)
-    crowd(lab, 250)
-    pages = count()
-    lab.fake.always("list", lambda _: UNAVAILABLE if next(pages) % 3 == 2 else None)
-    async with lab.open(left=250, create_timeout=10) as supervisor:
-        await unwanted(supervisor)
-        await sleep(600)
-        assert [row.state for row in supervisor.snapshot()] == [State.UNKNOWN]
-
-
-async def test_a_list_that_hangs_in_the_middle() -> None:
-    """Nor does one of which a page never comes; the next scan begins from the top."""
-    lab = LossLab(latency=0.01)
-    crowd(lab, 250)
-    lab.fake.on("create", GONE)
-    lab.fake.on("list", None, HANG)
-    async with lab.open(left=250, create_timeout=5) as supervisor:
-        await unwanted(supervisor)
-        await sleep(30)
-        assert not supervisor.snapshot()
-    assert lab.lists() >= 2 + 2 * 3
 
 
 async def test_a_list_without_times() -> None:
