@@ -291,13 +291,15 @@ class Canceller:
         )
         if not self._roster.apply(task, Event.ATTEMPT, error=said, status=status):
             return  # it ended while we asked
-        delay = self._backoff.delay(task.record.attempts, random(), retry_after=asked_pause(error))
+        asked = asked_pause(error)
+        delay = self._backoff.delay(task.record.attempts, random(), retry_after=asked)
         if isinstance(error, TaskNotFound):
             delay = self._roster.recheck_in(task, delay)
         if self.budget_end is not None:
-            # One more attempt fits in before the end, whatever was asked for.
+            # One more attempt fits in before the end, whatever was asked for; else there are some.
             left = self.budget_end - current_time()
-            delay = min(delay, max(left - 2 * LEAST_ATTEMPT, LEAST_ATTEMPT))
+            most = left - 2 * LEAST_ATTEMPT if asked else left / 2
+            delay = min(delay, max(most, LEAST_ATTEMPT))
         self._set_alarm(task, delay)
 
     def _set_alarm(self, task: Entry, delay: float) -> None:

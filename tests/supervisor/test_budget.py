@@ -11,8 +11,9 @@ from anyio import create_task_group, current_time, sleep, sleep_forever, wait_al
 
 from sigmic_guard import ConfigurationError, ShutdownReport, State, Supervisor, SupervisorShutdown
 from sigmic_guard.testing import HANG, LIE, Reaction
+from sigmic_guard.testing.fake_faults import Call
 from tests.backends import ASYNCIO, TRIO_VIRTUAL, UVLOOP
-from tests.supervisor.lab import Lab
+from tests.supervisor.lab import UNAVAILABLE, Lab
 from tests.supervisor.ledgers import HangingLedger
 
 pytestmark = pytest.mark.backends(TRIO_VIRTUAL)
@@ -112,6 +113,25 @@ async def test_never_longer_than_grace_and_a_second(reaction: Reaction, grace: f
     assert current_time() - began <= grace + 1
     assert report.seconds <= grace + 0.1
     assert report.cancelled + len(report.unconfirmed) == 10
+
+
+async def test_attempts_come_closer_together_towards_the_end() -> None:
+    """A server that is back in the last seconds of a drain is still asked several times."""
+    lab = Lab()
+    async with lab.open(left=1, grace=20) as supervisor:
+        await supervisor.start("m")
+        times: list[float] = []
+
+        def refuse(_: Call) -> Reaction:
+            times.append(current_time())
+            return UNAVAILABLE
+
+        lab.fake.always("delete", refuse)
+        began = current_time()
+        await supervisor.shutdown()
+    last = [at - began for at in times if at - began > 20 / 2]
+    assert len(last) >= 5
+    assert len(times) <= 20
 
 
 async def test_no_grace_at_all(caplog: pytest.LogCaptureFixture) -> None:
