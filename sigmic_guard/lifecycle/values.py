@@ -18,10 +18,12 @@ from datetime import datetime, timedelta
 from itertools import islice
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from sigmic_guard.errors import ConfigurationError
 from sigmic_guard.lifecycle.secrets import Secrets
+
+CallT = TypeVar("CallT")
 
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 #: Characters of a value that a message shows.
@@ -112,6 +114,16 @@ def check_number(name: str, value: object) -> float:
     if number is None or not -sys.float_info.max <= number <= sys.float_info.max:
         raise ConfigurationError(f"{name} must be a finite number, not {shown(value)}")
     return number
+
+
+def check_callable(name: str, value: CallT) -> CallT:
+    """Return ``value`` if it can be called, or is ``None``.
+
+    :raises ConfigurationError: it is neither.
+    """
+    if value is None or callable(value):
+        return value
+    raise ConfigurationError(f"{name} must be something to call, not {shown(value)}")
 
 
 def check_seconds(name: str, value: object, *, least: float = 0.0) -> float:

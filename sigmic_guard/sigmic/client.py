@@ -11,7 +11,13 @@ import msgspec
 
 from sigmic_guard.errors import ApiError, ConfigurationError, ProtocolError
 from sigmic_guard.lifecycle.text import tidy_status
-from sigmic_guard.lifecycle.values import check_count, check_paths, plain
+from sigmic_guard.lifecycle.values import (
+    check_callable,
+    check_count,
+    check_paths,
+    check_seconds,
+    plain,
+)
 from sigmic_guard.sigmic.bodies import json_body
 from sigmic_guard.sigmic.keyring import FIRST_TIMEOUT, Keyring
 from sigmic_guard.sigmic.models import TaskPage
@@ -92,9 +98,11 @@ class SigmicClient:
         environment's ``SIGMIC_ACCOUNT``. See :attr:`credential_fingerprint`.
     :param on_request: called with method, route (``/api/v1/tasks/{id}``), status (``"200"``, or
         ``"timeout"``, ``"connection"``, ``"cancelled"``) and seconds after each request.
-    :param connections: for all that are not streams; further calls wait for one.
+        What it raises goes to the loop's exception handler: the request is what it was.
+    :param connections: for all that are not streams; further calls wait for one. 0 for no limit.
     :param stream_connections: for streams; 0 for no limit.
-    :raises ConfigurationError: no or no possible API key, or base URL.
+    :raises ConfigurationError: no or no possible API key, or base URL; or an argument of another
+        kind.
     """
 
     def __init__(
@@ -113,15 +121,16 @@ class SigmicClient:
         finally:
             # A traceback that is printed with its locals must not show them.
             del api_key, base_url
+        on_request = check_callable("on_request", on_request)
         self._control = Transport(
             self._keyring.credential,
-            connections=connections,
+            connections=check_count("connections", connections, least=0),
             accept_encoding="gzip, deflate",
             on_request=on_request,
         )
         self._streams = Transport(
             self._keyring.credential,
-            connections=stream_connections,
+            connections=check_count("stream_connections", stream_connections, least=0),
             accept_encoding="identity",  # a compressor would hold events back
             on_request=on_request,
         )
@@ -167,7 +176,7 @@ class SigmicClient:
 
         :raises ConfigurationError: ``api_key`` is a callable that gave none.
         """
-        await self._keyring.ready(timeout)
+        await self._keyring.ready(check_seconds("timeout", timeout))
 
     async def create(self, request: CreateRequest, *, timeout: float) -> str:
         """Create a task and return its id. The POST is sent once.
@@ -192,6 +201,7 @@ class SigmicClient:
 
     async def get(self, task_id: str, *, timeout: float) -> TaskInfo:
         """Read a task. An answer about another task is a ``ProtocolError``."""
+        task_id = plain(task_id)
         envelope = await self._fetch("GET", _TASK, self._url(task_id), timeout=timeout)
         info = _unwrap(read_info(envelope.data, 200))
         if info.id != task_id:
@@ -268,6 +278,7 @@ class SigmicClient:
 
         ``timeout`` bounds the opening only. The caller must close the stream.
         """
+        silence = check_seconds("silence", silence)
         opened = await send(
             self._keyring,
             self._streams,

@@ -105,7 +105,7 @@ class Redactor:
 
 def _find_problem(value: object) -> str | None:
     """Return what is wrong with the value, without it."""
-    if not isinstance(value, str):
+    if type(value) is not str:
         return f"The API key must be a string, not {type(value).__name__}."
     if not value:
         return f"There is no API key: pass api_key=… or set {ENVIRONMENT_VARIABLE}."

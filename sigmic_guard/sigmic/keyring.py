@@ -86,7 +86,9 @@ class Keyring:
     def of(cls, given: ApiKey | Self | None, account: str | None = None) -> Self:
         """Return a keyring for what a user gave; one that is a keyring already is shared."""
         try:
-            return given if isinstance(given, cls) else cls(given, account=account)  # type: ignore[arg-type]
+            if issubclass(type(given), cls):
+                return given  # type: ignore[return-value]
+            return cls(given, account=account)  # type: ignore[arg-type]
         finally:
             del given  # a traceback that is printed with its locals must not show it
 

@@ -6,6 +6,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from sigmic_guard.errors import AuthenticationError
+from sigmic_guard.lifecycle.values import check_seconds
 from sigmic_guard.sigmic.responses import Answer, in_own_words
 
 if TYPE_CHECKING:
@@ -43,10 +44,11 @@ async def send(
 
     What the API refuses with 401 in its own words was not obeyed, so that a POST may be sent again.
 
-    :param timeout: seconds for all of it.
-    :raises ConfigurationError: there is no credential.
+    :param timeout: seconds for all of it, as the user gave them.
+    :raises ConfigurationError: they are none, or there is no credential.
     :raises SigmicGuardError: see :meth:`~sigmic_guard.sigmic.transport.Transport.call`.
     """
+    timeout = check_seconds("timeout", timeout)
     until = monotonic() + timeout
     credential = keyring.credential
     if credential is None:

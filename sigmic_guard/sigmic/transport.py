@@ -255,7 +255,7 @@ class Transport:
                 response.close()
             response = None  # its repr shows headers, and tracebacks may be printed with locals
             if self._on_request:
-                self._on_request(method, route, outcome, perf_counter() - started)
+                _tell(self._on_request, method, route, outcome, perf_counter() - started)
         raise failure
 
     async def _send(self, method: str, url: URL, body: Body | None) -> aiohttp.ClientResponse:
@@ -302,6 +302,16 @@ async def read_answer(response: aiohttp.ClientResponse) -> Answer:
             return Answer(response.status, None, retry_after)
         chunks.append(chunk)
     return Answer(response.status, b"".join(chunks), retry_after)
+
+
+def _tell(on_request: OnRequest, method: str, route: str, status: str, seconds: float) -> None:
+    """Call somebody else's function, which must not decide what becomes of a request."""
+    try:
+        on_request(method, route, status, seconds)
+    except Exception as exc:  # noqa: BLE001 - a user's
+        asyncio.get_running_loop().call_exception_handler(
+            {"message": "on_request raised", "exception": exc}
+        )
 
 
 def _is_cancelled() -> bool:

@@ -46,7 +46,7 @@ def check_base_url(value: str | None) -> str:
 
 def _parse(value: object) -> str | None:
     value = plain(value)
-    if not isinstance(value, str) or not is_text(value) or _UNFIT.search(value):
+    if type(value) is not str or not is_text(value) or _UNFIT.search(value):
         return None
     try:
         url = URL(value)
@@ -83,12 +83,14 @@ def task_url(base_url: str, *segments: str) -> URL:
 
     :raises ConfigurationError: a segment can be no id, see :func:`is_id`.
     """
+    segments = tuple(map(plain, segments))
     for segment in segments:
         if not is_id(segment):
+            what = shown_id(segment) if type(segment) is str else shown(segment)
             raise ConfigurationError(
-                f"'{shown_id(str(segment))}' is no id: it must be text of at most {MAX_ID} "
+                f"'{what}' is no id: it must be text of at most {MAX_ID} "
                 "characters, and not empty, '.' or '..'."
             )
-    path = "/".join(["/api/v1/tasks", *(quote(plain(segment), safe="") for segment in segments)])
+    path = "/".join(["/api/v1/tasks", *(quote(segment, safe="") for segment in segments)])
     # Encoded: yarl must not undo %2F and the like.
     return URL(base_url + path, encoded=True)

@@ -467,6 +467,28 @@ class TestFunnel:
                         await client.get("x", timeout=5)
 
 
+async def test_on_request_that_raises() -> None:
+    """What a hook raises is told, and changes nothing about the request that it was called for."""
+    told: list[str] = []
+
+    def hook(*_: object) -> None:
+        raise RuntimeError("of the hook")
+
+    async def script(exchange: Exchange) -> None:
+        while await exchange.request():
+            await exchange.send(WHOLE)
+
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: told.append(repr(context["exception"]))
+    )
+    async with client_of(script, on_request=hook) as client:
+        assert await client.create(CREATE, timeout=5)
+        await client.aclose()
+        with pytest.raises(ConnectionFailed):
+            await client.get("x", timeout=5)
+    assert told == ["RuntimeError('of the hook')"]
+
+
 async def test_on_request() -> None:
     """The hook hears of each request: its method, its route without ids, how it went, how long."""
     heard: list[tuple[str, str, str]] = []
