@@ -15,7 +15,7 @@ from anyio import move_on_after
 from sigmic_guard import CancelResult, RemoteTask, SigmicGuardError, State
 from sigmic_guard.emulator import Fault, Script
 from sigmic_guard.sigmic import CreateRequest, SigmicClient
-from tests.faults.witness import KEY, Witness, secret_options
+from tests.faults.witness import KEY, Witness, keyed_options
 
 if TYPE_CHECKING:
     from sigmic_guard import Supervisor
@@ -78,20 +78,20 @@ Shape = Callable[[Stage], Awaitable[None]]
 async def create_scoped(stage: Stage) -> None:
     """A block around a task that completes by itself."""
     stage.spoil()
-    async with stage.supervisor.task("scoped", **secret_options()) as task:
+    async with stage.supervisor.task("scoped", **keyed_options()) as task:
         stage.witness.meet(task, await task.result())
 
 
 async def create_run(stage: Stage) -> None:
     """One call."""
     stage.spoil()
-    stage.witness.meet(await stage.supervisor.run("run", **secret_options()))
+    stage.witness.meet(await stage.supervisor.run("run", **keyed_options()))
 
 
 async def create_background(stage: Stage) -> None:
     """A background task that completes by itself."""
     stage.spoil()
-    task = await stage.supervisor.start("background", **secret_options())
+    task = await stage.supervisor.start("background", **keyed_options())
     stage.witness.meet(task, await task.result())
 
 
@@ -134,13 +134,13 @@ async def list_unknown(stage: Stage) -> None:
     stage.emulator.set_script(HOLD)
     stage.emulator.fault("create", LOST)
     stage.spoil()
-    await stage.supervisor.start("background", **secret_options())
+    await stage.supervisor.start("background", **keyed_options())
 
 
 async def delete_scoped(stage: Stage) -> None:
     """A block that is left while its task runs."""
     stage.emulator.set_script(HOLD)
-    async with stage.supervisor.task("scoped", **secret_options()) as task:
+    async with stage.supervisor.task("scoped", **keyed_options()) as task:
         stage.spoil()
     stage.witness.meet(task, await task.cancel())
 
@@ -148,7 +148,7 @@ async def delete_scoped(stage: Stage) -> None:
 async def delete_background(stage: Stage) -> None:
     """The cancel button."""
     stage.emulator.set_script(HOLD)
-    task = await stage.supervisor.start("background", **secret_options())
+    task = await stage.supervisor.start("background", **keyed_options())
     stage.spoil()
     cancellation = await task.cancel()
     stage.witness.meet(task, cancellation, task.outcome)
@@ -159,14 +159,14 @@ async def delete_drain(stage: Stage) -> None:
     """Tasks that are live when the supervisor is left."""
     stage.emulator.set_script(HOLD)
     for number in range(3):
-        await stage.supervisor.start(f"background {number}", **secret_options())
+        await stage.supervisor.start(f"background {number}", **keyed_options(number))
     stage.spoil()
 
 
 async def stream_scoped(stage: Stage) -> None:
     """Reading what a task says, and then its result."""
     stage.spoil()
-    async with stage.supervisor.task("scoped", **secret_options()) as task:
+    async with stage.supervisor.task("scoped", **keyed_options()) as task:
         said = ""
         async for event in task.events():
             stage.witness.meet(event)
@@ -179,7 +179,7 @@ async def stream_scoped(stage: Stage) -> None:
 async def stream_run(stage: Stage) -> None:
     """One call: it reads the stream to learn the end at once."""
     stage.spoil()
-    result = await stage.supervisor.run("run", **secret_options())
+    result = await stage.supervisor.run("run", **keyed_options())
     assert result.final_response == "Hello world"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from anyio import to_thread
 
 from sigmic_guard import ConnectionFailed, SigmicClient, Supervisor, TaskPolicy
 from sigmic_guard.emulator import Emulator, Script
@@ -28,10 +29,18 @@ from tests.faults.witness import KEY
 from tests.observe.sums import add_up
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from sigmic_guard.sigmic import CreateRequest
     from tests.faults.witness import Witness
 
 QUICK = Script(duration=0.02)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where a case has its ledger."""
+    return tmp_path / "ledger.db"
 
 
 def is_slow(case: Case) -> bool:
@@ -54,12 +63,13 @@ def params() -> list[object]:
     ]
 
 
-async def disagreements(case: Case, witness: Witness) -> list[str]:
+async def disagreements(case: Case, witness: Witness, path: Path) -> list[str]:
     """Play a case, and say in what the world and the table do not agree."""
     async with Emulator(script=QUICK, heartbeat=0.1, api_key=KEY) as emulator:
         supervisor = Supervisor(
             api_key=KEY,
             base_url=emulator.url,
+            ledger=path,
             create_timeout=0.3,
             grace=3.0 if case.route == "create" else 1.0,
             policy=TaskPolicy(cancel_wait=0.2),
@@ -69,8 +79,10 @@ async def disagreements(case: Case, witness: Witness) -> list[str]:
             stage = Stage(emulator, supervisor, witness, case.route, case.fault)
             ending = await stage.ending(case.shape)
             witness.meet(supervisor, supervisor.tasks, supervisor.snapshot())
+            await to_thread.run_sync(witness.read_ledger, path)
         report = await supervisor.shutdown()
         witness.meet(report, supervisor, *report.unconfirmed)
+        await to_thread.run_sync(witness.read_ledger, path)
         number, duplicates = len(report.unconfirmed), emulator.state()["duplicates"]
         problems = {
             f"it ended in {ending}, not {endings(case)}": ending not in endings(case),
@@ -83,34 +95,35 @@ async def disagreements(case: Case, witness: Witness) -> list[str]:
 
 
 @pytest.mark.parametrize("case", params())
-async def test_a_fault(case: Case, in_a_hurry: None, witness: Witness) -> None:
+async def test_a_fault(case: Case, in_a_hurry: None, witness: Witness, path: Path) -> None:
     """It ends as the table says, leaves running what the table says, and shows no secret."""
-    assert await disagreements(case, witness) == [], witness.logged
+    assert await disagreements(case, witness, path) == [], witness.logged
+    assert witness.rows
 
 
 async def test_a_create_that_is_not_looked_for(
-    in_a_hurry: None, witness: Witness, monkeypatch: pytest.MonkeyPatch
+    in_a_hurry: None, witness: Witness, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Negative control: without the search of the list, a lost answer is a lost task."""
     monkeypatch.setattr(Reconciler, "take", lambda *_: None)
     case = Case("create", create_background, "lost_answer", 1)
-    assert await disagreements(case, witness) == [
+    assert await disagreements(case, witness, path) == [
         "it ended in ConnectionFailed, not {'ok'}",
         "1 tasks are named",
     ]
 
 
 async def test_a_delete_that_is_not_repeated(
-    in_a_hurry: None, witness: Witness, monkeypatch: pytest.MonkeyPatch
+    in_a_hurry: None, witness: Witness, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Negative control: without retries, one 503 leaves a task running."""
     monkeypatch.setattr(Canceller, "_again", lambda self, task, *_, **__: self.give_up(task))
     case = Case("delete", delete_drain, "status 503", 1)
-    assert await disagreements(case, witness) == ["1 tasks run on", "1 tasks are named"]
+    assert await disagreements(case, witness, path) == ["1 tasks run on", "1 tasks are named"]
 
 
 async def test_a_create_that_is_repeated(
-    in_a_hurry: None, witness: Witness, monkeypatch: pytest.MonkeyPatch
+    in_a_hurry: None, witness: Witness, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Negative control: a client that sends a POST again creates, and pays for, a second task."""
     once = SigmicClient.create
@@ -123,16 +136,16 @@ async def test_a_create_that_is_repeated(
 
     monkeypatch.setattr(SigmicClient, "create", twice)
     case = Case("create", create_background, "lost_answer", 1)
-    assert "created twice: {'background': 2}" in await disagreements(case, witness)
+    assert "created twice: {'background': 2}" in await disagreements(case, witness, path)
 
 
 async def test_a_page_that_is_believed(
-    in_a_hurry: None, witness: Witness, monkeypatch: pytest.MonkeyPatch
+    in_a_hurry: None, witness: Witness, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Negative control: who takes a gateway's 403 for the API's word denies a task that exists."""
     monkeypatch.setattr(creating, "refused_outright", lambda error: error.status == 403)
     case = Case("create", create_background, "html 403 with effect", 1)
-    found = await disagreements(case, witness)
+    found = await disagreements(case, witness, path)
     assert "it ended in ProtocolError, not {'ok'}" in found
 
 

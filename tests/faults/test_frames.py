@@ -23,7 +23,7 @@ from sigmic_guard.sigmic import CreateRequest
 from sigmic_guard.testing import FakeSigmic
 from sigmic_guard.testing.fake_faults import LOST
 from tests.faults.frames import library_locals, serialised
-from tests.faults.witness import SECRET, secret_options
+from tests.faults.witness import SECRET, USER_KEY, secret_options
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from tests.faults.witness import Witness
 
-USER_KEY = "invoice-4711-of-jane-doe"
 MESSAGE = "the-message-of-jane-doe"
 
 

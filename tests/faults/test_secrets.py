@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from sigmic_guard import ConfigurationError, SigmicGuardError, Supervisor
 from sigmic_guard.emulator import Emulator, Fault, Script
-from tests.faults.witness import KEY, SECRET, Witness, echo, secret_options
+from tests.faults.witness import KEY, SECRET, USER_KEY, Witness, echo, secret_options
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from pathlib import Path
 
     Call = Callable[[Supervisor, dict[str, Any]], Awaitable[Any]]
 
@@ -126,7 +129,7 @@ async def test_a_native_cancellation(call: Call, times: int, witness: Witness) -
     assert emulator.live == 0
 
 
-@pytest.mark.parametrize("leak", ["log", "repr", "locals", "field", "cause", "metric"])
+@pytest.mark.parametrize("leak", ["log", "repr", "locals", "field", "cause", "metric", "key"])
 def test_the_grep_finds(leak: str) -> None:
     """Negative control: a secret that leaks by any one way is found."""
     with Witness() as witness:
@@ -150,9 +153,36 @@ def test_the_grep_finds(leak: str) -> None:
                 from prometheus_client import Counter
 
                 Counter("leak", SECRET, registry=witness.registry)
+            case "key":
+                error.add_note(f"it was {USER_KEY}")
+                witness.meet(error.__notes__)
         witness.catch(error)
         with pytest.raises(AssertionError):
             witness.check()
+
+
+@pytest.mark.parametrize("text", [KEY, SECRET, USER_KEY])
+@pytest.mark.parametrize("column", ["last_error", "key"])
+@pytest.mark.parametrize("overwritten", [False, True])
+def test_the_grep_reads_rows(text: str, column: str, overwritten: bool, tmp_path: Path) -> None:
+    """Negative control: what stands, or stood, in a row is found; a key may stand in its column."""
+    path = tmp_path / "ledger.db"
+    with Witness() as witness, closing(sqlite3.connect(path)) as ledger:
+        supervisor(registry=witness.registry)
+        ledger.execute("PRAGMA journal_mode = WAL")
+        ledger.execute("CREATE TABLE tasks (key TEXT, last_error TEXT)")
+        ledger.execute(f"INSERT INTO tasks ({column}) VALUES (?)", (text,))
+        ledger.commit()
+        if overwritten:
+            ledger.execute(f"UPDATE tasks SET {column} = NULL")
+            ledger.commit()
+        witness.read_ledger(path)
+        assert witness.rows == 1
+        if text == USER_KEY and (column == "key" or overwritten):
+            witness.check()
+        else:
+            with pytest.raises(AssertionError):
+                witness.check()
 
 
 def raised_with_locals() -> Exception:

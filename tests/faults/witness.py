@@ -5,16 +5,24 @@ from __future__ import annotations
 import io
 import logging
 import pickle
+import sqlite3
 import traceback
-from typing import Any, Final, Self
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import structlog
 from prometheus_client import CollectorRegistry, generate_latest
+from rich.pretty import pretty_repr
 
 from tests.faults.frames import chain, library_locals, serialised
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 KEY: Final = "sigmic_" + "5ec2e7" * 10 + "cafe"
 SECRET: Final = "hunter2-which-nobody-may-see"
+#: A key of the user's: it may stand in the column of a row that is for it, and nowhere else.
+USER_KEY: Final = "invoice-4711-of-jane-doe"
 #: A piece of each is bad enough.
 FORBIDDEN: Final = (KEY, KEY[7:], KEY[7:31], SECRET, SECRET[8:])
 
@@ -25,6 +33,11 @@ NOISE: Final = ("never awaited", "Unclosed", "was destroyed", "never retrieved")
 def secret_options(**more: Any) -> dict[str, Any]:
     """Options with a secret among them; made here, so that they are no local of a test."""
     return {"secrets": {"TOKEN": SECRET, "AGAIN": SECRET}, "env": {"PLAIN": "text"}, **more}
+
+
+def keyed_options(number: int = 0) -> dict[str, Any]:
+    """The same with a key, one of several."""
+    return secret_options(key=f"{USER_KEY}-{number}")
 
 
 def echo(*, secrets: bool = True) -> str:
@@ -41,6 +54,9 @@ class Witness:
         self._plain = io.StringIO()
         self._handler = logging.StreamHandler(self._plain)
         self._seen: list[str] = []
+        self._files: list[str] = []
+        #: How many rows of ledgers it has read.
+        self.rows = 0
 
     def __enter__(self) -> Self:
         structlog.configure(
@@ -70,7 +86,7 @@ class Witness:
     def meet(self, *things: object) -> None:
         """Look at objects as a debugger or a log line would."""
         for thing in things:
-            self._seen += [repr(thing), str(thing)]
+            self._seen += [repr(thing), str(thing), pretty_repr(thing)]
 
     def catch(self, error: BaseException) -> None:
         """Look at an exception as an error reporter would: locals, chain, fields and pickle."""
@@ -83,6 +99,19 @@ class Witness:
             pickled = pickle.dumps(error)
             self._seen.append(pickled.decode("latin-1"))
             self.meet(pickle.loads(pickled))
+
+    def read_ledger(self, path: Path) -> None:
+        """Look at a SQLite ledger: the rows, and the files as they are, the log of writes too."""
+        files = sorted(path.parent.glob(f"{path.name}*"))
+        self._files += [file.read_bytes().decode("latin-1") for file in files if file.is_file()]
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as ledger:
+            ledger.row_factory = sqlite3.Row
+            names = ledger.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+            for (table,) in names:
+                for row in ledger.execute(f"SELECT * FROM {table}"):
+                    self.rows += 1
+                    values = {**dict(row), "key": None}
+                    self._seen.append(f"a row of {table}: {values}")
 
     @property
     def lines(self) -> list[str]:
@@ -107,5 +136,8 @@ class Witness:
         for forbidden in FORBIDDEN:
             at = text.find(forbidden)
             assert at < 0, text[max(0, at - 600) : at + 100]
+            assert not any(forbidden in file for file in self._files)
+        at = text.find(USER_KEY)
+        assert at < 0, text[max(0, at - 600) : at + 100]
         for noise in NOISE:
             assert noise not in self.logged, self.logged
