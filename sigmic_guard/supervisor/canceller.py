@@ -129,11 +129,10 @@ class Canceller:
         if task.sending:
             # A follow-up under way could start the task again behind the DELETE's back. The courier
             # comes back here when it is answered; the alarm is for the one that never is.
-            if task.retry_alarm is None:  # who asks again and again does not put it off
+            if not self.will_ask(task):  # who asks again and again does not put it off
                 self._set_alarm(task, self._patience() / 2)
         else:
-            self._timer.forget(task.retry_alarm)
-            task.retry_alarm = None
+            self._forget_alarm(task)
             self._enqueue(task)
 
     def _enqueue(self, task: Entry) -> None:
@@ -143,8 +142,13 @@ class Canceller:
 
     def hurry(self, task: Entry) -> None:
         """Do not wait for the time of the next attempt: somebody asks for it."""
-        if task.retry_alarm is not None or task.record.state is State.UNCONFIRMED:
+        if self.will_ask(task) or task.record.state is State.UNCONFIRMED:
             self.take(task)
+
+    @staticmethod
+    def will_ask(task: Entry) -> bool:
+        """Tell whether the task is with the timer until its next attempt."""
+        return task.ending is not None and task.ending.retry_alarm is not None
 
     def hasten(self) -> None:
         """Let no request that is under way take longer than one that begins now may."""
@@ -154,8 +158,7 @@ class Canceller:
 
     def give_up(self, task: Entry, error: str | None = None) -> None:
         """Let it be known that the task may still run, and that nothing more is expected soon."""
-        self._timer.forget(task.retry_alarm)
-        task.retry_alarm = None
+        self._forget_alarm(task)
         if task.record.state is State.CANCELLING:
             self._roster.apply(task, Event.GIVE_UP, error=error)
         elif task.record.state is State.UNCONFIRMED:
@@ -166,7 +169,7 @@ class Canceller:
         try:
             if task.record.state not in TO_BE_ENDED:
                 return  # ended by itself, or seen ended, while it waited here
-            if task.acknowledged:
+            if task.begin_ending().acknowledged:
                 await self._look(task)
             else:
                 again = await self._delete(task)
@@ -190,7 +193,7 @@ class Canceller:
             delay = BUG_PAUSE * (0.5 + random()) * min(task.record.attempts, MOST_BUG_PAUSES)
             if self.budget_end is not None:
                 delay = LEAST_ATTEMPT
-            task.retry_alarm = self._timer.after(delay, self._due, task)
+            self._set_alarm(task, delay)
 
     async def _delete(self, task: Entry) -> bool:
         """Send the DELETE; ``True`` if it is to be looked what came of it, after other DELETEs."""
@@ -217,7 +220,7 @@ class Canceller:
         if documented and record.policy.confirm == "accepted" and task.orphan is None:
             self._ended(task, CancelResult.ACKNOWLEDGED)
             return False
-        task.acknowledged = 1
+        task.begin_ending().acknowledged = 1
         return True
 
     async def _ask(self, request: Request[T], task_id: str) -> T:
@@ -231,7 +234,7 @@ class Canceller:
 
     def _ended(self, task: Entry, result: CancelResult) -> None:
         if task.record.state in TO_BE_ENDED:  # somebody may have seen its end while we asked
-            task.cancel_result = result
+            task.begin_ending().result = result
             self._roster.apply(task, Event.CANCELLED)
 
     def _refused(self, task: Entry, error: SigmicGuardError) -> None:
@@ -239,9 +242,10 @@ class Canceller:
         task.core.access.hear(error)
         self.give_up(task, str(error))
         if task.record.state is State.UNCONFIRMED:
-            task.refusals += 1
+            ending = task.begin_ending()
+            ending.refusals += 1
             if self.budget_end is None:
-                again = SLOWLY.delay(task.refusals, random(), retry_after=asked_pause(error))
+                again = SLOWLY.delay(ending.refusals, random(), retry_after=asked_pause(error))
                 self._set_alarm(task, again)
 
     async def _unproven(self, task: Entry, error: SigmicGuardError) -> None:
@@ -276,8 +280,9 @@ class Canceller:
         else:
             if self._roster.observe(task, info, turn):
                 return
-            if task.acknowledged:
-                task.acknowledged = (task.acknowledged + 1) % (LOOKS + 1)
+            ending = task.begin_ending()
+            if ending.acknowledged:
+                ending.acknowledged = (ending.acknowledged + 1) % (LOOKS + 1)
             self._again(task, refusal, status=info.status)
 
     def _again(
@@ -304,11 +309,17 @@ class Canceller:
 
     def _set_alarm(self, task: Entry, delay: float) -> None:
         """Have the next attempt made in ``delay`` seconds, unless somebody asks before."""
-        self._timer.forget(task.retry_alarm)
-        task.retry_alarm = self._timer.after(delay, self._due, task)
+        ending = task.begin_ending()
+        self._timer.forget(ending.retry_alarm)
+        ending.retry_alarm = self._timer.after(delay, self._due, task)
+
+    def _forget_alarm(self, task: Entry) -> None:
+        if task.ending is not None:
+            self._timer.forget(task.ending.retry_alarm)
+            task.ending.retry_alarm = None
 
     def _due(self, task: Entry) -> None:
-        task.retry_alarm = None
+        task.begin_ending().retry_alarm = None
         self._enqueue(task)
 
     def _patience(self) -> float:

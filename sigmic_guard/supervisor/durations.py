@@ -41,7 +41,8 @@ def begin_in_the_past(task: Entry, record: Record, now: float) -> None:
     moment = task.core.now.moment()
     task.begun_at = moment - max(0.0, now - record.created_at)
     asked_at = record.cancel_requested_at
-    task.cancel_asked_at = None if asked_at is None else moment - max(0.0, now - asked_at)
+    if asked_at is not None:
+        task.begin_ending().asked_at = moment - max(0.0, now - asked_at)
 
 
 def seconds_of(task: Entry) -> float:
@@ -52,8 +53,8 @@ def seconds_of(task: Entry) -> float:
 
 def seconds_since_cancel(task: Entry) -> float:
     """Return for how long its end has been wanted."""
-    asked_at = task.begun_at if task.cancel_asked_at is None else task.cancel_asked_at
-    return task.core.now.moment() - asked_at
+    asked_at = None if task.ending is None else task.ending.asked_at
+    return task.core.now.moment() - (task.begun_at if asked_at is None else asked_at)
 
 
 def orphaned_since(task: Entry, orphaned_at: float) -> float:

@@ -8,13 +8,13 @@ that the roster replaces; whoever waits for a change leaves an event here. Users
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
-from weakref import WeakSet
 
 from anyio import Event
 
 from sigmic_guard.lifecycle import CancelReason, State
 from sigmic_guard.lifecycle.states import SETTLED
 from sigmic_guard.lifecycle.text import shown_id
+from sigmic_guard.supervisor.audience import Audience
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,10 +25,26 @@ if TYPE_CHECKING:
     from sigmic_guard.sigmic.models import CreateRequest
     from sigmic_guard.supervisor.block import TaskBlock
     from sigmic_guard.supervisor.core import Core
-    from sigmic_guard.supervisor.events import TaskEvents
     from sigmic_guard.supervisor.lag import End
     from sigmic_guard.supervisor.task import RemoteTask
     from sigmic_guard.supervisor.timer import Alarm
+
+
+class Ending:
+    """How a task's end is brought about."""
+
+    __slots__ = ("acknowledged", "asked_at", "refusals", "result", "retry_alarm")
+
+    def __init__(self) -> None:
+        #: When it was wanted first, on anyio's clock.
+        self.asked_at: float | None = None
+        #: When the next DELETE is due.
+        self.retry_alarm: Alarm | None = None
+        #: How often the API has refused in its own words to end it, or to tell how it is.
+        self.refusals = 0
+        #: How often GET was asked since a DELETE was acknowledged, plus one.
+        self.acknowledged = 0
+        self.result: CancelResult | None = None
 
 
 class Entry:
@@ -36,40 +52,32 @@ class Entry:
 
     __slots__ = (
         "_waiters",
-        "acknowledged",
         "answer",
         "asked_before",
+        "audience",
         "begun_at",
         "block",
-        "cancel_asked_at",
-        "cancel_result",
         "claimed",
         "core",
         "deadline",
         "deadline_alarm",
         "ended_at",
+        "ending",
         "examined",
         "failure",
-        "glance_alarm",
         "handle",
         "held",
         "inherited_at",
         "interruption",
         "lags_until",
         "last_end",
-        "listening",
         "looking",
         "looks",
         "marked",
         "orphan",
-        "pause_alarm",
-        "pauses",
         "posted_at",
-        "readers",
         "record",
-        "refusals",
         "request",
-        "retry_alarm",
         "seen_at",
         "sending",
         "sought",
@@ -124,16 +132,8 @@ class Entry:
         #: Why the body was cancelled by us, if it was.
         self.interruption: CancelReason | None = None
 
-        #: The iterators over the task's events that are neither at their end nor closed.
-        self.readers: WeakSet[TaskEvents] | None = None
-        #: How many consumers wait for an event at this moment: they learn the end from the stream.
-        self.listening = 0
-        #: How often a consumer went away with an event, to come back or not.
-        self.pauses = 0
-        #: When it is watched again, because no consumer has come back.
-        self.pause_alarm: Alarm | None = None
-        #: When it is looked at although somebody reads its stream.
-        self.glance_alarm: Alarm | None = None
+        #: Who consumes its events, if anybody ever did.
+        self.audience: Audience | None = None
         #: When it was last seen in the list, on anyio's clock.
         self.seen_at = 0.0
         #: Whether a GET for it is queued or under way.
@@ -147,15 +147,8 @@ class Entry:
         #: Grows with each follow-up: what was read before one says nothing after it.
         self.turn = 0
 
-        #: When its end was wanted first, on anyio's clock.
-        self.cancel_asked_at: float | None = None
-        #: When the next DELETE is due.
-        self.retry_alarm: Alarm | None = None
-        #: How often the API has refused in its own words to end it, or to tell how it is.
-        self.refusals = 0
-        #: How often GET was asked since a DELETE was acknowledged, plus one.
-        self.acknowledged = 0
-        self.cancel_result: CancelResult | None = None
+        #: How its end is brought about, once that is wanted.
+        self.ending: Ending | None = None
 
     def __repr__(self) -> str:
         remote_id = self.record.remote_id
@@ -226,30 +219,36 @@ class Entry:
         await self.until(lambda task: task.record.state in SETTLED or task.unsupervised)
 
     @property
+    def listening(self) -> bool:
+        """Whether somebody waits for an event at this moment."""
+        return self.audience is not None and self.audience.listening > 0
+
+    @property
     def streams(self) -> int:
         """How many iterators over the task's events are neither at their end nor closed."""
-        return len(self.readers) if self.readers else 0
+        return 0 if self.audience is None else len(self.audience.readers)
 
-    def join_reader(self, reader: TaskEvents) -> None:
-        """Count an iterator that reads the events."""
-        if self.readers is None:
-            self.readers = WeakSet()
-        self.readers.add(reader)
-
-    def leave_reader(self, reader: TaskEvents) -> None:
-        """Count it no more."""
-        if self.readers is not None:
-            self.readers.discard(reader)
+    def gather_audience(self) -> Audience:
+        """Return who consumes its events, for one who is about to."""
+        if self.audience is None:
+            self.audience = Audience()
+        return self.audience
 
     def hang_up(self) -> None:
         """End the streams that are being read: nothing is to be heard from this task."""
-        for reader in tuple(self.readers or ()):
-            reader.hang_up()
+        if self.audience is not None:
+            self.audience.hang_up()
 
-    def hang_up_idle(self) -> None:
-        """End those from which nothing came since the last call, although somebody waited."""
-        for reader in tuple(self.readers or ()):
-            reader.hang_up_idle()
+    def begin_ending(self) -> Ending:
+        """Return how its end is brought about; from now on that is wanted."""
+        if self.ending is None:
+            self.ending = Ending()
+        return self.ending
+
+    @property
+    def cancel_result(self) -> CancelResult | None:
+        """What came of bringing about its end, once that is known."""
+        return None if self.ending is None else self.ending.result
 
     def interrupt(self, reason: CancelReason) -> None:
         """Cancel the body of the block; the first interruption stays."""

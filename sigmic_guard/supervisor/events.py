@@ -172,17 +172,18 @@ class TaskEvents:
                 "and task.events() makes another one"
             )
         self._reading = True
-        self._task.listening += 1
+        audience = self._task.gather_audience()
+        audience.listening += 1
         if not self._counted:
             self._counted = True
-            self._task.join_reader(self)
+            audience.readers.add(self)
         self._watcher.listen(self._task)
 
     def _stop_reading(self) -> None:
         """Whoever has an event may be gone for long: only one that waits learns the end by it."""
         self._reading = False
         self._scope = None
-        self._task.listening -= 1
+        self._task.gather_audience().listening -= 1
         if self._closed:
             self._ready.clear()  # what came in while it was being closed
         if self._counted:
@@ -194,7 +195,7 @@ class TaskEvents:
         self.hang_up()
         if self._counted:
             self._counted = False
-            self._task.leave_reader(self)
+            self._task.gather_audience().readers.discard(self)
             if not self._reading:
                 self._watcher.join(self._task)
 

@@ -164,7 +164,7 @@ class Roster:
             return False
         task.record = after
         if after.reason is not before.reason:
-            task.cancel_asked_at = task.core.now.moment()
+            task.begin_ending().asked_at = task.core.now.moment()
         if event is Event.POST:
             task.posted_at = task.core.now.moment()
         # The POST's own row says little more than the intent: it can wait for the id.
@@ -200,14 +200,15 @@ class Roster:
             self.apply(task, Event.CLOSE)
 
     def _tell_result(self, task: Entry, after: Record) -> None:
+        ending = task.begin_ending()
         if after.state is State.UNCONFIRMED:
-            task.cancel_result = CancelResult.UNCONFIRMED
+            ending.result = CancelResult.UNCONFIRMED
         elif after.state is not State.CANCELLED:
-            task.cancel_result = CancelResult.ALREADY_FINISHED
-        elif task.cancel_result in {None, CancelResult.UNCONFIRMED}:
-            task.cancel_result = CancelResult.CONFIRMED  # somebody saw it, and no DELETE said so
-        assert task.cancel_result is not None
-        self._observer.cancellation_ended(after, task.cancel_result, seconds_since_cancel(task))
+            ending.result = CancelResult.ALREADY_FINISHED
+        elif ending.result in {None, CancelResult.UNCONFIRMED}:
+            ending.result = CancelResult.CONFIRMED  # somebody saw it, and no DELETE said so
+        assert ending.result is not None
+        self._observer.cancellation_ended(after, ending.result, seconds_since_cancel(task))
 
     def _forget(self, task: Entry) -> None:
         record = task.record
@@ -245,7 +246,7 @@ class Roster:
         if self.may_lag(task):
             return
         if task.record.state is State.UNCONFIRMED:  # that was all that could still be found out
-            task.cancel_result = CancelResult.NOT_FOUND
+            task.begin_ending().result = CancelResult.NOT_FOUND
             self.apply(task, Event.CANCELLED)
         else:
             self.cancel(task, CancelReason.REMOTE)

@@ -26,6 +26,7 @@ from sigmic_guard.supervisor.workers import Pool
 if TYPE_CHECKING:
     from sigmic_guard.sigmic.models import TaskInfo
     from sigmic_guard.supervisor.access import Access
+    from sigmic_guard.supervisor.audience import Audience
     from sigmic_guard.supervisor.entry import Entry
     from sigmic_guard.supervisor.listing import Lister
     from sigmic_guard.supervisor.looking import Looker
@@ -100,43 +101,47 @@ class Watcher:
     def listen(self, task: Entry) -> None:
         """Leave the watching to somebody who waits for the task's events."""
         self.leave(task)
-        if task.glance_alarm is None:
+        audience = task.gather_audience()
+        if audience.glance_alarm is None:
             delay = UNSEEN if task.record.state is State.RUNNING else GLANCE
-            task.glance_alarm = self._timer.after(delay, self._glance, task)
+            audience.glance_alarm = self._timer.after(delay, self._glance, task, audience)
 
     def pause(self, task: Entry) -> None:
         """Take in that a consumer went away with an event: that is seen to if it lasts."""
-        task.pauses += 1
-        if task.pause_alarm is None:
-            self._arm_pause(task)
+        audience = task.gather_audience()
+        audience.pauses += 1
+        if audience.pause_alarm is None:
+            self._arm_pause(task, audience)
 
-    def _arm_pause(self, task: Entry) -> None:
-        if not task.listening and task.record.state in _WATCHED:
-            task.pause_alarm = self._timer.after(PAUSE, self._after_the_pause, task, task.pauses)
+    def _arm_pause(self, task: Entry, audience: Audience) -> None:
+        if not audience.listening and task.record.state in _WATCHED:
+            audience.pause_alarm = self._timer.after(
+                PAUSE, self._after_the_pause, task, audience, audience.pauses
+            )
 
-    def _after_the_pause(self, task: Entry, pauses: int) -> None:
-        task.pause_alarm = None
-        if task.pauses == pauses:
+    def _after_the_pause(self, task: Entry, audience: Audience, pauses: int) -> None:
+        audience.pause_alarm = None
+        if audience.pauses == pauses:
             self.join(task)
         else:  # somebody came in between, and went again
-            self._arm_pause(task)
+            self._arm_pause(task, audience)
 
-    def _glance(self, task: Entry) -> None:
+    def _glance(self, task: Entry, audience: Audience) -> None:
         """Look at a task although it is listened to: a stream can beat and tell nothing."""
-        task.glance_alarm = None
-        if not task.listening:
+        audience.glance_alarm = None
+        if not audience.listening:
             return
         if task.record.state is State.RUNNING:
             self.look(task)
         else:
-            task.hang_up_idle()
-        task.glance_alarm = self._timer.after(GLANCE, self._after_the_glance, task)
+            audience.hang_up_idle()
+        audience.glance_alarm = self._timer.after(GLANCE, self._after_the_glance, task, audience)
 
-    def _after_the_glance(self, task: Entry) -> None:
-        task.glance_alarm = None
+    def _after_the_glance(self, task: Entry, audience: Audience) -> None:
+        audience.glance_alarm = None
         if task.record.state is not State.RUNNING:
-            self._glance(task)
-        elif task.listening:
+            self._glance(task, audience)
+        elif audience.listening:
             self.listen(task)
 
     def join(self, task: Entry) -> None:
@@ -144,9 +149,10 @@ class Watcher:
         if task.listening:
             return
         now = current_time()
-        self._timer.forget(task.glance_alarm)
-        self._timer.forget(task.pause_alarm)
-        task.glance_alarm = task.pause_alarm = None
+        if (audience := task.audience) is not None:
+            self._timer.forget(audience.glance_alarm)
+            self._timer.forget(audience.pause_alarm)
+            audience.glance_alarm = audience.pause_alarm = None
         if self._is_to_be_watched(task):
             task.seen_at = now
             self._watched[task.id] = task
