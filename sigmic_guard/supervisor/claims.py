@@ -214,7 +214,7 @@ class Claims:
             self._reaper.see_to(taken)
             return False
         task.marked = after.message_digest is None
-        task.claimed = True
+        task.inherit().claimed = True
         self._roster.claim(task, after)
         self._reaper.tally.tell(task, ReapResult.REATTACHED, orphaned_at=orphan.orphaned_at)
         return True

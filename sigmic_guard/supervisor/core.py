@@ -186,7 +186,7 @@ class Core:
         self.creator.join(task)
         if task.orphan is None:
             self.watcher.join(task)
-            if task.claimed:
+            if task.inheritance is not None:
                 self.watcher.look(task)  # it may have ended while nobody watched it
         else:
             self.examiner.examine(task)
@@ -202,7 +202,7 @@ class Core:
         self._not_heard_from(task)
         if task.orphan is None:
             self.canceller.take(task)
-        elif not task.examined:
+        elif not task.inherit().examined:
             self.examiner.examine(task)
         # else the reaper sends it on, when its row says so
 

@@ -7,6 +7,7 @@ that the roster replaces; whoever waits for a change leaves an event here. Users
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Any, Self
 
 from anyio import Event
@@ -28,6 +29,26 @@ if TYPE_CHECKING:
     from sigmic_guard.supervisor.lag import End
     from sigmic_guard.supervisor.task import RemoteTask
     from sigmic_guard.supervisor.timer import Alarm
+
+
+class Inheritance:
+    """What is known of a task because another owner began it, who is dead."""
+
+    __slots__ = ("asked_before", "at", "claimed", "examined", "looks", "verdict")
+
+    def __init__(self) -> None:
+        #: What is to become of it; ``None`` if somebody asked for it by its key.
+        self.verdict: Verdict | None = None
+        #: When it was taken over, on anyio's clock.
+        self.at: float | None = None
+        #: When that owner was about to send its last follow-up, if it was.
+        self.asked_before: float | None = None
+        #: Whether somebody asked for it, by the key.
+        self.claimed = False
+        #: Whether a GET told how it is.
+        self.examined = False
+        #: How often it was looked at in vain.
+        self.looks = 0
 
 
 class Ending:
@@ -53,28 +74,22 @@ class Entry:
     __slots__ = (
         "_waiters",
         "answer",
-        "asked_before",
         "audience",
         "begun_at",
         "block",
-        "claimed",
         "core",
         "deadline",
         "deadline_alarm",
         "ended_at",
         "ending",
-        "examined",
         "failure",
         "handle",
         "held",
-        "inherited_at",
+        "inheritance",
         "interruption",
-        "lags_until",
         "last_end",
         "looking",
-        "looks",
         "marked",
-        "orphan",
         "posted_at",
         "record",
         "request",
@@ -82,6 +97,7 @@ class Entry:
         "sending",
         "sought",
         "turn",
+        "written_at",
     )
 
     def __init__(self, core: Core, record: Record, deadline: float | None) -> None:
@@ -105,18 +121,8 @@ class Entry:
         self.marked = False
         #: Whether the reconciler looks for it.
         self.sought = False
-        #: What is to become of it, if it was a dead owner's and nobody asked for it.
-        self.orphan: Verdict | None = None
-        #: When it was taken over, if it was a dead owner's, on anyio's clock.
-        self.inherited_at: float | None = None
-        #: When that owner was about to send its last follow-up, if it was.
-        self.asked_before: float | None = None
-        #: Whether somebody asked for it, by the key.
-        self.claimed = False
-        #: Whether a GET told how that one is.
-        self.examined = False
-        #: How often that one was looked at in vain.
-        self.looks = 0
+        #: What is known of it because another owner began it, if one did.
+        self.inheritance: Inheritance | None = None
         #: The create's exception, or the API's error.
         self.failure: Any = None
         #: When it came to its end, on anyio's clock.
@@ -138,8 +144,8 @@ class Entry:
         self.seen_at = 0.0
         #: Whether a GET for it is queued or under way.
         self.looking = False
-        #: Until when reads may lag behind the last write, on anyio's clock.
-        self.lags_until = 0.0
+        #: When the API answered a create or a follow-up last, or may have, on anyio's clock.
+        self.written_at = -inf
         #: How the turn before the last follow-up ended, of a task that may be asked again.
         self.last_end: End | None = None
         #: Follow-ups that are under way.
@@ -174,6 +180,22 @@ class Entry:
     def unsupervised(self) -> bool:
         """Whether the supervisor has closed: nothing will change any more."""
         return self.core.closed
+
+    @property
+    def orphan(self) -> Verdict | None:
+        """What is to become of it, if it was a dead owner's and nobody asked for it."""
+        return None if self.inheritance is None else self.inheritance.verdict
+
+    @property
+    def inherited_at(self) -> float | None:
+        """When it was taken over, if it was a dead owner's, on anyio's clock."""
+        return None if self.inheritance is None else self.inheritance.at
+
+    def inherit(self) -> Inheritance:
+        """Return what is known of it because another owner began it; from now on one did."""
+        if self.inheritance is None:
+            self.inheritance = Inheritance()
+        return self.inheritance
 
     @property
     def pursued(self) -> bool:

@@ -152,7 +152,8 @@ class Examiner:
         self._pool.put(task)
 
     async def _examine(self, task: Entry) -> None:
-        if task.examined or task.record.finished_at is not None:
+        inheritance = task.inherit()
+        if inheritance.examined or task.record.finished_at is not None:
             return
         turn = task.turn
         try:
@@ -172,20 +173,21 @@ class Examiner:
                 and (ended_at := seconds_of(info.completed_at)) is not None
             ):
                 self._ended_at[task] = ended_at
-            task.examined = True
+            inheritance.examined = True
             if wanted:
-                task.orphan = Verdict.RELEASE
+                inheritance.verdict = Verdict.RELEASE
             if info is not None and self._roster.observe(task, info, turn):
                 return
             if info is not None and info.terminal:  # and not believed, for now
-                task.examined = False
+                inheritance.examined = False
                 self._timer.after(AGAIN, self.examine, task)
             else:
                 await self._end(task)
 
     def _examine_later(self, task: Entry, error: Exception) -> None:
-        delay = self._backoff.delay(task.looks, random(), retry_after=asked_pause(error))
-        task.looks += 1
+        inheritance = task.inherit()
+        delay = self._backoff.delay(inheritance.looks, random(), retry_after=asked_pause(error))
+        inheritance.looks += 1
         self._timer.after(delay, self.examine, task)
 
     async def _look(self, task: Entry) -> TaskInfo | None:
@@ -198,7 +200,7 @@ class Examiner:
         except (*REFUSALS, TaskNotFound):
             return None
         except (ApiError, ProtocolError) as error:
-            if isinstance(error, RateLimited | ServerError) or task.looks < MAX_NONSENSE:
+            if isinstance(error, RateLimited | ServerError) or task.inherit().looks < MAX_NONSENSE:
                 raise
             return None
 
@@ -220,7 +222,7 @@ class Examiner:
         for task in tuple(self.tasks):
             ours = self._roster.named.get(task.record.remote_id or "")
             if ours is not None and ours.orphan is None:
-                task.orphan = Verdict.RELEASE
+                task.inherit().verdict = Verdict.RELEASE
             await slices.breathe()
 
     async def spare(self, tasks: Iterable[Entry]) -> None:
@@ -263,7 +265,7 @@ class Examiner:
         self._canceller.take(task)
 
     def _decide(self, task: Entry) -> None:
-        task.examined = True
+        task.inherit().examined = True
         if task.orphan is Verdict.RELEASE:
             self._let_go(task)
         elif task.record.state is State.RUNNING:

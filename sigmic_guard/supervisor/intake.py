@@ -145,7 +145,8 @@ class Intake:
             return 0.0
         patience = 2 * self._core.settings.create_timeout
         # Who claimed it can do nothing with the key until it is found, or created.
-        return patience + PATIENCE if task.claimed else patience
+        claimed = task.inheritance is not None and task.inheritance.claimed
+        return patience + PATIENCE if claimed else patience
 
     # --- adopted --------------------------------------------------------------------------------
 
@@ -210,7 +211,7 @@ class Intake:
         """Make the entry of a dead owner's row that is ours by now."""
         task = Entry(self._core, record, None)
         begin_in_the_past(task, record, self._core.now())
-        task.orphan = verdict
+        task.inherit().verdict = verdict
         task.marked = record.message_digest is None
         return task
 
@@ -218,7 +219,7 @@ class Intake:
         """End a task that appeared although it had been proven not to exist."""
         record = self._intend(absent.policy, None, None, orphaned_at=absent.finished_at)
         task = self._enlist(record, None)
-        task.orphan = Verdict.REAP
+        task.inherit().verdict = Verdict.REAP
         self._core.examiner.join(task)
         self._core.outbox.insert(record)
         self._core.roster.apply(task, Event.ADOPT, remote_id=task_id)

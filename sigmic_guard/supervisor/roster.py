@@ -110,7 +110,8 @@ class Roster:
         task.wake()
 
     def _note_take_over(self, task: Entry, record: Record) -> None:
-        task.inherited_at, task.asked_before = task.core.now.moment(), record.asked_at
+        inheritance = task.inherit()
+        inheritance.at, inheritance.asked_before = task.core.now.moment(), record.asked_at
         written_at = record.asked_at or record.posted_at or record.created_at
         if self.now() - written_at < WRONG_CLOCK + BRAND_NEW:  # by a clock that was not ours
             self.note_write(task)
@@ -255,15 +256,15 @@ class Roster:
 
     def note_write(self, task: Entry) -> None:
         """Take in that the API has answered a create or a follow-up, or may have, just now."""
-        task.lags_until = current_time() + BRAND_NEW
+        task.written_at = current_time()
 
     def may_lag(self, task: Entry) -> bool:
         """Tell whether a read may still be from before the last write."""
-        return current_time() < task.lags_until
+        return current_time() < task.written_at + BRAND_NEW
 
     def recheck_in(self, task: Entry, delay: float) -> float:
         """Return after how many seconds to ask again: by then the answer counts, or ``delay``."""
-        left = task.lags_until - current_time()
+        left = task.written_at + BRAND_NEW - current_time()
         return min(delay, left) if left > 0 else delay
 
     def is_as_before(self, task: Entry, end: End) -> bool:
@@ -285,12 +286,14 @@ class Roster:
 
     def was_asked_lately(self, task: Entry) -> bool:
         """Tell whether a follow-up of a dead owner's may be on its way to the task still."""
-        at = task.inherited_at
+        inheritance = task.inheritance
         return (
-            at is not None
-            and task.asked_before is not None
-            and task.record.asked_at == task.asked_before  # else it was asked by us since
-            and current_time() < at + self._request_timeout + BRAND_NEW
+            inheritance is not None
+            and inheritance.at is not None
+            and inheritance.asked_before is not None
+            # Else it was asked by us since.
+            and task.record.asked_at == inheritance.asked_before
+            and current_time() < inheritance.at + self._request_timeout + BRAND_NEW
         )
 
     def is_about(self, task: Entry, info: TaskInfo) -> bool:

@@ -154,7 +154,8 @@ class Watcher:
             self._timer.forget(audience.pause_alarm)
             audience.glance_alarm = audience.pause_alarm = None
         if self._is_to_be_watched(task):
-            task.seen_at = now
+            # Its write is as good as a sight of it, and saves a number for each of many tasks.
+            task.seen_at = task.written_at if self._roster.may_lag(task) else now
             self._watched[task.id] = task
             self._watched.move_to_end(task.id)
             self._pause = SOON

@@ -118,7 +118,7 @@ async def test_random_faults(seed: int, in_a_hurry: None, witness: Witness) -> N
         supervisor = Supervisor(
             api_key=KEY,
             base_url=emulator.url,
-            create_timeout=0.5,
+            create_timeout=2.0,
             grace=20.0,
             policy=TaskPolicy(confirm="terminal"),
             registry=witness.registry,
