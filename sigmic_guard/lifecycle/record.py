@@ -47,7 +47,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     deadline_at: float | None = None
     key: str | None = None
     posted_at: float | None = None
-    #: When the create's answer was lost, or its owner was found dead before the id was known.
+    #: When the create's answer was lost or proved to be another's, or its owner was found dead
+    #: before the id was known.
     lost_at: float | None = None
     #: Of a create that carries no marker: the digest of its message, by which it may be told.
     message_digest: str | None = None
@@ -205,14 +206,15 @@ def step(
         record,
         version=record.version + 1,
         state=state,
-        remote_id=remote_id or record.remote_id,
+        remote_id=None if event is Event.MISTAKEN else remote_id or record.remote_id,
         posted_at=now if event is Event.POST else record.posted_at,
-        lost_at=now if event is Event.LOSE else record.lost_at,
+        lost_at=now if event in _LOSING and record.lost_at is None else record.lost_at,
         asked_at=now if event is Event.FOLLOW_UP else record.asked_at,
         reason=reason or record.reason,
         cancel_requested_at=now if reason is not None else record.cancel_requested_at,
         last_error=error or record.last_error,
-        remote_status=status or record.remote_status,
+        # What was seen of another create's task says nothing of this one.
+        remote_status=None if event is Event.MISTAKEN else status or record.remote_status,
         # A completed task stays open for a follow-up until CLOSE, one that was handed over for
         # whoever asks for its key.
         finished_at=now if state in ENDED - OPEN else None,
@@ -244,4 +246,5 @@ def _let_go(record: Record, event: Event) -> Record:
 #: And what the terms are to say of it then.
 _LET_GO = {Event.DETACH: "abandon", Event.HAND_OVER: "reattach"}
 _NAMING = frozenset({Event.CREATED, Event.ADOPT})
+_LOSING = frozenset({Event.LOSE, Event.MISTAKEN})
 _BEFORE_CLOSE = frozenset({Event.FOLLOW_UP, Event.TAKE_OVER, Event.FORGET})

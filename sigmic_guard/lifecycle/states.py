@@ -8,7 +8,8 @@ code is doing but **what we may believe about the remote side**:
 
 * ``INTENT``: it does not exist; we have promised ourselves to create it.
 * ``CREATING``: the POST is under way. It may exist by now, without a name.
-* ``UNKNOWN``: the POST's answer was lost. It may exist, and only the list can tell.
+* ``UNKNOWN``: the POST's answer was lost, or told of another create's task. It may exist, and only
+  the list can tell.
 * ``RUNNING``: it exists, we have its id, it costs money.
 * ``CANCELLING``: it exists, and we have decided that it must end. There is no way back to
   ``RUNNING``: a decision to cancel is never taken back. Where somebody else turns out to want the
@@ -26,6 +27,10 @@ Two rules keep the promise inside this file:
    funnel (``record.step``) sees the reason and goes on from ``RUNNING`` to ``CANCELLING`` within
    the same step: no instant exists in which such a task is merely running.
 2. **The first cause stays.** ``CANCEL`` never changes a reason that is there.
+
+What was believed to be ours can turn out to be another create's, if the answers of two were mixed
+up on the way: ``MISTAKEN`` takes the id back, and the task is looked for again. A reason to cancel
+is remembered as ever, so that it takes effect on the right task.
 
 A third one holds for what a dead owner left behind. **Its last step may be missing**: it can have
 sent the POST, or a follow-up, and died before it wrote that down. So ``TAKE_OVER`` makes whatever
@@ -79,6 +84,7 @@ class Event(StrEnum):
     CREATED = "created"  # its id is known
     REFUSE = "refuse"  # the create was refused outright
     LOSE = "lose"  # the create's answer was lost
+    MISTAKEN = "mistaken"  # the id that the create was answered with is another create's
     ABSENT = "absent"  # complete scans of the list prove that it does not exist
     CANCEL = "cancel"  # somebody wants it ended
     ATTEMPT = "attempt"  # a DELETE went out and proved nothing
@@ -182,6 +188,7 @@ TRANSITIONS: Final[Mapping[State, Mapping[Event, State]]] = MappingProxyType(
             _E.DETACH: _S.DETACHED,
             _E.HAND_OVER: _S.HANDED_OVER,
             _E.FOLLOW_UP: _S.RUNNING,
+            _E.MISTAKEN: _S.UNKNOWN,
             **_left(_S.RUNNING),
         },
         _S.CANCELLING: {
@@ -189,6 +196,7 @@ TRANSITIONS: Final[Mapping[State, Mapping[Event, State]]] = MappingProxyType(
             _E.CANCEL: _S.CANCELLING,
             _E.ATTEMPT: _S.CANCELLING,
             _E.GIVE_UP: _S.UNCONFIRMED,
+            _E.MISTAKEN: _S.UNKNOWN,
             **_left(_S.CANCELLING),
         },
         _S.UNCONFIRMED: {
@@ -196,6 +204,7 @@ TRANSITIONS: Final[Mapping[State, Mapping[Event, State]]] = MappingProxyType(
             _E.CANCEL: _S.UNCONFIRMED,
             _E.ATTEMPT: _S.UNCONFIRMED,
             _E.GIVE_UP: _S.UNCONFIRMED,
+            _E.MISTAKEN: _S.UNKNOWN,
             **_left(_S.CANCELLING),
         },
         _S.COMPLETED: {

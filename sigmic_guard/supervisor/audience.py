@@ -32,6 +32,11 @@ class Audience:
         for reader in tuple(self.readers):
             reader.hang_up()
 
+    def start_over(self) -> None:
+        """Have them drop what they read: it was another task's."""
+        for reader in tuple(self.readers):
+            reader.start_over()
+
     def hang_up_idle(self) -> None:
         """End those from which nothing came since the last call, although somebody waited."""
         for reader in tuple(self.readers):

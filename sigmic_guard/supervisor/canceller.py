@@ -164,8 +164,12 @@ class Canceller:
         elif task.record.state is State.UNCONFIRMED:
             self._roster.apply(task, Event.ATTEMPT, error=error)  # so that who asked is told
 
+    def leave(self, task: Entry) -> None:
+        """Let no attempt be due: the task is not the one that it was taken for."""
+        self._forget_alarm(task)
+
     async def _work(self, task: Entry) -> None:
-        again = False
+        again, remote_id = False, task.record.remote_id
         try:
             if task.record.state not in TO_BE_ENDED:
                 return  # ended by itself, or seen ended, while it waited here
@@ -178,11 +182,13 @@ class Canceller:
             raise
         finally:
             self._here.discard(task)
-            if again:
+            if again or task.record.remote_id != remote_id:
                 self._enqueue(task)
 
     def _failed(self, task: Entry, bug: Exception) -> None:
         """Ask again, slowly, and after some attempts let it be known that it may still run."""
+        if task.record.remote_id is None:
+            return  # it is looked for
         error = f"bug: {type(bug).__name__}"
         self._roster.apply(task, Event.ATTEMPT, error=error)
         if task.record.attempts >= MAX_BUGS:
@@ -208,14 +214,20 @@ class Canceller:
         try:
             documented = await self._ask(self._api.delete, record.remote_id)
         except REFUSALS as error:
+            if task.record.remote_id != record.remote_id:
+                return False  # that was about another create's task
             self._refused(task, error)  # first: this is what is told of it, the attempt is counted
             self._observer.delete_answered(task.record, status_of(error))
             return False
         except SigmicGuardError as error:
             self._observer.delete_answered(task.record, status_of(error))
+            if task.record.remote_id != record.remote_id:
+                return False
             await self._unproven(task, error)
             return False
         self._observer.delete_answered(task.record, "200")
+        if task.record.remote_id != record.remote_id:
+            return False
         self._observer.cancellation_acknowledged(task.record, seconds_since_cancel(task))
         if documented and record.policy.confirm == "accepted" and task.orphan is None:
             self._ended(task, CancelResult.ACKNOWLEDGED)
@@ -271,14 +283,17 @@ class Canceller:
         assert remote_id is not None
         try:
             info = await self._ask(self._looker.get, remote_id)
-        except TaskNotFound as error:
-            self._unknown(task, error)
-        except REFUSALS as error:
-            self._refused(task, error)
         except (ApiError, ConnectionFailed, ProtocolError) as error:
-            self._again(task, refusal or error)
+            if task.record.remote_id != remote_id:
+                return
+            if isinstance(error, TaskNotFound):
+                self._unknown(task, error)
+            elif isinstance(error, REFUSALS):
+                self._refused(task, error)
+            else:
+                self._again(task, refusal or error)
         else:
-            if self._roster.observe(task, info, turn):
+            if self._roster.observe(task, info, turn) or task.record.remote_id != remote_id:
                 return
             ending = task.begin_ending()
             if ending.acknowledged:

@@ -23,6 +23,7 @@ from sigmic_guard.supervisor.examiner import Examiner
 from sigmic_guard.supervisor.intake import Intake
 from sigmic_guard.supervisor.listing import Lister
 from sigmic_guard.supervisor.looking import Looker
+from sigmic_guard.supervisor.mistakes import Mistakes
 from sigmic_guard.supervisor.outbox import Outbox
 from sigmic_guard.supervisor.reaper import Reaper
 from sigmic_guard.supervisor.reconciler import Reconciler
@@ -107,6 +108,7 @@ class Core:
             absent=self._absent,
             found_stray=self.intake.end_stray,
         )
+        self.mistakes = Mistakes(self.roster, self.reconciler, self.watcher, self.canceller)
         self.examiner = Examiner(
             workers,
             self.roster,

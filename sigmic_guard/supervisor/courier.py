@@ -87,7 +87,10 @@ class Courier:
         turn = task.turn if _asleep(task) else None
         first = task.record.asked_at is None
         self._roster.apply(task, Happening.FOLLOW_UP)
-        await self._errand(lambda: self._send(task, follow_up, reopened_in=turn, first=first))
+        remote_id = task.id
+        await self._errand(
+            lambda: self._send(task, follow_up, reopened_in=turn, first=first, remote_id=remote_id)
+        )
 
     async def _send(
         self,
@@ -96,6 +99,7 @@ class Courier:
         *,
         reopened_in: int | None,
         first: bool,
+        remote_id: str,
     ) -> None:
         refused = False
         try:
@@ -104,8 +108,10 @@ class Courier:
                 await self._outbox.flush()
             if reopened_in is not None:
                 await self._learn_last_end(task, first=first)
+            if task.record.remote_id != remote_id:
+                raise ConnectionFailed("the task is looked for", sent=False)
             message, files = follow_up.message, follow_up.options["files"]
-            await self._api.send(task.id, message, files=files, timeout=self._timeout)
+            await self._api.send(remote_id, message, files=files, timeout=self._timeout)
         except SigmicGuardError as error:
             refused = refused_outright(error)
             raise
@@ -115,7 +121,9 @@ class Courier:
             task.sending -= 1
             if not refused:
                 self._roster.note_write(task)
-            if refused and alone:
+            if task.record.remote_id != remote_id:
+                pass  # it is another task that was asked, or would have been
+            elif refused and alone:
                 self._roster.apply(task, Happening.COMPLETE)
             elif refused:
                 self._watcher.look(task)  # what was read meanwhile was not believed
@@ -135,8 +143,9 @@ class Courier:
 
     async def approve(self, task: Entry, call_id: str, outcome: ApprovalOutcome) -> bool:
         """Decide on a tool call."""
+        task_id = task.id
         answer: bool = await self._errand(
-            lambda: self._api.approve(task.id, call_id, outcome, timeout=self._timeout)
+            lambda: self._api.approve(task_id, call_id, outcome, timeout=self._timeout)
         )
         return answer
 

@@ -91,6 +91,7 @@ class Entry:
         "looking",
         "marked",
         "posted_at",
+        "prompt",
         "record",
         "request",
         "seen_at",
@@ -119,6 +120,8 @@ class Entry:
         self.request: CreateRequest | None = None
         #: Whether the create carries the intent id, so that the list can tell the task.
         self.marked = False
+        #: What tells the message of its create, until something has shown that the id is its own.
+        self.prompt: int | None = None
         #: Whether the reconciler looks for it.
         self.sought = False
         #: What is known of it because another owner began it, if one did.
@@ -236,6 +239,10 @@ class Entry:
         """Wait until the record is a later one."""
         await self.until(lambda task: task.record.version > version or task.unsupervised)
 
+    async def until_found(self) -> None:
+        """Wait while it is not known which task it is."""
+        await self.until(lambda task: task.record.state is not State.UNKNOWN or task.unsupervised)
+
     async def until_settled(self) -> None:
         """Wait until nobody here works on the task any more."""
         await self.until(lambda task: task.record.state in SETTLED or task.unsupervised)
@@ -260,6 +267,16 @@ class Entry:
         """End the streams that are being read: nothing is to be heard from this task."""
         if self.audience is not None:
             self.audience.hang_up()
+
+    def forget_what_was_read(self) -> None:
+        """Begin anew with all that was read of the task: it was about another one."""
+        self.answer = self.last_end = None
+        if self.ending is not None:
+            self.ending.acknowledged = self.ending.refusals = 0
+        if self.inheritance is not None:
+            self.inheritance.examined, self.inheritance.looks = False, 0
+        if self.audience is not None:
+            self.audience.start_over()
 
     def begin_ending(self) -> Ending:
         """Return how its end is brought about; from now on that is wanted."""

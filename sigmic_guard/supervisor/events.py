@@ -23,6 +23,7 @@ from sigmic_guard.errors import (
 )
 from sigmic_guard.lifecycle import Backoff, State
 from sigmic_guard.lifecycle.backoff import believed
+from sigmic_guard.supervisor.identity import Identity
 from sigmic_guard.supervisor.lag import End
 from sigmic_guard.supervisor.looking import TRIES
 from sigmic_guard.supervisor.pacing import REFUSALS, asked_pause
@@ -93,6 +94,9 @@ class TaskEvents:
         self._turn = task.turn
         self._error_seen = False
         self._replay = Replay()
+        #: What the last stream was opened of.
+        self._remote_id = task.record.remote_id
+        self._identity = Identity(task, roster.origins)
         self._ready: deque[TaskEvent] = deque()
         self._counted = False
         #: Whether a consumer is inside of __anext__, and whether the stream is what it waits for.
@@ -205,6 +209,11 @@ class TaskEvents:
         if stream is not None:
             stream.close()
 
+    def start_over(self) -> None:
+        """Drop all that was read: it was another task's."""
+        self.hang_up()
+        self._ready.clear()
+
     def hang_up_idle(self) -> None:
         """Drop the connection if a consumer waits for it, and nothing came since the last call."""
         if self._receiving and self._batches == self._batches_before:
@@ -213,6 +222,9 @@ class TaskEvents:
 
     async def _read(self) -> None:
         """Read what comes next; may come back with nothing, if there is nothing yet."""
+        if self._task.record.state is State.UNKNOWN:
+            await self._task.until_found()
+            self._must_look = False
         if self._must_look:
             self._must_look = False
             await self._look()
@@ -237,6 +249,8 @@ class TaskEvents:
             self._closed_until = current_time() + believed(asked_pause(error))
             self._must_look = True
             return
+        if self._task.record.remote_id != self._remote_id:
+            return
         for event in events:
             self._take(event)
         if not events:
@@ -253,6 +267,8 @@ class TaskEvents:
     def _nothing_to_come(self) -> bool:
         """Tell whether the task is past saying anything; of an ended one the history is left."""
         state = self._task.state
+        if self._task.record.remote_id is None:
+            return True
         if state is State.RUNNING:
             return False
         return state in _ENDING or (self._connected_before and self._stream is None)
@@ -260,7 +276,15 @@ class TaskEvents:
     async def _open(self) -> None:
         turn, self._turn = self._turn, self._task.turn
         self._complete = False
-        stream = await self._api.stream(self._task.id, timeout=PATIENCE, silence=SILENCE)
+        self._identity.connect()
+        remote_id = self._task.id
+        stream = await self._api.stream(remote_id, timeout=PATIENCE, silence=SILENCE)
+        if self._task.record.remote_id != remote_id:
+            stream.close()
+            return
+        if remote_id != self._remote_id:
+            self._remote_id, self._replay = remote_id, Replay()
+            self._connected_before = self._error_seen = False
         if self._closed:
             stream.close()
         else:
@@ -274,20 +298,30 @@ class TaskEvents:
         self.hang_up()
         task, turn = self._task, self._task.turn
         asked: float | None = None
+        remote_id = task.record.remote_id
+        if task.state is State.UNKNOWN:
+            return
         if task.state is not State.RUNNING:
             self._finish()
             return
+        assert remote_id is not None
         try:
-            info = await self._looker.get(task.id, timeout=PATIENCE, tries=TRIES)
+            info = await self._looker.get(remote_id, timeout=PATIENCE, tries=TRIES)
         except REFUSALS as error:
             self._task.core.access.hear(error)
             raise
         except TaskNotFound:
-            self._roster.miss(task)
+            if task.record.remote_id == remote_id:
+                self._roster.miss(task)
         except SigmicGuardError as error:
             asked = asked_pause(error)
         else:
             self._roster.observe(task, info, turn)
+            if self._identity.in_doubt and task.prompt is None:
+                self._connected_before = False  # nothing of its stream was given
+                return
+        if task.record.remote_id != remote_id:
+            return
         if task.state is not State.RUNNING:
             self._finish()
             return
@@ -315,9 +349,15 @@ class TaskEvents:
                 kind, data = inner, wrapped
             case {"type": str(inner)} if kind == "message":
                 kind = inner  # the stream has no `event:` lines
+        for said in self._identity.admit(kind, data, event.data):
+            self._believe(*said)
+        if self._identity.in_doubt:
+            self._must_look = True
+
+    def _believe(self, kind: str, data: Any, raw: str) -> None:
         if kind == "done" and not self._done(data):
             return
-        for part, replayed in self._replay.sort(kind, data, event.data):
+        for part, replayed in self._replay.sort(kind, data, raw):
             self._ready.append(TaskEvent(kind, part, replayed))
             if not replayed and kind not in {"history_message", "history_done"}:
                 self._failures = 0

@@ -152,8 +152,8 @@ class Examiner:
         self._pool.put(task)
 
     async def _examine(self, task: Entry) -> None:
-        inheritance = task.inherit()
-        if inheritance.examined or task.record.finished_at is not None:
+        inheritance, remote_id = task.inherit(), task.record.remote_id
+        if inheritance.examined or remote_id is None or task.record.finished_at is not None:
             return
         turn = task.turn
         try:
@@ -167,6 +167,8 @@ class Examiner:
                 self._pool.put(task)  # the worker was hit, the task is as it was
             raise
         else:
+            if info is not None and self._is_mistaken(task, info, remote_id):
+                return  # and is examined when it is found
             if (
                 info is not None
                 and info.terminal
@@ -183,6 +185,14 @@ class Examiner:
                 self._timer.after(AGAIN, self.examine, task)
             else:
                 await self._end(task)
+
+    def _is_mistaken(self, task: Entry, info: TaskInfo, remote_id: str) -> bool:
+        """Tell whether its id was another create's, as is known by now or shown by the answer."""
+        if task.record.remote_id == remote_id == info.id and self._roster.origins.is_anothers(
+            task, info
+        ):
+            self._roster.origins.mistaken(task, info)
+        return task.record.remote_id != remote_id
 
     def _examine_later(self, task: Entry, error: Exception) -> None:
         inheritance = task.inherit()

@@ -22,7 +22,7 @@ from sigmic_guard.lifecycle.text import shown_id
 from sigmic_guard.supervisor.claims import PATIENCE
 from sigmic_guard.supervisor.durations import begin_in_the_past
 from sigmic_guard.supervisor.entry import Entry
-from sigmic_guard.supervisor.marking import digest, mark
+from sigmic_guard.supervisor.marking import digest, mark, told_by
 from sigmic_guard.supervisor.telling import error_of
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ class Intake:
 
     def _ask_for(self, task: Entry, request: CreateRequest) -> None:
         task.marked = self._can_be_marked(request)
+        task.prompt = told_by(request.message)
         task.request = mark(request, task.record.intent_id) if task.marked else request
 
     async def start(self, order: Order) -> Entry:

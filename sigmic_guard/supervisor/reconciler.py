@@ -62,6 +62,10 @@ SHARE: Final = 3
 LEAST: Final = 0.1
 
 
+def _do_nothing(_: Entry) -> None:
+    pass
+
+
 class _Sought:
     """An ``UNKNOWN`` task that is looked for."""
 
@@ -125,6 +129,8 @@ class Reconciler:
         self._marked: dict[str, list[TaskInfo]] = {}
         #: What the scan shows that tells no task.
         self._scraps: list[Scrap] = []
+        #: What to do with a task whose id proves to be that of one that is looked for.
+        self.mistaken: Callable[[Entry], None] = _do_nothing
         #: What to do with a task that does not exist, and with a stray.
         self._absent = absent
         self._found_stray = found_stray
@@ -309,10 +315,10 @@ class Reconciler:
     def _recognised(self, one: _Sought, info: TaskInfo) -> None:
         namesake = self._roster.named.get(info.id)
         if namesake is not None:
-            if namesake.record.posted_at is None or not namesake.marked:
+            if namesake.record.posted_at is None:
                 self._let_go(one)
                 return
-            self._undeceive(namesake)
+            self.mistaken(namesake)
         self._found(one, info.id, info.status)
         if info.terminal:
             self._watcher.look(one.task)
@@ -338,14 +344,14 @@ class Reconciler:
         self._stop_seeking(one)
         self._roster.apply(one.task, Happening.FORGET)
 
-    def _undeceive(self, task: Entry) -> None:
-        """Let go of a task that is another create's: the answers of two were mixed up.
+    def found(self, task: Entry, task_id: str) -> None:
+        """Take in that somebody else found out which task is the one that is looked for."""
+        one = self._sought.get(task.record.intent_id)
+        if one is not None:
+            self._found(one, task_id)
 
-        The one that its own create made is told by its mark, and ended, as nobody can know it.
-        """
-        error = "the API had given it the id of another create's task"
-        self._roster.apply(task, Happening.FORGET, error=error)
-        record = task.record
+    def expect_stray(self, record: Record) -> None:
+        """End the task that carries the mark of a create that nobody waits for any more."""
         self._strays[record.intent_id] = record
         self._strays_until[record.intent_id] = current_time() + BRAND_NEW
         self._wanted.set()

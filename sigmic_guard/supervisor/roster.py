@@ -22,7 +22,7 @@ from sigmic_guard.supervisor.durations import (
     seconds_since_cancel,
 )
 from sigmic_guard.supervisor.lag import BRAND_NEW, WRONG_CLOCK, end_in, is_new
-from sigmic_guard.supervisor.marking import marked_with
+from sigmic_guard.supervisor.origins import Origins
 from sigmic_guard.supervisor.timer import Slices
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 #: A body ends by itself for these; for all others it has to be cancelled.
 _FROM_THE_BODY: Final = frozenset({CancelReason.SCOPE, CancelReason.ERROR})
+#: A cancellation that comes into these is not over.
+_TOLD_LATER: Final = frozenset({State.CANCELLING, State.DETACHED, State.UNKNOWN})
 
 
 class Roster:
@@ -56,6 +58,7 @@ class Roster:
         self.tasks: dict[str, Entry] = {}
         self.named: dict[str, Entry] = {}
         self.keys: dict[str, Entry] = {}
+        self.origins = Origins(self.tasks)
         #: What to do when a task comes into a state; filled in by the core.
         self.reactions: dict[State, Callable[[Entry], None]] = {}
         #: What to do when a task has finished.
@@ -168,6 +171,7 @@ class Roster:
             task.begin_ending().asked_at = task.core.now.moment()
         if event is Event.POST:
             task.posted_at = task.core.now.moment()
+            self.origins.expect(task)
         # The POST's own row says little more than the intent: it can wait for the id.
         self._outbox.add(before, after, urgent=event is not Event.POST)
         if after.state is not before.state:
@@ -190,7 +194,9 @@ class Roster:
             self.named[after.remote_id] = task
             task.posted_at = None
             self.note_write(task)
-        if before.state in TO_BE_ENDED and after.state not in {State.CANCELLING, State.DETACHED}:
+        elif after.remote_id is None and before.remote_id is not None:
+            self._forget_name(task, before.remote_id)
+        if before.state in TO_BE_ENDED and after.state not in _TOLD_LATER:
             self._tell_result(task, after)
         if after.state is State.CANCELLED and after.reason is CancelReason.REMOTE:
             task.interrupt(CancelReason.REMOTE)
@@ -213,14 +219,19 @@ class Roster:
 
     def _forget(self, task: Entry) -> None:
         record = task.record
+        self.origins.trust(task)
         task.last_end = None
         self.tasks.pop(record.intent_id, None)
-        if record.remote_id is not None and self.named.get(record.remote_id) is task:
-            del self.named[record.remote_id]
+        if record.remote_id is not None:
+            self._forget_name(task, record.remote_id)
         if record.key is not None and self.keys.get(record.key) is task:
             del self.keys[record.key]
         for finished in self.finished:
             finished(task)
+
+    def _forget_name(self, task: Entry, remote_id: str) -> None:
+        if self.named.get(remote_id) is task:
+            del self.named[remote_id]
 
     async def close(self) -> None:
         """Let nothing change any more, and tell once what is left; begun again, it goes on."""
@@ -297,18 +308,8 @@ class Roster:
         )
 
     def is_about(self, task: Entry, info: TaskInfo) -> bool:
-        """Tell whether an answer is about this task, and not one that somebody mixed up with it.
-
-        The marker of a create of ours that has another id, or none, shows that it is that one's.
-        """
-        record = task.record
-        if info.id != record.remote_id:
-            return False
-        marker = marked_with(info)
-        if marker is None or marker == record.intent_id or record.posted_at is None:
-            return True
-        maker = self.tasks.get(marker)
-        return maker is None or maker.record.remote_id == info.id
+        """Tell whether an answer is about this task, and not one that somebody mixed up with it."""
+        return info.id == task.record.remote_id and not self.origins.is_anothers(task, info)
 
     def observe(self, task: Entry, info: TaskInfo, turn: int) -> bool:
         """Take in what the API says of a task; ``True`` if it is the end.
@@ -316,8 +317,12 @@ class Roster:
         :param turn: the task's turn when it was asked: an answer from before a follow-up says
             nothing after it. Nor does an answer about another id.
         """
-        if not self.is_about(task, info):
+        if info.id != task.record.remote_id:
             return False
+        if self.origins.is_anothers(task, info):
+            self.origins.mistaken(task, info)
+            return False
+        self.origins.trust(task)
         if turn != task.turn or task.record.state in ENDED:
             return task.record.state in ENDED
         if task.sending and info.status != "cancelled":

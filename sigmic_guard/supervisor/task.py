@@ -175,6 +175,7 @@ class RemoteTask:
         wish = Wish(message, {"files": files})
         del message, files
         self._entry.core.check_here()
+        await self._entry.until_found()
         if self._entry.record.reason is not None or self._entry.record.state is State.FAILED:
             # In a body that is being cancelled, what the block would raise.
             raise error_of(self._entry, interrupted_by=self._entry.interruption)
@@ -193,6 +194,7 @@ class RemoteTask:
         :raises SigmicGuardError: the API refused, or gave no answer.
         """
         self._entry.core.check_here()
+        await self._entry.until_found()
         return await self._entry.core.approve(self._entry, call_id, outcome)
 
     async def refresh(self) -> TaskInfo:
@@ -201,6 +203,7 @@ class RemoteTask:
         :raises SigmicGuardError: the API refused, or gave no answer. The handle is as it was.
         """
         self._entry.core.check_here()
+        await self._entry.until_found()
         return await self._entry.core.refresh(self._entry)
 
 

@@ -258,6 +258,9 @@ class Watcher:
                 if at is not None:
                     dated = True
                     reached |= self._read_until is not None and at <= self._read_until - overlap
+                named = self._roster.named.get(info.id)
+                if named is not None:
+                    self._roster.origins.recognise(named, info)
                 task = self._watched.get(info.id)
                 if task is not None:
                     task.seen_at = now
@@ -290,11 +293,16 @@ class Watcher:
 
     async def _look(self, task: Entry) -> None:
         turn, lags, delay = task.turn, False, SOON
+        remote_id = task.record.remote_id
+        if remote_id is None:  # it is looked for
+            task.looking = False
+            return
         try:
-            info = await self._looker.get(task.id, timeout=PATIENCE, tries=TRIES)
+            info = await self._looker.get(remote_id, timeout=PATIENCE, tries=TRIES)
         except TaskNotFound:
             self._access.worked(read=task)
-            self._roster.miss(task)
+            if task.record.remote_id == remote_id:
+                self._roster.miss(task)
             lags = task.record.state is State.RUNNING  # it was not believed
         except REFUSALS as error:
             self._access.hear(error, read=task)
@@ -310,7 +318,9 @@ class Watcher:
             self._access.worked(read=task)
             # If not, it is from before a follow-up, and no list may show the task again.
             lags = not self._roster.observe(task, info, turn) and info.terminal
-            if self._roster.is_about(task, info):
+            if task.record.remote_id != remote_id:
+                lags = False  # what was read is another create's task
+            elif self._roster.is_about(task, info):
                 self._forget(task)
             else:
                 delay = self._backoff.delay(self._count_in_vain(task), random())

@@ -159,14 +159,15 @@ def check_change(before: Record, after: Record, event: Event, now: float) -> Non
     elif after.finished_at is not None:
         assert after.finished_at == now
     if before.remote_id is not None:
-        assert after.remote_id == before.remote_id
+        kept = None if event is Event.MISTAKEN else before.remote_id
+        assert after.remote_id == kept
     if before.posted_at is not None:
         assert after.posted_at == before.posted_at
     if before.lost_at is not None:
         assert after.lost_at == before.lost_at
     elif after.lost_at is not None:
         assert after.lost_at == now
-        assert event in {Event.LOSE, Event.TAKE_OVER}
+        assert event in {Event.LOSE, Event.MISTAKEN, Event.TAKE_OVER}
     assert after.asked_at == (now if event is Event.FOLLOW_UP else before.asked_at)
     assert after.attempts - before.attempts == (event is Event.ATTEMPT)
 

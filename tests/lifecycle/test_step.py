@@ -98,6 +98,19 @@ def test_a_cancel_while_the_answer_is_lost_is_remembered_too() -> None:
     assert step(record, Event.ABSENT, 9.0).outcome is Outcome.CANCELLED
 
 
+@pytest.mark.parametrize("after", [[], [Event.CANCEL], [Event.CANCEL, Event.GIVE_UP]])
+def test_an_id_that_proves_to_be_anothers_is_taken_back(after: list[Event]) -> None:
+    """The task is looked for, and a cancel takes effect as soon as it is found."""
+    before = play(Event.POST, Event.CREATED, *after)
+    record = step(before, Event.MISTAKEN, 9.0, error="mixed up")
+    assert (record.state, record.remote_id, record.remote_status) == (State.UNKNOWN, None, None)
+    assert (record.lost_at, record.last_error) == (9.0, "mixed up")
+    assert (record.reason, record.posted_at) == (before.reason, before.posted_at)
+    found = step(record, Event.CREATED, 10.0, remote_id="r2")
+    assert found.remote_id == "r2"
+    assert found.state is (State.CANCELLING if after else State.RUNNING)
+
+
 def test_the_first_cause_stays() -> None:
     """A second cancel changes nothing: the same record comes back."""
     record = play(Event.POST, Event.CREATED, Event.CANCEL)

@@ -37,10 +37,14 @@ EXPECTED = {
     "unknown": f"created>running absent>never_created cancel {LETTING_GO} take_over {FORGET}",
     "running": (
         f"{ENDS} cancel>cancelling detach>detached hand_over>handed_over follow_up take_over "
-        f"{FORGET}"
+        f"mistaken>unknown {FORGET}"
     ),
-    "cancelling": f"{ENDS} cancel attempt give_up>unconfirmed take_over {FORGET}",
-    "unconfirmed": f"{ENDS} cancel attempt give_up take_over>cancelling {FORGET}",
+    "cancelling": (
+        f"{ENDS} cancel attempt give_up>unconfirmed mistaken>unknown take_over {FORGET}"
+    ),
+    "unconfirmed": (
+        f"{ENDS} cancel attempt give_up mistaken>unknown take_over>cancelling {FORGET}"
+    ),
     "completed": f"{LATE} close follow_up>running take_over>running {FORGET}",
     "failed": f"{LATE} close",
     "cancelled": f"{LATE} close",
