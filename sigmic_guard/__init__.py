@@ -43,6 +43,8 @@ from sigmic_guard.supervisor import (
     TaskRow,
     Watch,
 )
+from sigmic_guard.supervisor import watchdog as _watchdog
+from sigmic_guard.watchdog.parent import Watchdog as _Watchdog
 
 __all__ = [
     "ApiError",
@@ -90,3 +92,5 @@ __all__ = [
     "Watch",
 ]
 __version__ = "0.1.0"
+
+_watchdog.make_watchdog = _Watchdog  # the package of the one stands above that of the other

@@ -62,7 +62,7 @@ def test_the_wheel_holds_the_package_and_nothing_else() -> None:
     }
     rooms = {name.split("/")[1] for name in names if name.startswith("sigmic_guard/")}
     assert {"__init__.py", "py.typed", "errors.py"} <= rooms
-    assert {"lifecycle", "sigmic", "ledger", "observe", "supervisor"} <= rooms
+    assert {"lifecycle", "sigmic", "ledger", "observe", "supervisor", "watchdog"} <= rooms
     assert {"emulator", "testing", "cli"} <= rooms
     assert any(name.endswith("/licenses/LICENSE") for name in names)
 

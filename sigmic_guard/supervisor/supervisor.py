@@ -17,6 +17,7 @@ from sigmic_guard.lifecycle.values import check_flag, check_seconds, shown
 from sigmic_guard.observe import Observers
 from sigmic_guard.sigmic import SigmicClient, check_files, check_id
 from sigmic_guard.sigmic.keyring import Keyring
+from sigmic_guard.supervisor import watchdog as watchdogs
 from sigmic_guard.supervisor.block import TaskBlock
 from sigmic_guard.supervisor.core import Core
 from sigmic_guard.supervisor.draining import CLOSING, LAST_WRITES, Drain
@@ -32,7 +33,6 @@ from sigmic_guard.supervisor.settings import (
 )
 from sigmic_guard.supervisor.signals import SignalHandlers
 from sigmic_guard.supervisor.task import Handles, handle_of
-from sigmic_guard.supervisor.watchdog import Watchdog
 from sigmic_guard.supervisor.wish import Wish
 from sigmic_guard.supervisor.workers import Workers
 
@@ -156,11 +156,11 @@ class Supervisor:
                 )
             self._api: TaskApi = client
             self._ledger = choose_ledger(ledger)
-            self._watchdog: Watchdog | None = None
+            self._watchdog: watchdogs.Watchdog | None = None
             if watchdog:
                 if self._keyring is None:
                     raise ConfigurationError("a watchdog needs api_key and base_url, not client")
-                self._watchdog = Watchdog(
+                self._watchdog = watchdogs.make_watchdog(
                     self._keyring,
                     base_url=self._api.base_url,
                     ledger=self._ledger,

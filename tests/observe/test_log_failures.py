@@ -86,11 +86,11 @@ async def test_a_supervisor_goes_on(broken: str) -> None:
 
 def test_the_watchdogs_thread_goes_on(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It tells of a helper that died, and lives to start another."""
-    from sigmic_guard.supervisor import watchdog
+    from sigmic_guard.watchdog import parent
 
     died: list[object] = []
     monkeypatch.setattr(threading, "excepthook", died.append)
-    thread = threading.Thread(target=watchdog._tell, args=(1,))
+    thread = threading.Thread(target=parent._tell, args=(1,))
     thread.start()
     thread.join(10)
     assert not died

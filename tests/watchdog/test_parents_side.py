@@ -29,8 +29,8 @@ import sigmic_guard.supervisor.supervisor as room
 from sigmic_guard import ConfigurationError, Supervisor
 from sigmic_guard.emulator import Fault
 from sigmic_guard.ledger import MemoryLedger, SqliteLedger, open_ledger
-from sigmic_guard.supervisor import helper, watchdog
 from sigmic_guard.testing import FakeSigmic
+from sigmic_guard.watchdog import helper, parent
 from tests.backends import ASYNCIO, UVLOOP
 from tests.watchdog.stage import KEY, Stage, end, gone, lives, state_of
 
@@ -75,7 +75,7 @@ class Starts:
 def starts() -> Iterator[Starts]:
     """None of them outlives the test."""
     starts = Starts()
-    with patch.object(watchdog, "Popen", starts):
+    with patch.object(parent, "Popen", starts):
         yield starts
     end(*starts.pids)
 
@@ -123,13 +123,13 @@ async def test_the_key_goes_through_the_pipe_alone(
     async with supervised(stage) as supervisor:
         pid = await starts.next()
         with anyio.fail_after(20):
-            while "sigmic_guard.supervisor.helper" not in read(pid, "cmdline"):
+            while "sigmic_guard.watchdog.helper" not in read(pid, "cmdline"):
                 await anyio.sleep(0.01)  # the kernel fills it in while the program is loaded
         assert KEY[7:] not in read(pid, "cmdline")
         assert KEY[7:] not in read(pid, "environ")
         parents = supervisor._watchdog
-        assert parents is not None
-        for shown in (supervisor, parents, parents._thread, *watchdog._helpers):
+        assert isinstance(parents, parent.Watchdog)
+        for shown in (supervisor, parents, parents._thread, *parent._helpers):
             assert KEY[7:] not in repr(vars(shown))
 
 
@@ -184,7 +184,7 @@ async def test_a_helper_that_nobody_can_end(stage: Stage, starts: Starts) -> Non
         refused = patch.object(subprocess.Popen, "kill", side_effect=PermissionError)
         refused.start()
     refused.stop()
-    assert time.monotonic() - since < watchdog.PATIENCE + SOON
+    assert time.monotonic() - since < parent.PATIENCE + SOON
     assert lives(pid)
     os.kill(pid, signal.SIGCONT)
     await gone(pid)  # it had been told
@@ -194,9 +194,9 @@ async def test_a_helper_that_nobody_can_end(stage: Stage, starts: Starts) -> Non
 async def test_cancellations_of_the_end(stage: Stage, starts: Starts) -> None:
     """A native cancellation while the helper is let go leaves none behind."""
     closing = anyio.Event()
-    close = watchdog.Watchdog.close
+    close = parent.Watchdog.close
 
-    async def told(self: watchdog.Watchdog, *, clean: bool) -> None:
+    async def told(self: parent.Watchdog, *, clean: bool) -> None:
         closing.set()
         await close(self, clean=clean)
 
@@ -205,7 +205,7 @@ async def test_cancellations_of_the_end(stage: Stage, starts: Starts) -> None:
             os.kill(await starts.next(), signal.SIGSTOP)
 
     with (
-        patch.object(watchdog.Watchdog, "close", told),
+        patch.object(parent.Watchdog, "close", told),
         patch.object(subprocess.Popen, "kill", side_effect=PermissionError),
     ):
         task = asyncio.get_running_loop().create_task(live())
@@ -216,7 +216,7 @@ async def test_cancellations_of_the_end(stage: Stage, starts: Starts) -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    assert watchdog.PATIENCE / 2 < time.monotonic() - since < watchdog.PATIENCE + SOON
+    assert parent.PATIENCE / 2 < time.monotonic() - since < parent.PATIENCE + SOON
     [pid] = starts.pids
     os.kill(pid, signal.SIGCONT)
     await gone(pid)
@@ -262,7 +262,7 @@ async def test_a_pipe_that_is_closed_while_its_owner_lives(stage: Stage, starts:
     async with supervised(stage) as supervisor:
         pid = await starts.next()
         await supervisor.start("hello")
-        [helper] = watchdog._helpers
+        [helper] = parent._helpers
         nothing = os.open(os.devnull, os.O_WRONLY | os.O_NONBLOCK)
         os.dup2(nothing, helper._fds[1], inheritable=False)
         os.close(nothing)
@@ -292,7 +292,7 @@ async def test_helpers_that_die(
 ) -> None:
     """Each is replaced, after longer and longer pauses, and that is said once."""
     starts.command = [sys.executable, "-S", "-c", "raise SystemExit(7)"]
-    with caplog.at_level(logging.WARNING), patch.object(watchdog, "PAUSE", 0.01):
+    with caplog.at_level(logging.WARNING), patch.object(parent, "PAUSE", 0.01):
         async with supervised(stage):
             began = time.monotonic()
             for _ in range(5):
@@ -303,7 +303,7 @@ async def test_helpers_that_die(
     assert KEY[7:] not in caplog.text
 
 
-CHARGE = watchdog.Charge(
+CHARGE = parent.Charge(
     parent=os.getpid(),
     owner_id="me",
     namespace="default",
@@ -323,7 +323,7 @@ def test_a_charge_does_not_show_the_key() -> None:
 
 def test_a_forked_child_has_no_helper() -> None:
     """Its copies of the pipe are closed, and it never waits for what is not its child."""
-    helper = watchdog._Helper(CHARGE)
+    helper = parent._Helper(CHARGE)
     fds, process = helper._fds, helper._process
     assert process is not None
     with warnings.catch_warnings():
@@ -331,15 +331,15 @@ def test_a_forked_child_has_no_helper() -> None:
         child = os.fork()
     if child == 0:
         try:
-            renounced = not watchdog._helpers and process.returncode == 0
+            renounced = not parent._helpers and process.returncode == 0
             closed = not any(Path(f"/proc/self/fd/{fd}").exists() for fd in fds)
-            helper.hear(watchdog.BYE)
+            helper.hear(parent.BYE)
             os._exit(0 if renounced and closed else 1)
         finally:
             os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert process.poll() is None
-    helper.hear(watchdog.BYE)
+    helper.hear(parent.BYE)
     assert helper.wait() == -signal.SIGKILL
     assert not any(Path(f"/proc/self/fd/{fd}").exists() for fd in fds)
 
@@ -349,16 +349,16 @@ def test_no_word_to_the_dead_ends_us() -> None:
     before = signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
     try:
-        helper = watchdog._Helper(CHARGE)
+        helper = parent._Helper(CHARGE)
         process = helper._process
         assert process is not None
         os.kill(process.pid, signal.SIGKILL)
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        helper.hear(watchdog.GO_ON)
-        helper.hear(watchdog.BYE)
+        helper.hear(parent.GO_ON)
+        helper.hear(parent.BYE)
         assert signal.SIGPIPE not in signal.sigpending()
         assert helper.wait() == -signal.SIGKILL
-        helper.hear(watchdog.BYE)
+        helper.hear(parent.BYE)
     finally:
         signal.signal(signal.SIGPIPE, before)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPIPE})
@@ -373,7 +373,7 @@ async def _refused(stage: Stage, supervisor: Supervisor, error: type[Exception])
     assert isinstance(ledger, SqliteLedger)
     await ledger.open("somebody")
     await ledger.aclose()
-    assert not watchdog._helpers
+    assert not parent._helpers
     assert stage.emulator.count() == 0
     return caught.value
 
@@ -479,7 +479,7 @@ async def test_a_renewed_credential_reaches_the_helper(
     """The helper hears of it through the pipe, and one that comes after it is told that alone."""
     heard = tmp_path / "heard"
     starts.command = [sys.executable, "-c", _WRITE_DOWN, str(heard)]
-    with patch.object(watchdog, "PAUSE", 0.01):
+    with patch.object(parent, "PAUSE", 0.01):
         async with supervised(stage, api_key=lambda: "eyJold") as supervisor:
             pid = await starts.next()
             ring = supervisor._keyring
@@ -487,7 +487,7 @@ async def test_a_renewed_credential_reaches_the_helper(
             ring._take("eyJnew")
             _, charge, renewed = await lines(heard, 3)
             assert b"Bearer eyJold" in charge
-            assert renewed == watchdog.RENEWED + b'"Bearer eyJnew"'
+            assert renewed == parent.RENEWED + b'"Bearer eyJnew"'
             heard.unlink()
             os.kill(pid, signal.SIGKILL)
             await starts.next()
@@ -521,7 +521,7 @@ async def test_the_helper_counts_the_same_rows_as_ours() -> None:
 
 def test_a_pipe_that_is_full() -> None:
     """What there is no room for is said before anything else, as soon as there is."""
-    started = watchdog._Helper(CHARGE)
+    started = parent._Helper(CHARGE)
     try:
         with patch.object(os, "write", lambda fd, data: 3):
             started.update(msgspec.structs.replace(CHARGE, authorization="Bearer eyJone"))
@@ -533,8 +533,8 @@ def test_a_pipe_that_is_full() -> None:
             return len(data)
 
         with patch.object(os, "write", write):
-            started.hear(watchdog.GO_ON)
-        assert written == [b'ewed "Bearer eyJone"\n' + watchdog.GO_ON]
+            started.hear(parent.GO_ON)
+        assert written == [b'ewed "Bearer eyJone"\n' + parent.GO_ON]
     finally:
-        started.hear(watchdog.BYE)
+        started.hear(parent.BYE)
         started.wait()

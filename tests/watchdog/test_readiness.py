@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PROGRAM = """
 import sys
 import anyio, msgspec
-from sigmic_guard.supervisor import helper
+from sigmic_guard.watchdog import helper
 charge = msgspec.json.decode(sys.stdin.readline(), type=helper.Charge)
 if {warm}:
     anyio.run(helper._warm_up, charge)

@@ -1,6 +1,6 @@
 """The process behind ``Supervisor(watchdog=True)``: waits for its parent's death, and then reaps.
 
-Started by :mod:`sigmic_guard.supervisor.watchdog` and nobody else. What it does then is a
+Started by :mod:`sigmic_guard.watchdog.parent` and nobody else. What it does then is a
 supervisor's ordinary reaping, for at most :data:`PATIENCE`: whoever starts next goes on with what
 is left. It owns no task, so nothing is lost if it dies itself.
 """
@@ -22,7 +22,7 @@ from sigmic_guard.ledger import SqliteLedger, open_ledger
 from sigmic_guard.lifecycle import Verdict
 from sigmic_guard.sigmic.keyring import Keyring
 from sigmic_guard.supervisor.supervisor import Supervisor
-from sigmic_guard.supervisor.watchdog import BYE, RENEWED, Charge
+from sigmic_guard.watchdog.parent import BYE, RENEWED, Charge
 
 if TYPE_CHECKING:
     from sigmic_guard.ledger import Ledger
