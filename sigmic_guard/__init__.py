@@ -24,8 +24,14 @@ from sigmic_guard.errors import (
     ValidationError,
 )
 from sigmic_guard.ledger import Ledger, SqliteLedger
-from sigmic_guard.lifecycle import CancelReason, Outcome, State, TaskPolicy
-from sigmic_guard.observe import CancelResult, ReapResult
+from sigmic_guard.lifecycle import (
+    CancelReason,
+    CancelResult,
+    Outcome,
+    ReapResult,
+    State,
+    TaskPolicy,
+)
 from sigmic_guard.sigmic import SigmicClient, TaskApi, TaskInfo
 from sigmic_guard.supervisor import (
     Cancellation,

@@ -1,4 +1,4 @@
-"""The life of a task, without I/O: states, the record and its one funnel, policy, backoff.
+"""The life of a task, without I/O: states, the record and its funnel, policy, results, backoff.
 
 Nothing in this room reads a clock, draws a random number, opens a socket or awaits.
 """
@@ -15,6 +15,7 @@ from sigmic_guard.lifecycle.orphan import (
 )
 from sigmic_guard.lifecycle.policy import TaskPolicy
 from sigmic_guard.lifecycle.record import Change, Record, TakeOver, contradiction, step
+from sigmic_guard.lifecycle.results import CancelResult, ReapResult
 from sigmic_guard.lifecycle.states import (
     CancelReason,
     Event,
@@ -29,10 +30,12 @@ __all__ = [
     "WRONG_CLOCK",
     "Backoff",
     "CancelReason",
+    "CancelResult",
     "Change",
     "Event",
     "IllegalTransition",
     "Outcome",
+    "ReapResult",
     "Record",
     "State",
     "TakeOver",

@@ -11,8 +11,8 @@ from sigmic_guard.observe.wording import whereabouts
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from sigmic_guard.lifecycle import Change, Record, Verdict
-    from sigmic_guard.observe.observer import CancelResult, Observer, ReapResult
+    from sigmic_guard.lifecycle import CancelResult, Change, ReapResult, Record, Verdict
+    from sigmic_guard.observe.observer import Observer
 
 _log: Final = logging.getLogger("sigmic_guard")
 

@@ -21,8 +21,7 @@ from sigmic_guard.observe.wording import bounded_status, clean, described, where
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sigmic_guard.lifecycle import Change, Record, Verdict
-    from sigmic_guard.observe.observer import CancelResult, ReapResult
+    from sigmic_guard.lifecycle import CancelResult, Change, ReapResult, Record, Verdict
 
 #: Nothing exists yet, as far as anybody knows.
 _SILENT: Final = frozenset({State.INTENT, State.CREATING})

@@ -19,10 +19,17 @@ from time import time
 from typing import TYPE_CHECKING, Final, Self
 from weakref import WeakKeyDictionary
 
-from sigmic_guard.lifecycle import CancelReason, Event, Outcome, State, outcome_of
+from sigmic_guard.lifecycle import (
+    CancelReason,
+    CancelResult,
+    Event,
+    Outcome,
+    ReapResult,
+    State,
+    outcome_of,
+)
 from sigmic_guard.lifecycle.states import ENDED
 from sigmic_guard.observe.lock import ForkSafeLock
-from sigmic_guard.observe.observer import CancelResult, ReapResult
 from sigmic_guard.observe.series import Series
 from sigmic_guard.observe.wording import OTHER, bounded_status
 

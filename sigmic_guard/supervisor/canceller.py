@@ -23,10 +23,9 @@ from sigmic_guard.errors import (
     SigmicGuardError,
     TaskNotFound,
 )
-from sigmic_guard.lifecycle import Backoff, Event, State
+from sigmic_guard.lifecycle import Backoff, CancelResult, Event, State
 from sigmic_guard.lifecycle.states import TO_BE_ENDED
 from sigmic_guard.lifecycle.text import tidy_status
-from sigmic_guard.observe import CancelResult
 from sigmic_guard.supervisor.durations import seconds_since_cancel
 from sigmic_guard.supervisor.pacing import REFUSALS, SLOWLY, asked_pause
 from sigmic_guard.supervisor.workers import Pool

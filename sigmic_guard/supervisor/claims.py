@@ -18,8 +18,7 @@ from anyio import current_time, move_on_after
 
 from sigmic_guard.errors import DuplicateKey, LedgerError
 from sigmic_guard.ledger import Orphan, last_sign
-from sigmic_guard.lifecycle import REAPABLE, Event, State, TakeOver, Verdict, step
-from sigmic_guard.observe import ReapResult
+from sigmic_guard.lifecycle import REAPABLE, Event, ReapResult, State, TakeOver, Verdict, step
 from sigmic_guard.supervisor.reaper import TakenRow
 from sigmic_guard.supervisor.workers import Pool
 

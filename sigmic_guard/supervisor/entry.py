@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from weakref import ReferenceType
 
-    from sigmic_guard.lifecycle import Record, Verdict
-    from sigmic_guard.observe import CancelResult
+    from sigmic_guard.lifecycle import CancelResult, Record, Verdict
     from sigmic_guard.sigmic.models import CreateRequest
     from sigmic_guard.supervisor.block import TaskBlock
     from sigmic_guard.supervisor.core import Core

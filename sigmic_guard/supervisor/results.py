@@ -9,8 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, overload
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from sigmic_guard.lifecycle import CancelReason, Outcome, Record, State
-    from sigmic_guard.observe import CancelResult, ReapResult
+    from sigmic_guard.lifecycle import (
+        CancelReason,
+        CancelResult,
+        Outcome,
+        ReapResult,
+        Record,
+        State,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

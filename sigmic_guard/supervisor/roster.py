@@ -11,10 +11,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 from anyio import current_time
 
-from sigmic_guard.lifecycle import CancelReason, Change, Event, Record, State, TakeOver, step
+from sigmic_guard.lifecycle import (
+    CancelReason,
+    CancelResult,
+    Change,
+    Event,
+    Record,
+    State,
+    TakeOver,
+    step,
+)
 from sigmic_guard.lifecycle.states import ENDED, TO_BE_ENDED
 from sigmic_guard.lifecycle.text import one_line, tidy_detail, tidy_status
-from sigmic_guard.observe import CancelResult
 from sigmic_guard.supervisor.durations import (
     TimedChange,
     begin_in_the_past,

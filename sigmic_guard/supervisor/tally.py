@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from sigmic_guard.ledger import Orphan
-    from sigmic_guard.observe import Observer, ReapResult
+    from sigmic_guard.lifecycle import ReapResult
+    from sigmic_guard.observe import Observer
     from sigmic_guard.supervisor.entry import Entry
 
 

@@ -15,10 +15,9 @@ from sigmic_guard.errors import (
     TaskTimedOut,
     fresh,
 )
-from sigmic_guard.lifecycle import CancelReason, Outcome, State
+from sigmic_guard.lifecycle import CancelReason, CancelResult, Outcome, ReapResult, State
 from sigmic_guard.lifecycle.states import ENDED
 from sigmic_guard.lifecycle.text import one_line, shown_id
-from sigmic_guard.observe import CancelResult, ReapResult
 from sigmic_guard.supervisor.durations import orphaned_since, seconds_of
 from sigmic_guard.supervisor.results import Cancellation, OrphanRow, TaskResult
 

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sigmic_guard.lifecycle import Verdict
-from sigmic_guard.observe import CancelResult, Logs, Metrics, Observer, Observers, ReapResult
+from sigmic_guard.lifecycle import CancelResult, ReapResult, Verdict
+from sigmic_guard.observe import Logs, Metrics, Observer, Observers
 from tests.observe import lives
 from tests.observe.sums import add_up
 

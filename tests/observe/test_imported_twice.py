@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from sigmic_guard.observe import Metrics, observer
+from sigmic_guard.lifecycle import CancelResult
+from sigmic_guard.observe import Metrics
 from tests.observe import lives
 
 if TYPE_CHECKING:
@@ -44,10 +45,10 @@ def test_both_count_in_one_series(another: Any) -> None:
     second = another.Metrics.on(registry)
     assert type(second) is not Metrics
     changes = list(lives.changes())
-    for metrics, room in ((first, observer), (second, another)):
+    for metrics in (first, second):
         for change in changes:
             metrics.task_changed(change)
-        metrics.cancellation_ended(lives.born(), room.CancelResult.CONFIRMED, 1.0)
+        metrics.cancellation_ended(lives.born(), CancelResult.CONFIRMED, 1.0)
     read = registry.get_sample_value
     assert read("sigmic_guard_tasks_started_total") == 2
     assert read("sigmic_guard_cancel_confirm_seconds_count") == 2

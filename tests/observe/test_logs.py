@@ -10,8 +10,8 @@ from hypothesis import given
 from structlog.testing import capture_logs
 
 from sigmic_guard.errors import LedgerError
-from sigmic_guard.lifecycle import CancelReason, Change, Event, State
-from sigmic_guard.observe import CancelResult, Logs, Metrics, Observers
+from sigmic_guard.lifecycle import CancelReason, CancelResult, Change, Event, State
+from sigmic_guard.observe import Logs, Metrics, Observers
 from tests.observe import lives
 
 if TYPE_CHECKING:

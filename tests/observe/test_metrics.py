@@ -9,8 +9,16 @@ import pytest
 from hypothesis import given
 from prometheus_client import CollectorRegistry, Counter, values
 
-from sigmic_guard.lifecycle import CancelReason, Change, Event, Outcome, State, TaskPolicy
-from sigmic_guard.observe import CancelResult, Metrics, Observers
+from sigmic_guard.lifecycle import (
+    CancelReason,
+    CancelResult,
+    Change,
+    Event,
+    Outcome,
+    State,
+    TaskPolicy,
+)
+from sigmic_guard.observe import Metrics, Observers
 from tests.observe import lives
 from tests.observe.sums import Sums, add_up, sums
 

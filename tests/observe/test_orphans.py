@@ -14,8 +14,16 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest, values
 from structlog.testing import capture_logs
 
-from sigmic_guard.lifecycle import CancelReason, Change, Event, Record, Verdict
-from sigmic_guard.observe import CancelResult, Logs, Metrics, ReapResult
+from sigmic_guard.lifecycle import (
+    CancelReason,
+    CancelResult,
+    Change,
+    Event,
+    ReapResult,
+    Record,
+    Verdict,
+)
+from sigmic_guard.observe import Logs, Metrics
 from tests.observe import lives
 from tests.observe.sums import Sums, add_up
 from tests.observe.test_logs import TASK_FIELDS

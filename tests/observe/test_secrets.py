@@ -13,8 +13,16 @@ from msgspec.structs import asdict
 from prometheus_client import generate_latest
 
 from sigmic_guard.errors import ApiError, LedgerError
-from sigmic_guard.lifecycle import CancelReason, Change, Event, TaskPolicy, Verdict
-from sigmic_guard.observe import CancelResult, Logs, Metrics, Observers, ReapResult
+from sigmic_guard.lifecycle import (
+    CancelReason,
+    CancelResult,
+    Change,
+    Event,
+    ReapResult,
+    TaskPolicy,
+    Verdict,
+)
+from sigmic_guard.observe import Logs, Metrics, Observers
 from sigmic_guard.observe.wording import clean
 from tests.observe import lives
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from sigmic_guard.observe import CancelResult, Metrics, ReapResult
+from sigmic_guard.lifecycle import CancelResult, ReapResult
+from sigmic_guard.observe import Metrics
 from tests.observe import lives
 
 if TYPE_CHECKING:
@@ -137,7 +138,8 @@ def test_many_processes_add_up(tmp_path: Path) -> None:
         import os
         from prometheus_client import CollectorRegistry
         from prometheus_client.multiprocess import MultiProcessCollector
-        from sigmic_guard.observe import Metrics, ReapResult
+        from sigmic_guard.lifecycle import ReapResult
+        from sigmic_guard.observe import Metrics
         from tests.observe import lives
         from tests.observe.sums import sums
 
