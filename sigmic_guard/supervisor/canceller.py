@@ -128,7 +128,7 @@ class Canceller:
         if task.sending:
             # A follow-up under way could start the task again behind the DELETE's back. The courier
             # comes back here when it is answered; the alarm is for the one that never is.
-            if not self.will_ask(task):  # who asks again and again does not put it off
+            if task.retry_alarm is None:  # who asks again and again does not put it off
                 self._set_alarm(task, self._patience() / 2)
         else:
             self._forget_alarm(task)
@@ -141,13 +141,8 @@ class Canceller:
 
     def hurry(self, task: Entry) -> None:
         """Do not wait for the time of the next attempt: somebody asks for it."""
-        if self.will_ask(task) or task.record.state is State.UNCONFIRMED:
+        if task.retry_alarm is not None or task.record.state is State.UNCONFIRMED:
             self.take(task)
-
-    @staticmethod
-    def will_ask(task: Entry) -> bool:
-        """Tell whether the task is with the timer until its next attempt."""
-        return task.ending is not None and task.ending.retry_alarm is not None
 
     def hasten(self) -> None:
         """Let no request that is under way take longer than one that begins now may."""

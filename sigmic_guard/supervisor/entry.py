@@ -277,6 +277,11 @@ class Entry:
         if self.audience is not None:
             self.audience.start_over()
 
+    @property
+    def retry_alarm(self) -> Alarm | None:
+        """When the next DELETE is due, if one is."""
+        return None if self.ending is None else self.ending.retry_alarm
+
     def begin_ending(self) -> Ending:
         """Return how its end is brought about; from now on that is wanted."""
         if self.ending is None:

@@ -100,7 +100,7 @@ class Examiner:
     def ask_again(self) -> None:
         """Come back for those whose end could not be proven, and that nobody asks about by now."""
         for task in self.tasks:
-            if task.state is State.UNCONFIRMED and not self._canceller.will_ask(task):
+            if task.state is State.UNCONFIRMED and task.retry_alarm is None:
                 self._canceller.take(task)
 
     def join(self, task: Entry) -> None:
