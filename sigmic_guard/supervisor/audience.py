@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from weakref import WeakSet
 
 if TYPE_CHECKING:
-    from sigmic_guard.supervisor.events import TaskEvents
     from sigmic_guard.supervisor.timer import Alarm
+
+
+class Reader(Protocol):
+    """An iterator over the events."""
+
+    def hang_up(self) -> None:
+        """Drop the connection."""
+
+    def hang_up_idle(self) -> None:
+        """Drop it if nothing came since the last call, although somebody waited."""
+
+    def start_over(self) -> None:
+        """Forget what was read: it was about another task."""
 
 
 class Audience:
@@ -17,7 +29,7 @@ class Audience:
 
     def __init__(self) -> None:
         #: The iterators that are neither at their end nor closed.
-        self.readers: WeakSet[TaskEvents] = WeakSet()
+        self.readers: WeakSet[Reader] = WeakSet()
         #: How many consumers wait for an event at this moment: they learn the end from the stream.
         self.listening = 0
         #: How often a consumer went away with an event, to come back or not.

@@ -58,7 +58,7 @@ class TaskBlock:
         """
         if self._task is not None:
             raise RuntimeError("a block is entered once: call supervisor.task() again")
-        self._core.check_here()
+        self._core.ground.check_here()
         entered_at = current_time()
         if self._order.request.files:
             await check_files(self._order.request.files)
@@ -73,7 +73,7 @@ class TaskBlock:
             await self._leave(error)
             raise
         self._log_context = enter_task(task.id)
-        return handle_of(task)
+        return handle_of(self._core, task)
 
     async def __aexit__(
         self,
@@ -96,7 +96,7 @@ class TaskBlock:
 
     def __del__(self) -> None:
         if self._task is not None and not self._left:
-            self._core.inbox.leave(self._core.abandon, self._task)
+            self._core.ground.inbox.leave(self._core.decider.abandon, self._task)
 
     async def _leave(self, error: BaseException | None) -> None:
         task = self._task
@@ -106,9 +106,9 @@ class TaskBlock:
             self._close(task, error)
             return
         try:
-            self._core.check_here()
+            self._core.ground.check_here()
         except ConfigurationError:
-            self._core.inbox.leave(self._core.abandon, task)
+            self._core.ground.inbox.leave(self._core.decider.abandon, task)
             raise
         if error is not None or task.record.policy.on_exit != "wait":
             await self._end(task, error, body_finished=error is None)
@@ -128,7 +128,7 @@ class TaskBlock:
         """
         core = self._core
         here = self._leave_scope(error) is not None
-        core.inbox.leave(core.release if here else core.abandon, task)
+        core.ground.inbox.leave(core.decider.release if here else core.decider.abandon, task)
 
     def _leave_scope(self, error: BaseException | None) -> bool | None:
         """Return whether ``error`` was our own cancellation; ``None`` where this cannot be left."""
@@ -166,7 +166,7 @@ class TaskBlock:
                 instead="or use supervisor.start() and await task.cancel()",
             )
             if error is not None:  # which goes on
-                self._core.observer.block_abandoned(task.record)
+                self._core.ground.observer.block_abandoned(task.record)
         if error is None or ours:
             await checkpoint_if_cancelled()  # a cancellation from outside comes first
             if verdict := self._verdict(task, body_finished=body_finished):
@@ -182,14 +182,14 @@ class TaskBlock:
             if policy.on_exit == "detach" and task.record.reason is None:
                 core.roster.apply(task, Event.DETACH)
             else:
-                core.cancel(task, CancelReason.SCOPE)
+                core.decider.cancel(task, CancelReason.SCOPE)
         elif not _is_cancellation(error):
-            core.cancel(task, CancelReason.ERROR)
-        elif not (core.forced or task.interruption is CancelReason.SHUTDOWN):
-            core.cancel(task, CancelReason.SCOPE)
+            core.decider.cancel(task, CancelReason.ERROR)
+        elif not (core.lifetime.forced or task.interruption is CancelReason.SHUTDOWN):
+            core.decider.cancel(task, CancelReason.SCOPE)
         elif task.record.on_shutdown == "cancel":
             # The body may be cancelled before the drain gets to its task.
-            core.cancel(task, CancelReason.SHUTDOWN)
+            core.decider.cancel(task, CancelReason.SHUTDOWN)
         # else the drain lets it go, as soon as its id is known
 
     def _verdict(self, task: Entry, *, body_finished: bool) -> SigmicGuardError | None:

@@ -33,13 +33,10 @@ from sigmic_guard.supervisor.workers import Pool
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from sigmic_guard.observe import Observer
-    from sigmic_guard.sigmic.api import TaskApi
+    from sigmic_guard.supervisor.access import Access
     from sigmic_guard.supervisor.entry import Entry
+    from sigmic_guard.supervisor.ground import Ground
     from sigmic_guard.supervisor.looking import Looker
-    from sigmic_guard.supervisor.roster import Roster
-    from sigmic_guard.supervisor.timer import Timer
-    from sigmic_guard.supervisor.workers import Workers
 
 #: Seconds that one DELETE or GET may take.
 ATTEMPT: Final = 5.0
@@ -92,23 +89,19 @@ class Canceller:
 
     def __init__(
         self,
-        workers: Workers,
-        roster: Roster,
-        timer: Timer,
-        api: TaskApi,
+        ground: Ground,
         looker: Looker,
-        observer: Observer,
-        *,
-        max_cancels: int,
+        access: Access,
     ) -> None:
-        self._roster = roster
-        self._timer = timer
-        self._api = api
+        self._roster = ground.roster
+        self._timer = ground.timer
+        self._api = ground.api
+        self._observer = ground.observer
         self._looker = looker
-        self._observer = observer
+        self._access = access
         self._backoff = Backoff(first=0.1, most=10.0)
         self._pool: Pool[Entry] = Pool(
-            workers, "cancel", self._work, max_cancels, failed=self._failed
+            ground.workers, "cancel", self._work, ground.settings.max_cancels, failed=self._failed
         )
         #: In the queue, or in a worker's hands: nobody is asked for twice at once.
         self._here: set[Entry] = set()
@@ -245,7 +238,7 @@ class Canceller:
 
     def _refused(self, task: Entry, error: SigmicGuardError) -> None:
         """Believe that we may not, and ask again slowly; in a shutdown, leave it to others."""
-        task.core.access.hear(error)
+        self._access.hear(error)
         self.give_up(task, str(error))
         if task.record.state is State.UNCONFIRMED:
             ending = task.begin_ending()

@@ -25,14 +25,11 @@ from sigmic_guard.supervisor.workers import Pool
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sigmic_guard.ledger import Ledger
     from sigmic_guard.lifecycle import Record
     from sigmic_guard.supervisor.entry import Entry
-    from sigmic_guard.supervisor.outbox import Outbox
+    from sigmic_guard.supervisor.ground import Ground
     from sigmic_guard.supervisor.reaper import Reaper
-    from sigmic_guard.supervisor.roster import Roster
-    from sigmic_guard.supervisor.timer import Alarm, Timer
-    from sigmic_guard.supervisor.workers import Workers
+    from sigmic_guard.supervisor.timer import Alarm
 
 #: Keys that are looked at, and rows that are taken, at once.
 MAX_LOOKS: Final = 32
@@ -72,29 +69,23 @@ class Claims:
 
     def __init__(
         self,
-        workers: Workers,
-        roster: Roster,
-        outbox: Outbox,
-        timer: Timer,
-        ledger: Ledger,
+        ground: Ground,
         reaper: Reaper,
-        *,
-        owner_id: str,
-        namespace: str,
-        create_timeout: float,
     ) -> None:
-        self._roster = roster
-        self._outbox = outbox
-        self._timer = timer
-        self._ledger = ledger
+        self._roster = ground.roster
+        self._outbox = ground.outbox
+        self._timer = ground.timer
+        self._ledger = ground.ledger
+        self._owner_id = ground.owner_id
+        self._namespace = ground.settings.namespace
+        self._patience = ground.settings.create_timeout + PATIENCE
         self._reaper = reaper
-        self._owner_id = owner_id
-        self._namespace = namespace
-        self._patience = create_timeout + PATIENCE
-        self._pool: Pool[Claim] = Pool(workers, "claim", self._work, MAX_LOOKS, failed=_answer)
+        self._pool: Pool[Claim] = Pool(
+            ground.workers, "claim", self._work, MAX_LOOKS, failed=_answer
+        )
         #: By the task that they wait for: each key has one create at most.
         self._behind: dict[Entry, Claim] = {}
-        roster.finished.append(self._finished)
+        self._roster.finished.append(self._finished)
         #: Let nobody be told of a key any more.
         self.hold = self._pool.hold
 

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from anyio import current_time
 
-from sigmic_guard.errors import SupervisorShutdown
-from sigmic_guard.lifecycle import CancelReason, Event, State
-from sigmic_guard.lifecycle.states import SETTLED, TO_BE_ENDED
+from sigmic_guard.lifecycle import CancelReason, State
 from sigmic_guard.sigmic import check_id, check_outcome
 from sigmic_guard.supervisor.access import Access
 from sigmic_guard.supervisor.affinity import Affinity
 from sigmic_guard.supervisor.canceller import Canceller
 from sigmic_guard.supervisor.claims import Claims
-from sigmic_guard.supervisor.clock import WallClock
 from sigmic_guard.supervisor.courier import Courier
 from sigmic_guard.supervisor.creating import Creator
+from sigmic_guard.supervisor.deciding import Decider
+from sigmic_guard.supervisor.entries import Entries
 from sigmic_guard.supervisor.events import TaskEvents
 from sigmic_guard.supervisor.examiner import Examiner
+from sigmic_guard.supervisor.ground import Ground
 from sigmic_guard.supervisor.intake import Intake
+from sigmic_guard.supervisor.lifetime import Lifetime
 from sigmic_guard.supervisor.listing import Lister
 from sigmic_guard.supervisor.looking import Looker
 from sigmic_guard.supervisor.mistakes import Mistakes
@@ -45,10 +46,6 @@ if TYPE_CHECKING:
     from sigmic_guard.supervisor.workers import Workers
 
 
-#: Reasons that somebody gives at that moment; the others follow from what has been decided.
-_ASKED_FOR: Final = frozenset({CancelReason.USER, CancelReason.SHUTDOWN})
-
-
 class Core:
     """Everything that lives from a supervisor's start to its end."""
 
@@ -61,106 +58,42 @@ class Core:
         observer: Observer,
         inbox: Inbox,
     ) -> None:
-        self.settings = settings
-        self.workers = workers
-        self.api = api
-        self.ledger = ledger
-        self.observer = observer
-        self.inbox = inbox
-        self.affinity = Affinity()
-        self.owner_id = uuid4().hex
-        #: No task is taken on any more.
-        self.closing = False
-        #: And that is so because of a signal or a bug, by which the bodies are cancelled as well.
-        self.forced = False
-        #: Nothing will change any more.
-        self.closed = False
-        #: The seconds since the epoch, by the wall clock of this moment.
-        self.now = WallClock()
-
-        self.intake = Intake(self)
-        self.timer = Timer(workers.report)
-        self.outbox = Outbox(ledger, observer)
-        self.roster = Roster(
-            self.outbox, observer, self.now, request_timeout=settings.create_timeout
+        lifetime = Lifetime()
+        outbox = Outbox(ledger, observer)
+        self.ground = ground = Ground(
+            api=api,
+            ledger=ledger,
+            observer=observer,
+            settings=settings,
+            lifetime=lifetime,
+            owner_id=uuid4().hex,
+            timer=Timer(workers.report),
+            workers=workers,
+            outbox=outbox,
+            roster=Roster(outbox, observer, lifetime, request_timeout=settings.create_timeout),
+            inbox=inbox,
+            affinity=Affinity(),
         )
+        self.lifetime, self.outbox, self.roster = lifetime, outbox, ground.roster
+
         lister = Lister(api)
         self.looker = Looker(api, lister)
-        self.canceller = Canceller(
-            workers,
-            self.roster,
-            self.timer,
-            api,
-            self.looker,
-            observer,
-            max_cancels=settings.max_cancels,
-        )
         self.access = Access(observer, current_time)
-        self.watcher = Watcher(workers, self.roster, self.timer, self.looker, lister, self.access)
+        self.canceller = Canceller(ground, self.looker, self.access)
+        self.watcher = Watcher(ground, self.looker, lister, self.access)
         self.roster.finished.append(self.access.forget)
-        self.reconciler = Reconciler(
-            self.roster,
-            self.watcher,
-            lister,
-            ledger,
-            observer,
-            create_timeout=settings.create_timeout,
-            absent=self._absent,
-            found_stray=self.intake.end_stray,
-        )
+        self.decider = Decider(ground, self.canceller)
+        entries = Entries(ground, self.decider.deadline_reached)
+        self.creator = Creator(ground, entries)
+        self.courier = Courier(ground, self.canceller, self.watcher)
+
+        self.examiner = Examiner(ground, self.looker, self.canceller, entries)
+        self.reconciler = Reconciler(ground, self.watcher, lister, self.creator, self.examiner)
         self.mistakes = Mistakes(self.roster, self.reconciler, self.watcher, self.canceller)
-        self.examiner = Examiner(
-            workers,
-            self.roster,
-            self.timer,
-            api,
-            self.looker,
-            ledger,
-            observer,
-            self.outbox,
-            self.canceller,
-            owner_id=self.owner_id,
-        )
-        self.reaper = Reaper(
-            self.roster,
-            api,
-            ledger,
-            observer,
-            self.reconciler,
-            self.examiner,
-            owner_id=self.owner_id,
-            namespace=settings.namespace,
-            entry_of=self.intake.entry_of,
-        )
-        self.claims = Claims(
-            workers,
-            self.roster,
-            self.outbox,
-            self.timer,
-            ledger,
-            self.reaper,
-            owner_id=self.owner_id,
-            namespace=settings.namespace,
-            create_timeout=settings.create_timeout,
-        )
-        self.creator = Creator(
-            workers,
-            self.roster,
-            self.outbox,
-            api,
-            self.claims,
-            timeout=settings.create_timeout,
-            max_tasks=settings.max_tasks,
-        )
-        self.courier = Courier(
-            workers,
-            self.roster,
-            self.canceller,
-            self.watcher,
-            self.outbox,
-            api,
-            timeout=settings.create_timeout,
-        )
+        self.reaper = Reaper(ground, self.reconciler, self.examiner, entries)
+        self.creator.claims = self.claims = Claims(ground, self.reaper)
+
+        self.intake = Intake(ground, entries, self.creator, self.courier, self.decider)
         self.roster.reactions = {
             State.RUNNING: self._runs,
             State.UNKNOWN: self._lost,
@@ -175,11 +108,12 @@ class Core:
 
     def hire(self) -> None:
         """Start the workers that are always there."""
-        self.workers.run("timer", self.timer.run)
-        self.workers.run("ledger", self.outbox.run)
-        self.workers.run("watch", self.watcher.run)
-        self.workers.run("reconcile", self.reconciler.run)
-        self.workers.run("reap", self.reaper.run)
+        workers = self.ground.workers
+        workers.run("timer", self.ground.timer.run)
+        workers.run("ledger", self.outbox.run)
+        workers.run("watch", self.watcher.run)
+        workers.run("reconcile", self.reconciler.run)
+        workers.run("reap", self.reaper.run)
 
     # --- reactions ----------------------------------------------------------------------------
 
@@ -210,7 +144,7 @@ class Core:
 
     def _refused(self, task: Entry) -> None:
         task.hang_up()
-        if not self.closing:
+        if not self.lifetime.closing:
             self.watcher.join(task)  # it may end by itself
 
     def _not_heard_from(self, task: Entry) -> None:
@@ -218,80 +152,19 @@ class Core:
         task.hang_up()
 
     def _finished(self, task: Entry) -> None:
-        self.timer.forget(task.deadline_alarm)
+        self.ground.timer.forget(task.deadline_alarm)
         task.deadline_alarm = None
-
-    def _absent(self, task: Entry) -> None:
-        """Take in that a lost create had no effect: a task that was claimed is still wanted."""
-        if task.request is not None and task.reason is None and not self.closing:
-            self.intake.create_anew(task)
-        else:
-            self.roster.apply(task, Event.ABSENT)
 
     # --- what users ask for ---------------------------------------------------------------------
 
-    def check_here(self) -> None:
-        """Refuse to be awaited elsewhere, and let what was asked for before count as before.
-
-        :raises ConfigurationError: this is another event loop, or a forked child.
-        """
-        self.affinity.check()
-        self.inbox.flush()
-
-    def check_open(self) -> None:
-        """Refuse what comes too late.
-
-        :raises SupervisorShutdown: the supervisor is closing, or closed.
-        """
-        if self.closing:
-            raise SupervisorShutdown("the supervisor is shutting down and takes no task")
-
-    def check_running(self) -> None:
-        """Refuse what comes after the end.
-
-        :raises SupervisorShutdown: the supervisor is closed.
-        """
-        if self.closed:
-            raise SupervisorShutdown("the supervisor is closed")
-
-    def deadline_reached(self, task: Entry) -> None:
-        """End a task that is late."""
-        self.inbox.flush()
-        if task.record.state is State.COMPLETED:
-            self.roster.apply(task, Event.CLOSE)  # nothing is asked of it after its deadline
-        else:
-            self.cancel(task, CancelReason.DEADLINE)
-
-    def cancel(self, task: Entry, reason: CancelReason) -> None:
-        """Want the task ended; who wants it once more is not kept waiting for the next attempt."""
-        self.inbox.flush()
-        again = task.record.state in TO_BE_ENDED and reason in _ASKED_FOR
-        self.roster.cancel(task, reason)
-        if again:
-            self.canceller.hurry(task)
-
-    def abandon(self, task: Entry) -> None:
-        """End a task whose block was left behind: nobody can leave that any more."""
-        task.block = None
-        if task.record.state not in SETTLED and task.record.reason is None:
-            self.observer.block_abandoned(task.record)
-        self.release(task)
-
-    def release(self, task: Entry) -> None:
-        """End a task whose block is over, and take no follow-up any more."""
-        self.cancel(task, CancelReason.SCOPE)
-        task.held = False
-        if task.record.state is State.COMPLETED:
-            self.roster.apply(task, Event.CLOSE)
-
     def events(self, task: Entry) -> TaskEvents:
         """Make an iterator over the task's events."""
-        return TaskEvents(task, self.api, self.looker, self.roster, self.watcher)
+        return TaskEvents(task, self.ground, self.looker, self.watcher, self.access)
 
     async def send(self, task: Entry, wish: Wish) -> None:
         """Send a follow-up message."""
         follow_up = make_follow_up(wish)
-        self.check_open()
+        self.ground.check_open()
         if task.deadline is not None and current_time() >= task.deadline:
             raise error_of(task, interrupted_by=CancelReason.DEADLINE)
         await self.courier.send(task, follow_up)
@@ -299,12 +172,12 @@ class Core:
     async def approve(self, task: Entry, call_id: str, outcome: ApprovalOutcome) -> bool:
         """Decide on a tool call."""
         call_id, outcome = check_id("call_id", call_id), check_outcome(outcome)
-        self.check_open()
+        self.ground.check_open()
         return await self.courier.approve(task, call_id, outcome)
 
     async def refresh(self, task: Entry) -> TaskInfo:
         """Read the task, and take in what it says."""
-        self.check_running()
+        self.ground.check_running()
         turn = task.turn
         info = await self.courier.read(task.id)
         self.roster.observe(task, info, turn)

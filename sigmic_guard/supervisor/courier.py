@@ -27,15 +27,13 @@ from sigmic_guard.supervisor.workers import Pool
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from sigmic_guard.sigmic.api import ApprovalOutcome, TaskApi
+    from sigmic_guard.sigmic.api import ApprovalOutcome
     from sigmic_guard.sigmic.models import TaskInfo
     from sigmic_guard.supervisor.canceller import Canceller
     from sigmic_guard.supervisor.entry import Entry
-    from sigmic_guard.supervisor.outbox import Outbox
-    from sigmic_guard.supervisor.roster import Roster
+    from sigmic_guard.supervisor.ground import Ground
     from sigmic_guard.supervisor.watcher import Watcher
     from sigmic_guard.supervisor.wish import Wish
-    from sigmic_guard.supervisor.workers import Workers
 
 #: Requests under way at once.
 MAX_ERRANDS: Final = 64
@@ -58,23 +56,18 @@ class Courier:
 
     def __init__(
         self,
-        workers: Workers,
-        roster: Roster,
+        ground: Ground,
         canceller: Canceller,
         watcher: Watcher,
-        outbox: Outbox,
-        api: TaskApi,
-        *,
-        timeout: float,
     ) -> None:
-        self._roster = roster
+        self._roster = ground.roster
+        self._outbox = ground.outbox
+        self._api = ground.api
+        self._timeout = ground.settings.create_timeout
         self._canceller = canceller
         self._watcher = watcher
-        self._outbox = outbox
-        self._api = api
-        self._timeout = timeout
         self._pool: Pool[_Errand] = Pool(
-            workers, "errand", self._run, MAX_ERRANDS, failed=self._break_off
+            ground.workers, "errand", self._run, MAX_ERRANDS, failed=self._break_off
         )
         self._under_way: set[_Errand] = set()
 

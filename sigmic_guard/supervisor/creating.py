@@ -7,7 +7,7 @@ stands between reading an id and owning it.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from anyio import Semaphore
 
@@ -23,15 +23,17 @@ from sigmic_guard.errors import (
 )
 from sigmic_guard.lifecycle import Event, State
 from sigmic_guard.sigmic import is_id
+from sigmic_guard.supervisor.marking import digest, mark, told_by
 from sigmic_guard.supervisor.workers import Pool
 
 if TYPE_CHECKING:
-    from sigmic_guard.sigmic.api import TaskApi
-    from sigmic_guard.supervisor.claims import Claims
+    from collections.abc import Callable
+
+    from sigmic_guard.lifecycle import TaskPolicy
+    from sigmic_guard.sigmic.models import CreateRequest
+    from sigmic_guard.supervisor.entries import Entries
     from sigmic_guard.supervisor.entry import Entry
-    from sigmic_guard.supervisor.outbox import Outbox
-    from sigmic_guard.supervisor.roster import Roster
-    from sigmic_guard.supervisor.workers import Workers
+    from sigmic_guard.supervisor.ground import Ground
 
 #: POSTs under way at once; 16 to 64 in flight beat more.
 MAX_CREATES: Final = 64
@@ -60,46 +62,96 @@ def interrupted(what: str, hit: BaseException, *, sent: bool) -> ConnectionFaile
     return bare(failure)
 
 
+class KeyClaims(Protocol):
+    """Who finds out about creates whose key is taken."""
+
+    def take(self, task: Entry, tell: Callable[[Entry, BaseException | None], None]) -> None:
+        """Find out what becomes of the create; tell that the key is free, or why it is not."""
+
+    def hold(self) -> None:
+        """Let nobody be told of a key any more."""
+
+
 class Creator:
     """Creates tasks, at most ``max_tasks`` alive at once; further ones wait in order."""
 
     def __init__(
         self,
-        workers: Workers,
-        roster: Roster,
-        outbox: Outbox,
-        api: TaskApi,
-        claims: Claims,
-        *,
-        timeout: float,
-        max_tasks: int | None,
+        ground: Ground,
+        entries: Entries,
     ) -> None:
-        self._roster = roster
-        self._outbox = outbox
-        self._api = api
-        self._timeout = timeout
-        self._places = max_tasks
+        self._ground = ground
+        self._entries = entries
+        self._roster = ground.roster
+        self._outbox = ground.outbox
+        self._api = ground.api
+        self._timeout = ground.settings.create_timeout
+        self._places = ground.settings.max_tasks
         self._waiting: OrderedDict[Entry, None] = OrderedDict()
         self._seated: set[Entry] = set()
-        self._claims = claims
+        #: Who finds out about taken keys; filled in by the wiring.
+        self.claims: KeyClaims
         #: How often the key of one was taken when its intent was to be written.
         self._beaten: dict[Entry, int] = {}
         self._pool: Pool[Entry] = Pool(
-            workers, "create", self._create, MAX_INTENTS, failed=self._break_off
+            ground.workers, "create", self._create, MAX_INTENTS, failed=self._break_off
         )
         self._posting = Semaphore(MAX_CREATES, fast_acquire=True)
-        roster.finished.append(self._finished)
+        self._roster.finished.append(self._finished)
 
     def hold(self) -> None:
         """Let no create begin any more."""
         self._pool.hold()
-        self._claims.hold()
+        self.claims.hold()
 
-    def take(self, task: Entry) -> None:
-        """Create the task as soon as there is a place for it."""
+    def begin(
+        self,
+        request: CreateRequest,
+        policy: TaskPolicy,
+        deadline: float | None,
+        key: str | None,
+        *,
+        held: bool,
+    ) -> Entry:
+        """Take a task on, and create it as soon as there is a place for it.
+
+        :param deadline: absolute, on anyio's clock.
+        :param held: a block holds it, so that a follow-up can come after its completion.
+        """
+        record = self._entries.intend(policy, deadline, key, message_digest=self._digest(request))
+        task = self._entries.enlist(record, deadline)
+        task.held = held
+        self._ask_for(task, request)
+        self._take(task)
+        return task
+
+    def begin_anew(self, task: Entry) -> None:
+        """Create a task that has its place, was claimed by its key, and turned out not to exist."""
+        request, old = task.request, task.record
+        assert request is not None
+        # Not what the dead owner's create was: this one may have files, and that one none.
+        record = self._entries.intend(
+            old.policy, task.deadline, old.key, message_digest=self._digest(request)
+        )
+        self._roster.renew(task, record)
+        self._ask_for(task, request)
+        self._pool.put(task)
+
+    def _digest(self, request: CreateRequest) -> str | None:
+        return None if self._can_be_marked(request) else digest(request.message)
+
+    def _can_be_marked(self, request: CreateRequest) -> bool:
+        return self._ground.settings.marker and not request.files
+
+    def _ask_for(self, task: Entry, request: CreateRequest) -> None:
+        task.marked = self._can_be_marked(request)
+        task.prompt = told_by(request.message)
+        task.request = mark(request, task.record.intent_id) if task.marked else request
+
+    def _take(self, task: Entry) -> None:
         if not self._has_place(task) and task.record.key is not None:
             # It may lead to a task that exists, whether there is a place for it or not.
-            self._claims.take(task, self._hear_of_key)
+            self.claims.take(task, self._hear_of_key)
         else:
             self._queue(task)
 
@@ -140,10 +192,6 @@ class Creator:
         self._beaten.pop(task, None)
         self.leave(task)
 
-    def again(self, task: Entry) -> None:
-        """Create a task that has its place, and turned out not to exist."""
-        self._pool.put(task)
-
     async def _write_intent(self, task: Entry) -> bool:
         """Make the intent durable; ``False`` if the key is taken, and it is asked who has it.
 
@@ -156,7 +204,7 @@ class Creator:
             times = self._beaten[task] = self._beaten.get(task, 0) + 1
             if times == MAX_CLAIMS:
                 raise
-            self._claims.take(task, self._hear_of_key)
+            self.claims.take(task, self._hear_of_key)
             return False
         return True
 

@@ -15,6 +15,7 @@ from sigmic_guard.errors import LedgerError
 from sigmic_guard.lifecycle import CancelReason, Outcome, Record, State
 from sigmic_guard.lifecycle import Event as Happening
 from sigmic_guard.lifecycle.states import ENDED, SETTLED, TO_BE_ENDED
+from sigmic_guard.supervisor.lifetime import Phase
 from sigmic_guard.supervisor.results import ShutdownReport, Snapshot, Span
 from sigmic_guard.supervisor.timer import Slices
 
@@ -41,8 +42,9 @@ class Drain:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self._ground = core.ground
         self._began = current_time()
-        self._end = self._began + core.settings.grace
+        self._end = self._began + self._ground.settings.grace
         self._budget: CancelScope | None = None
         #: Around the last writes.
         self._writing: CancelScope | None = None
@@ -95,16 +97,16 @@ class Drain:
             return
         self._aborted = True
         core = self._core
-        core.closed = True
+        core.lifetime.advance(Phase.CLOSED)
         core.courier.close()
         core.reaper.close()
         for task in list(core.roster.tasks.values()):
             task.wake()
         self.marked.set()
-        if core.workers.stopping:
+        if self._ground.workers.stopping:
             self.end()
         else:
-            core.workers.run(LAST_WRITES, self._end_aborted)
+            self._ground.workers.run(LAST_WRITES, self._end_aborted)
 
     def end(self, unwritten: int = 0) -> None:
         """Let nobody wait any more for a drain that was aborted."""
@@ -126,7 +128,7 @@ class Drain:
         core.reconciler.hurry(by=self._end)
         if self._tasks is None:
             self._tasks = list(core.roster.tasks.values())
-            core.observer.shutdown_begun(len(self._tasks), self.grace)
+            self._ground.observer.shutdown_begun(len(self._tasks), self.grace)
         tasks = self._tasks
         with CancelScope(deadline=self._stop()) as self._budget:
             await self._mark(tasks)
@@ -137,7 +139,9 @@ class Drain:
         unwritten = await self._write_last()
         self.report = report = await self._tell(tasks, unwritten)
         await self._close_ledger()
-        core.observer.shutdown_finished(len(report.unconfirmed), report.unwritten, report.seconds)
+        self._ground.observer.shutdown_finished(
+            len(report.unconfirmed), report.unwritten, report.seconds
+        )
         self.done.set()
 
     async def _mark(self, tasks: list[Entry]) -> None:
@@ -170,7 +174,7 @@ class Drain:
         elif how == "cancel" or state in _TO_CANCEL:
             if state is State.UNCONFIRMED:
                 self._asked_again.append((task, task.record.version))
-            core.cancel(task, CancelReason.SHUTDOWN)
+            core.decider.cancel(task, CancelReason.SHUTDOWN)
         else:
             task.interrupt(CancelReason.SHUTDOWN)  # first: whoever waits for it learns this reason
             task.interruption = task.interruption or CancelReason.SHUTDOWN
@@ -193,10 +197,10 @@ class Drain:
 
     async def _give_up(self, tasks: list[Entry]) -> None:
         for worker in ("create", "claim"):
-            self._core.workers.dismiss(worker)
+            self._ground.workers.dismiss(worker)
         slices = Slices()
         with move_on_after(CLOSING):
-            await self._core.workers.gone("claim")  # one may hold a row that it took just now
+            await self._ground.workers.gone("claim")  # one may hold a row that it took just now
             for task in tasks:
                 await task.until(lambda task: task.record.state is not State.CREATING)
                 await slices.breathe()
@@ -239,7 +243,7 @@ class Drain:
             finished=count[Outcome.COMPLETED] + count[Outcome.FAILED],
             detached=count[Outcome.DETACHED],
             never_created=never_created,
-            unconfirmed=Snapshot(records, spans, self._core.now(), current_time()),
+            unconfirmed=Snapshot(records, spans, self._core.lifetime.now(), current_time()),
             unwritten=unwritten,
             seconds=current_time() - self._began,
             grace=self.grace,
@@ -247,7 +251,7 @@ class Drain:
 
     async def _close(self) -> None:
         core = self._core
-        core.closed = True
+        core.lifetime.advance(Phase.CLOSED)
         core.courier.close()
         core.reaper.close()
         slices = Slices()
@@ -263,7 +267,7 @@ class Drain:
         with CancelScope(deadline=ends_at) as self._writing:
             await core.outbox.empty()
         for worker in ("ledger", "reap", "reconcile"):
-            core.workers.dismiss(worker)
+            self._ground.workers.dismiss(worker)
         core.outbox.close()
         return await core.outbox.unwritten()
 
@@ -273,7 +277,7 @@ class Drain:
         now = current_time()
         ends_at = max(now + CLOSING / 2, min(self._end, now + 2 * CLOSING))
         with CancelScope(deadline=ends_at):
-            await self._core.ledger.aclose()
+            await self._ground.ledger.aclose()
 
 
 def _spanned(task: Entry) -> tuple[Record, Span]:

@@ -38,7 +38,7 @@ def begin_in_the_past(task: Entry, record: Record, now: float) -> None:
 
     :param now: seconds since the epoch.
     """
-    moment = task.core.now.moment()
+    moment = task.lifetime.moment()
     task.begun_at = moment - max(0.0, now - record.created_at)
     asked_at = record.cancel_requested_at
     if asked_at is not None:
@@ -47,14 +47,14 @@ def begin_in_the_past(task: Entry, record: Record, now: float) -> None:
 
 def seconds_of(task: Entry) -> float:
     """Return for how long it has been ours to see to, or had been when it ended."""
-    until = task.core.now.moment() if task.ended_at is None else task.ended_at
+    until = task.lifetime.moment() if task.ended_at is None else task.ended_at
     return until - task.begun_at
 
 
 def seconds_since_cancel(task: Entry) -> float:
     """Return for how long its end has been wanted."""
     asked_at = None if task.ending is None else task.ending.asked_at
-    return task.core.now.moment() - (task.begun_at if asked_at is None else asked_at)
+    return task.lifetime.moment() - (task.begun_at if asked_at is None else asked_at)
 
 
 def orphaned_since(task: Entry, orphaned_at: float) -> float:
@@ -63,4 +63,4 @@ def orphaned_since(task: Entry, orphaned_at: float) -> float:
     :param orphaned_at: the same, by the clock that wrote the row.
     """
     since = task.begun_at + orphaned_at - task.record.created_at
-    return min(since, task.core.now.moment() if task.inherited_at is None else task.inherited_at)
+    return min(since, task.lifetime.moment() if task.inherited_at is None else task.inherited_at)

@@ -8,7 +8,7 @@ that the roster replaces; whoever waits for a change leaves an event here. Users
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from anyio import Event
 
@@ -23,11 +23,16 @@ if TYPE_CHECKING:
 
     from sigmic_guard.lifecycle import CancelResult, Record, Verdict
     from sigmic_guard.sigmic.models import CreateRequest
-    from sigmic_guard.supervisor.block import TaskBlock
-    from sigmic_guard.supervisor.core import Core
     from sigmic_guard.supervisor.lag import End
-    from sigmic_guard.supervisor.task import RemoteTask
+    from sigmic_guard.supervisor.lifetime import Lifetime
     from sigmic_guard.supervisor.timer import Alarm
+
+
+class Interruptible(Protocol):
+    """A block around a body."""
+
+    def interrupt(self) -> None:
+        """Cancel the body."""
 
 
 class Inheritance:
@@ -76,7 +81,6 @@ class Entry:
         "audience",
         "begun_at",
         "block",
-        "core",
         "deadline",
         "deadline_alarm",
         "ended_at",
@@ -87,6 +91,7 @@ class Entry:
         "inheritance",
         "interruption",
         "last_end",
+        "lifetime",
         "looking",
         "marked",
         "posted_at",
@@ -100,19 +105,19 @@ class Entry:
         "written_at",
     )
 
-    def __init__(self, core: Core, record: Record, deadline: float | None) -> None:
-        self.core = core
+    def __init__(self, lifetime: Lifetime, record: Record, deadline: float | None) -> None:
+        self.lifetime = lifetime
         #: What is known of the task; replaced by the roster alone.
         self.record = record
         #: Absolute, on anyio's clock; ``None`` for none.
         self.deadline = deadline
         self.deadline_alarm: Alarm | None = None
         #: When it was taken on, on anyio's clock.
-        self.begun_at = core.now.moment()
+        self.begun_at = lifetime.moment()
         #: When its POST was about to be sent, on anyio's clock, until its id is known.
         self.posted_at: float | None = None
-        #: The handle that users hold, as long as they do.
-        self.handle: ReferenceType[RemoteTask] | None = None
+        #: What users hold of it, as long as they do.
+        self.handle: ReferenceType[Any] | None = None
         self._waiters: list[Event] | None = None
 
         #: What the create is to send; let go once it is sent, for it holds secrets.
@@ -136,7 +141,7 @@ class Entry:
         self.held = False
         #: The block around the body, while there is one. Only its caller keeps it alive: a scope
         #: leads to the task that entered it, and from there to the body's frames.
-        self.block: ReferenceType[TaskBlock] | None = None
+        self.block: ReferenceType[Interruptible] | None = None
         #: Why the body was cancelled by us, if it was.
         self.interruption: CancelReason | None = None
 
@@ -181,7 +186,7 @@ class Entry:
     @property
     def unsupervised(self) -> bool:
         """Whether the supervisor has closed: nothing will change any more."""
-        return self.core.closed
+        return self.lifetime.closed
 
     @property
     def orphan(self) -> Verdict | None:

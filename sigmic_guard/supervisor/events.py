@@ -32,11 +32,12 @@ from sigmic_guard.supervisor.replay import Replay
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sigmic_guard.sigmic.api import EventStream, TaskApi
+    from sigmic_guard.sigmic.api import EventStream
     from sigmic_guard.sigmic.sse import ServerSentEvent
+    from sigmic_guard.supervisor.access import Access
     from sigmic_guard.supervisor.entry import Entry
+    from sigmic_guard.supervisor.ground import Ground
     from sigmic_guard.supervisor.looking import Looker
-    from sigmic_guard.supervisor.roster import Roster
     from sigmic_guard.supervisor.watcher import Watcher
 
 #: Three heartbeats. Source: the API page, "stream".
@@ -78,13 +79,13 @@ class TaskEvents:
     """Iterates over the events of one task; made by :meth:`RemoteTask.events`, for one consumer."""
 
     def __init__(
-        self, task: Entry, api: TaskApi, looker: Looker, roster: Roster, watcher: Watcher
+        self, task: Entry, ground: Ground, looker: Looker, watcher: Watcher, access: Access
     ) -> None:
         self._task = task
-        self._api = api
+        self._ground = ground
         self._looker = looker
-        self._roster = roster
         self._watcher = watcher
+        self._access = access
         self._backoff = Backoff(first=0.1, most=10.0)
         self._failures = 0
         #: Until when the API asked us not to open the stream; how the task is, GET tells.
@@ -96,7 +97,7 @@ class TaskEvents:
         self._replay = Replay()
         #: What the last stream was opened of.
         self._remote_id = task.record.remote_id
-        self._identity = Identity(task, roster.origins)
+        self._identity = Identity(task, ground.roster.origins)
         self._ready: deque[TaskEvent] = deque()
         self._counted = False
         #: Whether a consumer is inside of __anext__, and whether the stream is what it waits for.
@@ -124,7 +125,7 @@ class TaskEvents:
 
     async def __anext__(self) -> TaskEvent:
         """Return the next event; see :meth:`RemoteTask.events` for what it raises."""
-        self._task.core.check_here()
+        self._ground.check_here()
         while self._closed or not self._ready:
             if self._over:
                 raise StopAsyncIteration
@@ -147,13 +148,13 @@ class TaskEvents:
 
         The iteration of a consumer that waits in another task ends.
         """
-        self._task.core.check_here()
+        self._ground.check_here()
         self._close()
 
     def close(self) -> None:
         """Do what :meth:`aclose` does, as a plain call: safe wherever it is made."""
         self._closed = self._over = True
-        self._task.core.inbox.leave(self._close)
+        self._ground.inbox.leave(self._close)
 
     def _close(self) -> None:
         self._closed = self._over = True
@@ -165,7 +166,7 @@ class TaskEvents:
     def __del__(self) -> None:
         # A consumer who breaks out of `async for` leaves nothing else behind.
         if self._counted:
-            self._task.core.inbox.leave(_drop, self._stream, self._task, self._watcher)
+            self._ground.inbox.leave(_drop, self._stream, self._task, self._watcher)
 
     # --- one stream for as long as somebody reads ---------------------------------------------
 
@@ -241,7 +242,7 @@ class TaskEvents:
                 return
             events = await self._receive(self._stream)
         except REFUSALS as error:
-            self._task.core.access.hear(error)
+            self._access.hear(error)
             raise
         except SigmicGuardError as error:
             if isinstance(error, ProtocolError) and self._stream is not None:
@@ -278,7 +279,7 @@ class TaskEvents:
         self._complete = False
         self._identity.connect()
         remote_id = self._task.id
-        stream = await self._api.stream(remote_id, timeout=PATIENCE, silence=SILENCE)
+        stream = await self._ground.api.stream(remote_id, timeout=PATIENCE, silence=SILENCE)
         if self._task.record.remote_id != remote_id:
             stream.close()
             return
@@ -308,15 +309,15 @@ class TaskEvents:
         try:
             info = await self._looker.get(remote_id, timeout=PATIENCE, tries=TRIES)
         except REFUSALS as error:
-            self._task.core.access.hear(error)
+            self._access.hear(error)
             raise
         except TaskNotFound:
             if task.record.remote_id == remote_id:
-                self._roster.miss(task)
+                self._ground.roster.miss(task)
         except SigmicGuardError as error:
             asked = asked_pause(error)
         else:
-            self._roster.observe(task, info, turn)
+            self._ground.roster.observe(task, info, turn)
             if self._identity.in_doubt and task.prompt is None:
                 self._connected_before = False  # nothing of its stream was given
                 return
@@ -327,7 +328,7 @@ class TaskEvents:
             return
         self._failures += 1
         delay = self._backoff.delay(self._failures, random(), retry_after=asked)
-        with move_on_after(self._roster.recheck_in(task, delay)):
+        with move_on_after(self._ground.roster.recheck_in(task, delay)):
             await task.until(lambda task: task.state is not State.RUNNING or task.unsupervised)
 
     def _finish(self) -> None:
@@ -377,7 +378,7 @@ class TaskEvents:
         plain = isinstance(answer, str) and not self._error_seen and self._turn == task.turn
         self._must_look = True
         if plain and task.state is State.RUNNING and not task.sending:
-            self._complete = self._roster.complete(task, End(final_response=answer))
+            self._complete = self._ground.roster.complete(task, End(final_response=answer))
             return self._complete
         self._complete = isinstance(answer, str)
         return True

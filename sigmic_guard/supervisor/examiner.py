@@ -38,18 +38,13 @@ from sigmic_guard.supervisor.workers import Pool
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sigmic_guard.ledger import Ledger
     from sigmic_guard.lifecycle import Record
-    from sigmic_guard.observe import Observer
-    from sigmic_guard.sigmic.api import TaskApi
     from sigmic_guard.sigmic.models import TaskInfo
     from sigmic_guard.supervisor.canceller import Canceller
+    from sigmic_guard.supervisor.entries import Entries
     from sigmic_guard.supervisor.entry import Entry
+    from sigmic_guard.supervisor.ground import Ground
     from sigmic_guard.supervisor.looking import Looker
-    from sigmic_guard.supervisor.outbox import Outbox
-    from sigmic_guard.supervisor.roster import Roster
-    from sigmic_guard.supervisor.timer import Timer
-    from sigmic_guard.supervisor.workers import Workers
 
 #: GETs under way at once, and seconds that one may take.
 MAX_LOOKS: Final = 32
@@ -65,36 +60,30 @@ class Examiner:
 
     def __init__(
         self,
-        workers: Workers,
-        roster: Roster,
-        timer: Timer,
-        api: TaskApi,
+        ground: Ground,
         looker: Looker,
-        ledger: Ledger,
-        observer: Observer,
-        outbox: Outbox,
         canceller: Canceller,
-        *,
-        owner_id: str,
+        entries: Entries,
     ) -> None:
-        self._roster = roster
-        self._timer = timer
-        self._api = api
+        self._roster = ground.roster
+        self._timer = ground.timer
+        self._api = ground.api
+        self._ledger = ground.ledger
+        self._outbox = ground.outbox
+        self._owner_id = ground.owner_id
         self._looker = looker
-        self._ledger = ledger
-        self._outbox = outbox
         self._canceller = canceller
-        self._owner_id = owner_id
+        self._entries = entries
         self._backoff = Backoff(first=0.2, most=10.0)
         self._pool: Pool[Entry] = Pool(
-            workers, "examine", self._examine, MAX_LOOKS, failed=self._examine_later
+            ground.workers, "examine", self._examine, MAX_LOOKS, failed=self._examine_later
         )
         #: The live ones.
         self.tasks: set[Entry] = set()
-        self.tally = Tally(self.tasks, observer, roster.now, owner_id)
+        self.tally = Tally(self.tasks, ground)
         #: When a task ended by itself, in seconds since the epoch, where the API told.
         self._ended_at: dict[Entry, float] = {}
-        roster.finished.append(self._finished)
+        self._roster.finished.append(self._finished)
         canceller.is_spared = self._is_spared
 
     def ask_again(self) -> None:
@@ -225,6 +214,15 @@ class Examiner:
             await self._outbox.flush()
         finally:
             self._canceller.take(task)
+
+    def end_stray(self, absent: Record, task_id: str) -> None:
+        """End a task that appeared although it had been proven not to exist."""
+        record = self._entries.intend(absent.policy, None, None, orphaned_at=absent.finished_at)
+        task = self._entries.enlist(record, None)
+        task.inherit().verdict = Verdict.REAP
+        self.join(task)
+        self._outbox.insert(record)
+        self._roster.apply(task, Event.ADOPT, remote_id=task_id)
 
     async def release_adopted(self) -> None:
         """Leave orphans that were adopted here to those who adopted them."""

@@ -1,9 +1,8 @@
-"""How tasks come in: created, adopted, or found where nobody looked for them."""
+"""How tasks come in, created or adopted, and what those wait for who asked for them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from anyio import current_time, move_on_after
@@ -16,19 +15,22 @@ from sigmic_guard.errors import (
     SigmicGuardError,
     fresh,
 )
-from sigmic_guard.lifecycle import CancelReason, Event, Record, State, Verdict
+from sigmic_guard.lifecycle import CancelReason, Event, State
 from sigmic_guard.lifecycle.states import NAMELESS
 from sigmic_guard.lifecycle.text import shown_id
 from sigmic_guard.supervisor.claims import PATIENCE
-from sigmic_guard.supervisor.durations import begin_in_the_past
 from sigmic_guard.supervisor.entry import Entry
-from sigmic_guard.supervisor.marking import digest, mark, told_by
 from sigmic_guard.supervisor.telling import error_of
 
 if TYPE_CHECKING:
     from sigmic_guard.lifecycle import TaskPolicy
     from sigmic_guard.sigmic.models import CreateRequest
-    from sigmic_guard.supervisor.core import Core
+    from sigmic_guard.supervisor.courier import Courier
+    from sigmic_guard.supervisor.creating import Creator
+    from sigmic_guard.supervisor.deciding import Decider
+    from sigmic_guard.supervisor.entries import Entries
+    from sigmic_guard.supervisor.entry import Entry
+    from sigmic_guard.supervisor.ground import Ground
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,24 +44,22 @@ class Order:
     key: str | None = field(repr=False)
 
 
-def new_intent_id(now: float) -> str:
-    """Return an id that nobody else has.
-
-    It begins with the time, in milliseconds, so that rows of one time lie together in a ledger:
-    random ids cost twice as much to write. Source: RFC 9562, section 6.11, which it follows in
-    spirit.
-    """
-    return f"{int(now * 1000) & _TIME:012x}{token_hex(10)}"
-
-
-_TIME = (1 << 48) - 1
-
-
 class Intake:
-    """Makes the entries of the roster."""
+    """Takes on what users ask for, and lets them wait for it."""
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
+    def __init__(
+        self,
+        ground: Ground,
+        entries: Entries,
+        creator: Creator,
+        courier: Courier,
+        decider: Decider,
+    ) -> None:
+        self._ground = ground
+        self._entries = entries
+        self._creator = creator
+        self._courier = courier
+        self._decider = decider
 
     # --- created --------------------------------------------------------------------------------
 
@@ -71,36 +71,10 @@ class Intake:
         :raises SupervisorShutdown: too late.
         :raises DuplicateKey: a live task of this process holds the key.
         """
-        core = self._core
-        core.check_open()
+        self._ground.check_open()
         self._check_key(order)
         deadline = _earlier(order, entered_at)
-        unmarked = None if self._can_be_marked(order.request) else digest(order.request.message)
-        record = self._intend(order.policy, deadline, order.key, message_digest=unmarked)
-        task = self._enlist(record, deadline)
-        task.held = held
-        self._ask_for(task, order.request)
-        core.creator.take(task)
-        return task
-
-    def create_anew(self, task: Entry) -> None:
-        """Create a task that was claimed by its key, and turned out not to exist."""
-        request, old = task.request, task.record
-        assert request is not None
-        # Not what the dead owner's create was: this one may have files, and that one none.
-        unmarked = None if self._can_be_marked(request) else digest(request.message)
-        record = self._intend(old.policy, task.deadline, old.key, message_digest=unmarked)
-        self._core.roster.renew(task, record)
-        self._ask_for(task, request)
-        self._core.creator.again(task)
-
-    def _can_be_marked(self, request: CreateRequest) -> bool:
-        return self._core.settings.marker and not request.files
-
-    def _ask_for(self, task: Entry, request: CreateRequest) -> None:
-        task.marked = self._can_be_marked(request)
-        task.prompt = told_by(request.message)
-        task.request = mark(request, task.record.intent_id) if task.marked else request
+        return self._creator.begin(order.request, order.policy, deadline, order.key, held=held)
 
     async def start(self, order: Order) -> Entry:
         """Begin a background task and wait for its id."""
@@ -110,7 +84,7 @@ class Intake:
         except SigmicGuardError:
             raise
         except BaseException:  # a cancellation, or the caller's coroutine was closed
-            self._core.cancel(task, CancelReason.SCOPE)
+            self._decider.cancel(task, CancelReason.SCOPE)
             raise
         return task
 
@@ -129,7 +103,7 @@ class Intake:
                 await task.until(lambda task: task.state is not State.UNKNOWN or not _coming(task))
             if _coming(task) and task.state is State.UNKNOWN:
                 failure = task.failure or ConnectionFailed("the create got no answer", sent=True)
-                self._core.cancel(task, CancelReason.ERROR)
+                self._decider.cancel(task, CancelReason.ERROR)
                 raise fresh(failure)
         if task.interruption is not None:
             await checkpoint()  # raises: the block's scope is cancelled
@@ -144,7 +118,7 @@ class Intake:
         """Seconds to wait for a task whose create got no answer."""
         if not task.marked:
             return 0.0
-        patience = 2 * self._core.settings.create_timeout
+        patience = 2 * self._ground.settings.create_timeout
         # Who claimed it can do nothing with the key until it is found, or created.
         claimed = task.inheritance is not None and task.inheritance.claimed
         return patience + PATIENCE if claimed else patience
@@ -153,24 +127,25 @@ class Intake:
 
     async def adopt(self, task_id: str, order: Order) -> Entry:
         """Take on a task that exists already; the order's request plays no part."""
-        core = self._core
-        core.check_open()
+        ground = self._ground
+        ground.check_open()
         entered_at = current_time()
-        info = await core.courier.read(task_id)
-        core.check_open()
+        info = await self._courier.read(task_id)
+        ground.check_open()
         self._check_id(task_id)
         self._check_key(order)
         deadline = _earlier(order, entered_at)
-        task = self._enlist(self._intend(order.policy, deadline, order.key), deadline)
+        record = self._entries.intend(order.policy, deadline, order.key)
+        task = self._entries.enlist(record, deadline)
         if order.key is None:
-            core.outbox.insert(task.record)
+            ground.outbox.insert(task.record)
         else:
             await self._take_key(task, task_id)
         # A completed task is adopted to be asked again, so it stays open until it has been.
         task.held = info.status == "completed"
-        core.roster.apply(task, Event.ADOPT, remote_id=task_id)
-        if core.roster.observe(task, info, task.turn):
-            core.creator.leave(task)  # it costs nothing; a follow-up takes the place again
+        ground.roster.apply(task, Event.ADOPT, remote_id=task_id)
+        if ground.roster.observe(task, info, task.turn):
+            self._creator.leave(task)  # it costs nothing; a follow-up takes the place again
         task.held = False
         await self._write_down(task)
         return task
@@ -178,11 +153,11 @@ class Intake:
     async def _write_down(self, task: Entry) -> None:
         """Wait until a crash does not lose it; a ledger that fails is not waited for."""
         try:
-            with move_on_after(self._core.settings.create_timeout):
-                await self._core.outbox.flush()
+            with move_on_after(self._ground.settings.create_timeout):
+                await self._ground.outbox.flush()
         except BaseException:
             if task.record.state is State.RUNNING:
-                self._core.roster.apply(task, Event.DETACH)  # it is as it was
+                self._ground.roster.apply(task, Event.DETACH)  # it is as it was
             raise
 
     async def _take_key(self, task: Entry, task_id: str) -> None:
@@ -192,83 +167,32 @@ class Intake:
         :raises LedgerError: that could not be written.
         :raises SigmicGuardError: the task was withdrawn meanwhile, or is supervised by now.
         """
-        core = self._core
+        ground = self._ground
         try:
-            await core.outbox.commit(task.record, timeout=core.settings.create_timeout)
+            await ground.outbox.commit(task.record, timeout=ground.settings.create_timeout)
             self._check_id(task_id)
         except SigmicGuardError as error:
             if task.record.state is State.INTENT:
-                core.roster.apply(task, Event.WITHDRAW, error=str(error))
+                ground.roster.apply(task, Event.WITHDRAW, error=str(error))
             raise
         except BaseException:
-            core.cancel(task, CancelReason.SCOPE)  # which withdraws it: the task is as it was
+            self._decider.cancel(task, CancelReason.SCOPE)  # which withdraws it: it is as it was
             raise
         if task.record.state is not State.INTENT:
             raise error_of(task, interrupted_by=task.reason)
 
-    # --- found ----------------------------------------------------------------------------------
-
-    def entry_of(self, record: Record, verdict: Verdict) -> Entry:
-        """Make the entry of a dead owner's row that is ours by now."""
-        task = Entry(self._core, record, None)
-        begin_in_the_past(task, record, self._core.now())
-        task.inherit().verdict = verdict
-        task.marked = record.message_digest is None
-        return task
-
-    def end_stray(self, absent: Record, task_id: str) -> None:
-        """End a task that appeared although it had been proven not to exist."""
-        record = self._intend(absent.policy, None, None, orphaned_at=absent.finished_at)
-        task = self._enlist(record, None)
-        task.inherit().verdict = Verdict.REAP
-        self._core.examiner.join(task)
-        self._core.outbox.insert(record)
-        self._core.roster.apply(task, Event.ADOPT, remote_id=task_id)
-
     # --- inside ---------------------------------------------------------------------------------
 
     def _check_id(self, task_id: str) -> None:
-        if task_id in self._core.roster.named:
+        if task_id in self._ground.roster.named:
             raise ConfigurationError(
                 f"{shown_id(task_id)} is supervised already: supervisor.tasks has its handle"
             )
 
     def _check_key(self, order: Order) -> None:
         # Not a local: tools print those of a traceback, and the key is the user's.
-        if order.key is not None and order.key in self._core.roster.keys:
+        if order.key is not None and order.key in self._ground.roster.keys:
             raise DuplicateKey("a live task of this process holds the key", key=order.key)
-
-    def _intend(
-        self,
-        policy: TaskPolicy,
-        deadline: float | None,
-        key: str | None,
-        *,
-        message_digest: str | None = None,
-        orphaned_at: float | None = None,
-    ) -> Record:
-        core, now = self._core, self._core.now()
-        return Record(
-            intent_id=new_intent_id(now),
-            namespace=core.settings.namespace,
-            base_url=core.api.base_url,
-            credential_fingerprint=core.api.credential_fingerprint,
-            owner_id=core.owner_id,
-            policy=policy,
-            created_at=now,
-            deadline_at=None if deadline is None else now + deadline - current_time(),
-            key=key,
-            message_digest=message_digest,
-            orphaned_at=orphaned_at,
-        )
-
-    def _enlist(self, record: Record, deadline: float | None) -> Entry:
-        core = self._core
-        task = Entry(core, record, deadline)
-        core.roster.enter(task)
-        if deadline is not None:
-            task.deadline_alarm = core.timer.at(deadline, core.deadline_reached, task)
-        return task
 
 
 def _earlier(order: Order, entered_at: float) -> float | None:

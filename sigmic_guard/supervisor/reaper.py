@@ -38,15 +38,14 @@ from sigmic_guard.supervisor.telling import tell_left, tell_orphan
 from sigmic_guard.supervisor.timer import Slices
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from sigmic_guard.ledger import Ledger, Orphan
-    from sigmic_guard.observe import Observer
-    from sigmic_guard.sigmic.api import TaskApi
+    from sigmic_guard.ledger import Orphan
+    from sigmic_guard.supervisor.entries import Entries
     from sigmic_guard.supervisor.entry import Entry
     from sigmic_guard.supervisor.examiner import Examiner
+    from sigmic_guard.supervisor.ground import Ground
     from sigmic_guard.supervisor.reconciler import Reconciler
-    from sigmic_guard.supervisor.roster import Roster
 
 #: Seconds between two rounds, give or take a half.
 EVERY: Final = 30.0
@@ -88,26 +87,20 @@ class Reaper:
 
     def __init__(
         self,
-        roster: Roster,
-        api: TaskApi,
-        ledger: Ledger,
-        observer: Observer,
+        ground: Ground,
         reconciler: Reconciler,
         examiner: Examiner,
-        *,
-        owner_id: str,
-        namespace: str,
-        entry_of: Callable[[Record, Verdict], Entry],
+        entries: Entries,
     ) -> None:
-        self._roster = roster
-        self._api = api
-        self._ledger = ledger
-        self._observer = observer
+        self._roster = ground.roster
+        self._api = ground.api
+        self._ledger = ground.ledger
+        self._observer = ground.observer
+        self._owner_id = ground.owner_id
+        self._namespace = ground.settings.namespace
         self._reconciler = reconciler
         self._examiner = examiner
-        self._owner_id = owner_id
-        self._namespace = namespace
-        self._entry_of = entry_of
+        self._entries = entries
         self.tally = examiner.tally
         #: Rows of which a hit left unknown whether they are ours, by intent id.
         self._in_doubt: dict[str, TakenRow] = {}
@@ -336,7 +329,7 @@ class Reaper:
             return  # a round and a claim wrote the same, and both were told that it is so
         if record.orphaned_at is None:
             record = self._roster.disown(record, row.orphaned_at)
-        task = self._entry_of(record, verdict)
+        task = self._entries.inherit(record, verdict)
         if self._round is not None:
             self._round.taken.append(task)
         self._examiner.join(task)

@@ -35,11 +35,12 @@ from sigmic_guard.supervisor.whole_list import read_all
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from sigmic_guard.ledger import Ledger
     from sigmic_guard.lifecycle import Record
-    from sigmic_guard.observe import Observer
     from sigmic_guard.sigmic.models import Scrap, TaskInfo
+    from sigmic_guard.supervisor.creating import Creator
     from sigmic_guard.supervisor.entry import Entry
+    from sigmic_guard.supervisor.examiner import Examiner
+    from sigmic_guard.supervisor.ground import Ground
     from sigmic_guard.supervisor.listing import Lister, Listing
     from sigmic_guard.supervisor.roster import Roster
     from sigmic_guard.supervisor.watcher import Watcher
@@ -91,22 +92,19 @@ class Reconciler:
 
     def __init__(
         self,
-        roster: Roster,
+        ground: Ground,
         watcher: Watcher,
         lister: Lister,
-        ledger: Ledger,
-        observer: Observer,
-        *,
-        create_timeout: float,
-        absent: Callable[[Entry], None],
-        found_stray: Callable[[Record, str], None],
+        creator: Creator,
+        examiner: Examiner,
     ) -> None:
-        self._roster = roster
+        self._ground = ground
+        self._roster = ground.roster
+        self._ledger = ground.ledger
+        self._observer = ground.observer
+        self._create_timeout = ground.settings.create_timeout
         self._watcher = watcher
         self._lister = lister
-        self._ledger = ledger
-        self._observer = observer
-        self._create_timeout = create_timeout
         #: By intent id.
         self._sought: dict[str, _Sought] = {}
         #: By intent id: records whose absence was proven, and who may appear all the same.
@@ -131,9 +129,8 @@ class Reconciler:
         self._scraps: list[Scrap] = []
         #: What to do with a task whose id proves to be that of one that is looked for.
         self.mistaken: Callable[[Entry], None] = _do_nothing
-        #: What to do with a task that does not exist, and with a stray.
-        self._absent = absent
-        self._found_stray = found_stray
+        self._creator = creator
+        self._examiner = examiner
 
     def take(self, task: Entry) -> None:
         """Look for a task whose create got no answer."""
@@ -303,7 +300,7 @@ class Reconciler:
                 self._recognised(one, info)
             elif intent_id in self._strays and _is_nobodys(info, self._roster):
                 self._strays_until.pop(intent_id, None)
-                self._found_stray(self._strays.pop(intent_id), info.id)
+                self._examiner.end_stray(self._strays.pop(intent_id), info.id)
 
     def _is_too_young(self, info: TaskInfo, one: _Sought) -> bool:
         created_at = seconds_of(info.created_at)
@@ -377,6 +374,14 @@ class Reconciler:
             self._stop_seeking(one)
             self._absent(one.task)
 
+    def _absent(self, task: Entry) -> None:
+        """Take in that a lost create had no effect: a task that was claimed is still wanted."""
+        wanted = task.request is not None and task.reason is None
+        if wanted and not self._ground.lifetime.closing:
+            self._creator.begin_anew(task)
+        else:
+            self._roster.apply(task, Happening.ABSENT)
+
     def _propose(self, one: _Sought, proposal: Proposal) -> None:
         """Report the tasks that the create may have made; end them where that is wanted.
 
@@ -388,7 +393,7 @@ class Reconciler:
         if wanted and one.task.orphan is not Verdict.RELEASE:
             self._found(one, candidates[0])
             for task_id in candidates[1:]:
-                self._found_stray(record, task_id)
+                self._examiner.end_stray(record, task_id)
         else:
             self._stop_seeking(one)
             one.task.wake()  # nobody here will learn more

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from sigmic_guard.sigmic.models import TaskInfo
     from sigmic_guard.supervisor.entry import Entry
     from sigmic_guard.supervisor.lag import End
+    from sigmic_guard.supervisor.lifetime import Lifetime
     from sigmic_guard.supervisor.outbox import Outbox
 
 #: A body ends by itself for these; for all others it has to be cancelled.
@@ -55,14 +56,14 @@ class Roster:
         self,
         outbox: Outbox,
         observer: Observer,
-        now: Callable[[], float],
+        lifetime: Lifetime,
         *,
         request_timeout: float,
     ) -> None:
         self._outbox = outbox
         self._observer = observer
         self._request_timeout = request_timeout
-        self.now = now
+        self.now = lifetime.now
         self.tasks: dict[str, Entry] = {}
         self.named: dict[str, Entry] = {}
         self.keys: dict[str, Entry] = {}
@@ -116,13 +117,13 @@ class Roster:
         """Let a task whose create had no effect begin again, with an intent of its own."""
         self._outbox.add(task.record, step(task.record, Event.ABSENT, self.now()))
         self._outbox.withhold(record)
-        task.begun_at = task.core.now.moment()
+        task.begun_at = task.lifetime.moment()
         self._replace(task, record, None)
         task.wake()
 
     def _note_take_over(self, task: Entry, record: Record) -> None:
         inheritance = task.inherit()
-        inheritance.at, inheritance.asked_before = task.core.now.moment(), record.asked_at
+        inheritance.at, inheritance.asked_before = task.lifetime.moment(), record.asked_at
         written_at = record.asked_at or record.posted_at or record.created_at
         if self.now() - written_at < WRONG_CLOCK + BRAND_NEW:  # by a clock that was not ours
             self.note_write(task)
@@ -176,14 +177,14 @@ class Roster:
             return False
         task.record = after
         if after.reason is not before.reason:
-            task.begin_ending().asked_at = task.core.now.moment()
+            task.begin_ending().asked_at = task.lifetime.moment()
         if event is Event.POST:
-            task.posted_at = task.core.now.moment()
+            task.posted_at = task.lifetime.moment()
             self.origins.expect(task)
         # The POST's own row says little more than the intent: it can wait for the id.
         self._outbox.add(before, after, urgent=event is not Event.POST)
         if after.state is not before.state:
-            task.ended_at = task.core.now.moment() if after.state in ENDED else None
+            task.ended_at = task.lifetime.moment() if after.state in ENDED else None
         finished = after.over and not before.over
         self._observer.task_changed(
             TimedChange.of(before, after, event, seconds_of(task))

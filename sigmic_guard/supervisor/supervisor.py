@@ -23,6 +23,7 @@ from sigmic_guard.supervisor.core import Core
 from sigmic_guard.supervisor.draining import CLOSING, LAST_WRITES, Drain
 from sigmic_guard.supervisor.host import Host
 from sigmic_guard.supervisor.inbox import Inbox
+from sigmic_guard.supervisor.lifetime import Phase
 from sigmic_guard.supervisor.options import make_order, make_watch
 from sigmic_guard.supervisor.results import Snapshot
 from sigmic_guard.supervisor.settings import (
@@ -178,7 +179,8 @@ class Supervisor:
     def __repr__(self) -> str:
         if self._core is None:
             return "<Supervisor, not entered>"
-        state = "closed" if self._core.closed else "closing" if self._core.closing else "open"
+        lifetime = self._core.lifetime
+        state = "closed" if lifetime.closed else "closing" if lifetime.closing else "open"
         return f"<Supervisor, {state}, {len(self._core.roster.tasks)} tasks>"
 
     # --- tasks ----------------------------------------------------------------------------------
@@ -231,11 +233,11 @@ class Supervisor:
         wish = Wish(message, options)
         del message, options
         core = self._open()
-        core.check_here()
+        core.ground.check_here()
         order = make_order(wish, self._policy, marker=self._settings.marker)
         if order.request.files:
             await check_files(order.request.files)
-        return handle_of(await core.intake.start(order))
+        return handle_of(core, await core.intake.start(order))
 
     async def adopt(self, task_id: str, **options: Unpack[Watch]) -> RemoteTask:
         """Take on a task that something else created, as if :meth:`start` had.
@@ -254,20 +256,22 @@ class Supervisor:
         wish = Wish("", options)
         del options
         core = self._open()
-        core.check_here()
+        core.ground.check_here()
         order = make_watch(wish, self._policy)
-        return handle_of(await core.intake.adopt(check_id("task_id", task_id), order))
+        return handle_of(core, await core.intake.adopt(check_id("task_id", task_id), order))
 
     @property
     def tasks(self) -> Mapping[str, RemoteTask]:
         """The handles of the live tasks by remote id; a view that changes as they do."""
-        return Handles(self._core.roster.named if self._core is not None else {})
+        return Handles(self._core) if self._core is not None else {}
 
     def snapshot(self) -> Snapshot:
         """Return all live tasks as they are now, in immutable rows."""
         core = self._open(closing=True)
         tasks = list(core.roster.tasks.values())
-        return Snapshot(list(map(_record, tasks)), tasks, core.now(), core.now.moment())
+        return Snapshot(
+            list(map(_record, tasks)), tasks, core.lifetime.now(), core.lifetime.moment()
+        )
 
     async def reap(self) -> ReapReport:
         """Look now for tasks whose owner is dead, end them, and tell what came of it.
@@ -280,7 +284,7 @@ class Supervisor:
         :raises SupervisorShutdown: the supervisor is not open.
         """
         core = self._open()
-        core.check_here()
+        core.ground.check_here()
         report = await core.reaper.reap()
         with move_on_after(self._settings.create_timeout):  # a ledger that hangs tells nothing more
             await core.outbox.flush()
@@ -294,7 +298,7 @@ class Supervisor:
         No task is taken on any more; the drain begins as soon as the event loop gets its turn.
         """
         if self._core is not None:
-            self._core.closing = True
+            self._core.lifetime.advance(Phase.CLOSING)
         if self._inbox is not None:
             self._inbox.leave(self._begin_drain)
 
@@ -309,7 +313,7 @@ class Supervisor:
         seconds = None if grace is None else check_seconds("grace", grace)
         if self._core is None:
             raise ConfigurationError("enter the supervisor first: async with Supervisor() as s:")
-        self._core.check_here()
+        self._core.ground.check_here()
         drain = self._begin_drain(seconds)
         await drain.done.wait()
         assert drain.report is not None
@@ -335,7 +339,7 @@ class Supervisor:
             workers = Workers(group, self._crashed, self._observer.worker_failed)
             core = Core(self._settings, workers, self._api, self._ledger, self._observer, inbox)
             self._host = Host()
-            await self._prepare(core.owner_id)
+            await self._prepare(core.ground.owner_id)
         except BaseException:
             self._inbox = None
             if self._keyring is not None:
@@ -363,7 +367,7 @@ class Supervisor:
             forked child; nothing was done. Or another asyncio task; the shutdown is over.
         """
         assert self._core is not None
-        self._core.check_here()
+        self._core.ground.check_here()
         drain = self._begin_drain()
         native = await self._wait_out(drain.done.wait)
         self._workers.stop()
@@ -415,13 +419,13 @@ class Supervisor:
         if self._core is None:
             raise SupervisorShutdown("enter the supervisor first: async with Supervisor() as s:")
         if not closing:
-            self._core.inbox.flush()
-            self._core.check_open()
+            self._core.ground.inbox.flush()
+            self._core.ground.check_open()
         return self._core
 
     def _begin_drain(self, grace: float | None = None) -> Drain:
         assert self._core is not None
-        self._core.closing = True
+        self._core.lifetime.advance(Phase.CLOSING)
         if self._drain is None:
             self._drain = Drain(self._core)
             if grace is not None:
@@ -483,7 +487,7 @@ class Supervisor:
 
     def _signalled(self) -> None:
         if self._core is not None:
-            self._core.forced = True
+            self._core.lifetime.advance(Phase.FORCED)
         self.request_shutdown()
         if self._inbox is not None:
             self._inbox.leave(self._obey)
@@ -513,7 +517,7 @@ class Supervisor:
         self._observer.worker_failed(worker, error)
         self._bug = self._bug or error
         assert self._core is not None
-        self._core.forced = True
+        self._core.lifetime.advance(Phase.FORCED)
         drain = self._begin_drain()
         if worker == "drain":
             drain.abort()

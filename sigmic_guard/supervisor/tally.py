@@ -12,12 +12,12 @@ from sigmic_guard.supervisor.durations import orphaned_since
 from sigmic_guard.supervisor.timer import Slices
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Collection, Sequence
 
     from sigmic_guard.ledger import Orphan
     from sigmic_guard.lifecycle import ReapResult
-    from sigmic_guard.observe import Observer
     from sigmic_guard.supervisor.entry import Entry
+    from sigmic_guard.supervisor.ground import Ground
 
 
 class Tally:
@@ -29,14 +29,12 @@ class Tally:
     def __init__(
         self,
         tasks: Collection[Entry],
-        observer: Observer,
-        now: Callable[[], float],
-        owner_id: str,
+        ground: Ground,
     ) -> None:
         self._tasks = tasks
-        self._observer = observer
-        self._now = now
-        self._owner_id = owner_id
+        self._observer = ground.observer
+        self._now = ground.lifetime.now
+        self._owner_id = ground.owner_id
         #: How many the last round left alone, and their intent ids.
         self._left = 0
         self._reported: set[str] = set()

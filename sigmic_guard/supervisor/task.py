@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sigmic_guard.lifecycle import Outcome
     from sigmic_guard.sigmic.api import ApprovalOutcome
     from sigmic_guard.sigmic.models import TaskInfo
+    from sigmic_guard.supervisor.core import Core
     from sigmic_guard.supervisor.entry import Entry
     from sigmic_guard.supervisor.events import TaskEvents
     from sigmic_guard.supervisor.results import Cancellation, TaskResult
@@ -34,9 +35,10 @@ class RemoteTask:
     Dropping the handle changes nothing: the supervisor keeps what it needs.
     """
 
-    __slots__ = ("__weakref__", "_entry")
+    __slots__ = ("__weakref__", "_core", "_entry")
 
-    def __init__(self, entry: Entry) -> None:
+    def __init__(self, core: Core, entry: Entry) -> None:
+        self._core = core
         self._entry = entry
 
     # --- what it is -------------------------------------------------------------------------
@@ -96,7 +98,7 @@ class RemoteTask:
         for good (401, 403), and ``ProtocolError`` for an event of more than 8 MiB. The task stays
         supervised after a raise.
         """
-        return self._entry.core.events(self._entry)
+        return self._core.events(self._entry)
 
     async def result(self) -> TaskResult:
         """Wait for the task's end and return its result.
@@ -109,7 +111,7 @@ class RemoteTask:
             ``api_key`` had no better one. The task stays supervised: ask again later.
         :raises PermissionDenied: the credential may not read the task. It stays supervised.
         """
-        self._entry.core.check_here()
+        self._core.ground.check_here()
         entry = self._entry
         if entry.record.state is State.RUNNING and entry.held and not entry.listening:
             # A stream tells the end at once; the list would do so within a second or two.
@@ -122,7 +124,7 @@ class RemoteTask:
                         pass
             finally:
                 await events.aclose()
-        await entry.core.access.until_settled(entry)
+        await self._core.access.until_settled(entry)
         if self._entry.record.state is State.COMPLETED:
             return tell(self._entry)
         raise error_of(self._entry)
@@ -132,7 +134,7 @@ class RemoteTask:
 
         It goes on waiting where the API takes the credential no more: :meth:`result` would raise.
         """
-        self._entry.core.check_here()
+        self._core.ground.check_here()
         await self._entry.until_settled()
         return tell(self._entry)
 
@@ -143,8 +145,8 @@ class RemoteTask:
         changes as soon as the event loop gets its turn, or with the next thing that is awaited of
         this supervisor.
         """
-        core = self._entry.core
-        core.inbox.leave(core.cancel, self._entry, CancelReason.USER)
+        core = self._core
+        core.ground.inbox.leave(core.decider.cancel, self._entry, CancelReason.USER)
 
     async def cancel(self) -> Cancellation:
         """Ask for the task's end, and wait for the answer at most ``cancel_wait`` seconds.
@@ -152,10 +154,10 @@ class RemoteTask:
         The body of the task's block, if it has one, is cancelled. Never raises for the task's or
         the API's sake: what could not be proven is ``unconfirmed``, and is pursued further.
         """
-        self._entry.core.check_here()
+        self._core.ground.check_here()
         asked_again = self._entry.record.state is State.UNCONFIRMED
         version = self._entry.record.version
-        self._entry.core.cancel(self._entry, CancelReason.USER)
+        self._core.decider.cancel(self._entry, CancelReason.USER)
         with move_on_after(self._entry.record.policy.cancel_wait):
             if asked_again:
                 await self._entry.until_changed(version)
@@ -174,7 +176,7 @@ class RemoteTask:
         """
         wish = Wish(message, {"files": files})
         del message, files
-        self._entry.core.check_here()
+        self._core.ground.check_here()
         await self._entry.until_found()
         if self._entry.record.reason is not None or self._entry.record.state is State.FAILED:
             # In a body that is being cancelled, what the block would raise.
@@ -184,7 +186,7 @@ class RemoteTask:
                 f"a task that is {self.state} takes no message here; "
                 "supervisor.adopt(task.id) makes a handle that does"
             )
-        await self._entry.core.send(self._entry, wish)
+        await self._core.send(self._entry, wish)
 
     async def approve(self, call_id: str, outcome: ApprovalOutcome = "proceed_once") -> bool:
         """Decide on a tool call that waits for it; ``True`` if the API calls it approved.
@@ -193,25 +195,25 @@ class RemoteTask:
         :raises TaskNotFound: no such tool call waits.
         :raises SigmicGuardError: the API refused, or gave no answer.
         """
-        self._entry.core.check_here()
+        self._core.ground.check_here()
         await self._entry.until_found()
-        return await self._entry.core.approve(self._entry, call_id, outcome)
+        return await self._core.approve(self._entry, call_id, outcome)
 
     async def refresh(self) -> TaskInfo:
         """Read the task from the API, take in what it says, and return it.
 
         :raises SigmicGuardError: the API refused, or gave no answer. The handle is as it was.
         """
-        self._entry.core.check_here()
+        self._core.ground.check_here()
         await self._entry.until_found()
-        return await self._entry.core.refresh(self._entry)
+        return await self._core.refresh(self._entry)
 
 
-def handle_of(entry: Entry) -> RemoteTask:
+def handle_of(core: Core, entry: Entry) -> RemoteTask:
     """Return the one handle of a task, as long as somebody holds it; else a new one."""
-    handle = entry.handle() if entry.handle is not None else None
+    handle: RemoteTask | None = entry.handle() if entry.handle is not None else None
     if handle is None:
-        handle = RemoteTask(entry)
+        handle = RemoteTask(core, entry)
         entry.handle = ref(handle)
     return handle
 
@@ -219,13 +221,14 @@ def handle_of(entry: Entry) -> RemoteTask:
 class Handles(Mapping[str, RemoteTask]):
     """The handles of the live tasks by remote id: a view that changes as they do."""
 
-    __slots__ = ("_named",)
+    __slots__ = ("_core", "_named")
 
-    def __init__(self, named: Mapping[str, Entry]) -> None:
-        self._named = named
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._named = core.roster.named
 
     def __getitem__(self, task_id: str) -> RemoteTask:
-        return handle_of(self._named[task_id])
+        return handle_of(self._core, self._named[task_id])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._named)

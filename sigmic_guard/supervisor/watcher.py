@@ -28,11 +28,9 @@ if TYPE_CHECKING:
     from sigmic_guard.supervisor.access import Access
     from sigmic_guard.supervisor.audience import Audience
     from sigmic_guard.supervisor.entry import Entry
+    from sigmic_guard.supervisor.ground import Ground
     from sigmic_guard.supervisor.listing import Lister
     from sigmic_guard.supervisor.looking import Looker
-    from sigmic_guard.supervisor.roster import Roster
-    from sigmic_guard.supervisor.timer import Timer
-    from sigmic_guard.supervisor.workers import Workers
 
 #: Seconds between two readings of the list: while things change, and at most.
 SOON: Final = 0.2
@@ -67,22 +65,20 @@ class Watcher:
 
     def __init__(
         self,
-        workers: Workers,
-        roster: Roster,
-        timer: Timer,
+        ground: Ground,
         looker: Looker,
         lister: Lister,
         access: Access,
     ) -> None:
-        self._roster = roster
-        self._timer = timer
+        self._roster = ground.roster
+        self._timer = ground.timer
         self._looker = looker
         self._lister = lister
         self._access = access
         access.look = self.look
         self._backoff = Backoff(first=0.2, most=10.0)
         self._pool: Pool[Entry] = Pool(
-            workers, "look", self._look, MAX_LOOKS, failed=self._look_later
+            ground.workers, "look", self._look, MAX_LOOKS, failed=self._look_later
         )
         #: By remote id; the one that was not seen for longest comes first.
         self._watched: OrderedDict[str, Entry] = OrderedDict()
@@ -96,7 +92,7 @@ class Watcher:
         self._in_vain: dict[Entry, int] = {}
         #: What the list says of those that are to be ended, and have: it counts where GET may not.
         self._told: dict[Entry, TaskInfo] = {}
-        roster.finished.append(self.leave)
+        self._roster.finished.append(self.leave)
 
     def listen(self, task: Entry) -> None:
         """Leave the watching to somebody who waits for the task's events."""

@@ -80,7 +80,7 @@ async def test_the_ledger_knows_of_it() -> None:
         assert caught.value.key == "k"
         assert not two.snapshot()
         await held.cancel()
-        await held._entry.core.outbox.flush()
+        await held._core.outbox.flush()
         assert (await two.start("m", key="k")).state is State.RUNNING
     assert lab.fake.count("create") == 2
 

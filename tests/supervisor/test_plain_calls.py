@@ -188,8 +188,8 @@ async def test_a_call_in_the_middle_of_a_step() -> None:
     lab = Lab()
     async with lab.open() as supervisor:
         tasks = [await supervisor.start("m") for _ in range(2)]
-        core = tasks[0]._entry.core
-        told = core.observer.task_changed
+        core = tasks[0]._core
+        told = core.ground.observer.task_changed
         interrupting = [tasks[1].request_cancel, tasks[0].request_cancel]
 
         def interrupted(change: Any) -> None:
@@ -197,7 +197,7 @@ async def test_a_call_in_the_middle_of_a_step() -> None:
             if interrupting:
                 interrupting.pop()()
 
-        core.roster._observer = _Observer(core.observer, interrupted)
+        core.roster._observer = _Observer(core.ground.observer, interrupted)
         await tasks[0].cancel()
         with fail_after(LONG):
             assert [(await task.wait()).reason for task in tasks] == ["user", "user"]
@@ -249,12 +249,11 @@ async def test_a_direct_call_would_not_do(monkeypatch: pytest.MonkeyPatch) -> No
     async with lab.open() as supervisor:
         for place in PLACES:
             task = await supervisor.start("m")
-            entry = task._entry
 
-            def call(entry: Any = entry, place: Place = place) -> None:
+            def call(task: RemoteTask = task, place: Place = place) -> None:
                 try:
-                    entry.core.roster.cancel(entry, CancelReason.USER)
-                    entry.core.timer.after(0, lambda: None)
+                    task._core.roster.cancel(task._entry, CancelReason.USER)
+                    task._core.ground.timer.after(0, lambda: None)
                 except BaseException:
                     broken.append(place.__name__)
 

@@ -119,9 +119,9 @@ async def test_user_and_deadline_in_one_instant() -> None:
     async with lab.open() as supervisor:
         task = await supervisor.start("m", timeout=60)
         task.request_cancel()
-        task._entry.core.cancel(task._entry, CancelReason.DEADLINE)
+        task._core.decider.cancel(task._entry, CancelReason.DEADLINE)
         other = await supervisor.start("m", timeout=60)
-        task._entry.core.cancel(other._entry, CancelReason.DEADLINE)
+        task._core.decider.cancel(other._entry, CancelReason.DEADLINE)
         other.request_cancel()
         assert (await task.wait()).outcome is Outcome.CANCELLED
         assert (await other.wait()).outcome is Outcome.TIMED_OUT

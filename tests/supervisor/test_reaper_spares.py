@@ -127,7 +127,7 @@ async def test_a_task_that_a_live_owner_adopted_is_let_go_by_the_dead_one() -> N
             assert await result_of(supervisor) is ReapResult.RELEASED
         assert task.state is State.RUNNING
         assert lab.deletes() == 0
-        assert [found.owner_id for found in store.rows.values()] == [core_of(owner).owner_id]
+        assert [found.owner_id for found in store.rows.values()] == [core_of(owner).ground.owner_id]
 
 
 async def test_a_task_that_this_supervisor_adopted_is_let_go_by_the_dead_one() -> None:

@@ -134,7 +134,7 @@ async def test_the_next_one_dies_as_well(effect: bool) -> None:
             await dead.die()
             group.cancel_scope.cancel()
         [row] = store.rows.values()
-        assert (row.state, row.owner_id) == (State.UNKNOWN, dead.supervisor._core.owner_id)  # type: ignore[union-attr]
+        assert (row.state, row.owner_id) == (State.UNKNOWN, dead.supervisor._core.ground.owner_id)  # type: ignore[union-attr]
     lab.fake.always("list", None)
     if not effect:
         await died_creating(lab, store, effect=False)

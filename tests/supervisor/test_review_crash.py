@@ -64,7 +64,7 @@ async def test_a_shutdown_spares_what_was_adopted_since_it_was_taken_over(illegi
         gate.open()
         assert (task.state, lab.deletes()) == (State.RUNNING, 0)
         store.rows.pop("bad", None)
-        assert [found.owner_id for found in store.rows.values()] == [core_of(owner).owner_id]
+        assert [found.owner_id for found in store.rows.values()] == [core_of(owner).ground.owner_id]
     assert lab.deletes() == 1
     assert not lab.fake.live
 

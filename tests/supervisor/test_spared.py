@@ -140,7 +140,7 @@ async def test_who_leaves_spares_what_another_owner_wants(creator_leaves: bool) 
             await theirs.result()
         assert stayer.supervisor.tasks[task_id].state is State.RUNNING
         assert {row.owner_id for row in store.rows.values()} == {
-            core_of(stayer.supervisor).owner_id
+            core_of(stayer.supervisor).ground.owner_id
         }
         report = await stayer.supervisor.shutdown()
         assert (report.detached, report.cancelled) == (0, 1)

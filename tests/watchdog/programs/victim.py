@@ -135,7 +135,7 @@ async def main(how: str, number: int) -> None:
             for lane in range(20):
                 group.start_soon(create_more, supervisor, lane)
         assert supervisor._core is not None
-        say(owner=supervisor._core.owner_id)
+        say(owner=supervisor._core.ground.owner_id)
         say(ready=True)
         if how in AFTER:
             AFTER[how]()
