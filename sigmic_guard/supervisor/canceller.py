@@ -10,7 +10,7 @@ long as the task may run.
 from __future__ import annotations
 
 from random import random
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeGuard, TypeVar
 
 from anyio import CancelScope, current_time, move_on_after
 
@@ -22,6 +22,7 @@ from sigmic_guard.errors import (
     ServerError,
     SigmicGuardError,
     TaskNotFound,
+    bare,
 )
 from sigmic_guard.lifecycle import Backoff, CancelResult, Event, State
 from sigmic_guard.lifecycle.states import TO_BE_ENDED
@@ -78,6 +79,11 @@ def _is_worth_retrying(error: SigmicGuardError) -> bool:
     """Whether the DELETE probably never came to the API, so that GET has nothing new to tell."""
     too_many = isinstance(error, ProtocolError) and error.status == 429
     return too_many or isinstance(error, _WORTH_RETRYING)
+
+
+def _has_its_reason(error: SigmicGuardError | None) -> TypeGuard[ApiError]:
+    """Whether the API has refused a DELETE for what the task is: only GET has anything to add."""
+    return isinstance(error, ApiError) and not isinstance(error, (*_WORTH_RETRYING, TaskNotFound))
 
 
 async def _never(_: Entry) -> bool:
@@ -160,8 +166,9 @@ class Canceller:
         try:
             if task.record.state not in TO_BE_ENDED:
                 return  # ended by itself, or seen ended, while it waited here
-            if task.begin_ending().acknowledged:
-                await self._look(task)
+            ending = task.begin_ending()
+            if ending.acknowledged or ending.refusal is not None:
+                await self._look(task, ending.refusal)
             else:
                 again = await self._delete(task)
         except BaseException as hit:
@@ -278,8 +285,11 @@ class Canceller:
             elif isinstance(error, REFUSALS):
                 self._refused(task, error)
             else:
+                if _has_its_reason(refusal):
+                    task.begin_ending().refusal = bare(refusal)
                 self._again(task, refusal or error)
         else:
+            task.begin_ending().refusal = None
             if self._roster.observe(task, info, turn) or task.record.remote_id != remote_id:
                 return
             ending = task.begin_ending()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from weakref import ReferenceType
 
+    from sigmic_guard.errors import ApiError
     from sigmic_guard.lifecycle import CancelResult, Record, Verdict
     from sigmic_guard.sigmic.models import CreateRequest
     from sigmic_guard.supervisor.lag import End
@@ -58,7 +59,7 @@ class Inheritance:
 class Ending:
     """How a task's end is brought about."""
 
-    __slots__ = ("acknowledged", "asked_at", "refusals", "result", "retry_alarm")
+    __slots__ = ("acknowledged", "asked_at", "refusal", "refusals", "result", "retry_alarm")
 
     def __init__(self) -> None:
         #: When it was wanted first, on anyio's clock.
@@ -69,6 +70,8 @@ class Ending:
         self.refusals = 0
         #: How often GET was asked since a DELETE was acknowledged, plus one.
         self.acknowledged = 0
+        #: The API's own word why it was not ended, until a GET has told how the task is.
+        self.refusal: ApiError | None = None
         self.result: CancelResult | None = None
 
 
@@ -277,6 +280,7 @@ class Entry:
         self.answer = self.last_end = None
         if self.ending is not None:
             self.ending.acknowledged = self.ending.refusals = 0
+            self.ending.refusal = None
         if self.inheritance is not None:
             self.inheritance.examined, self.inheritance.looks = False, 0
         if self.audience is not None:

@@ -18,7 +18,7 @@ from tests.observe.sums import add_up
 if TYPE_CHECKING:
     from tests.faults.witness import Witness
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(150)]
 
 TASKS = 200
 ASK = Script(duration=0.05, approval="shell")
@@ -119,7 +119,7 @@ async def test_random_faults(seed: int, in_a_hurry: None, witness: Witness) -> N
             api_key=KEY,
             base_url=emulator.url,
             create_timeout=2.0,
-            grace=20.0,
+            grace=40.0,
             policy=TaskPolicy(confirm="terminal"),
             registry=witness.registry,
         )

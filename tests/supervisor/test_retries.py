@@ -250,6 +250,18 @@ async def test_a_look_that_fails(fault: Exception) -> None:
     assert cancellation.result == ("not_found" if fault is GONE else "acknowledged")
 
 
+async def test_a_look_that_fails_is_repeated_without_another_delete() -> None:
+    """What the API has refused for what the task is, only GET can explain."""
+    lab = Lab()
+    lab.fake.on("get", *[UNAVAILABLE] * 4)
+    async with lab.open() as supervisor:
+        task = await supervisor.start("m", cancel_wait=60)
+        lab.fake.complete(task.id)
+        cancellation = await task.cancel()
+    assert cancellation.result is CancelResult.ALREADY_FINISHED
+    assert (lab.deletes(), lab.fake.count("get", task.id)) == (1, 5)
+
+
 async def test_an_unexplained_404_after_the_acknowledgement() -> None:
     """With confirm="terminal", GET saying 404 after a DELETE is the end: gone."""
     lab = Lab()
