@@ -49,7 +49,7 @@ from sigmic_guard.supervisor import (
     TaskRow,
     Watch,
 )
-from sigmic_guard.supervisor import watchdog as _watchdog
+from sigmic_guard.supervisor.face import watchdog as _watchdog
 from sigmic_guard.watchdog.parent import Watchdog as _Watchdog
 
 __all__ = [

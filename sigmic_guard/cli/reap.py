@@ -29,7 +29,7 @@ from sigmic_guard.ledger import IllegibleRows, Orphan, SqliteLedger
 from sigmic_guard.ledger.looking import UnfinishedRows, get, see_dead, unfinished
 from sigmic_guard.lifecycle import REAPABLE, Verdict, contradiction
 from sigmic_guard.sigmic.keyring import Keyring
-from sigmic_guard.supervisor.telling import result_of_orphan
+from sigmic_guard.supervisor.ground.telling import result_of_orphan
 
 if TYPE_CHECKING:
     from sigmic_guard.cli.terminal import Terminal

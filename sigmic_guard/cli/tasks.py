@@ -25,7 +25,7 @@ from sigmic_guard import (
 )
 from sigmic_guard.cli.codes import DONE, NOT_DONE, code_of
 from sigmic_guard.lifecycle import Backoff
-from sigmic_guard.supervisor.listing import MAX_AIMLESS, PAGE, Lister
+from sigmic_guard.supervisor.work.listing import MAX_AIMLESS, PAGE, Lister
 
 if TYPE_CHECKING:
     from sigmic_guard import Cancellation, RemoteTask

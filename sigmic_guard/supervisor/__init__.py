@@ -1,9 +1,10 @@
 """The supervisor: the only room with task groups and cancel scopes."""
 
-from sigmic_guard.supervisor.block import TaskBlock
-from sigmic_guard.supervisor.events import TaskEvent, TaskEvents
-from sigmic_guard.supervisor.options import TaskOptions, Watch
-from sigmic_guard.supervisor.results import (
+from sigmic_guard.supervisor.face.block import TaskBlock
+from sigmic_guard.supervisor.face.options import TaskOptions, Watch
+from sigmic_guard.supervisor.face.supervisor import Supervisor
+from sigmic_guard.supervisor.face.task import RemoteTask
+from sigmic_guard.supervisor.ground.results import (
     Cancellation,
     OrphanRow,
     ReapReport,
@@ -12,8 +13,7 @@ from sigmic_guard.supervisor.results import (
     TaskResult,
     TaskRow,
 )
-from sigmic_guard.supervisor.supervisor import Supervisor
-from sigmic_guard.supervisor.task import RemoteTask
+from sigmic_guard.supervisor.work.events import TaskEvent, TaskEvents
 
 __all__ = [
     "Cancellation",

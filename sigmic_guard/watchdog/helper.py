@@ -21,7 +21,7 @@ from sigmic_guard.errors import LedgerError
 from sigmic_guard.ledger import SqliteLedger, open_ledger
 from sigmic_guard.lifecycle import Verdict
 from sigmic_guard.sigmic.keyring import Keyring
-from sigmic_guard.supervisor.supervisor import Supervisor
+from sigmic_guard.supervisor.face.supervisor import Supervisor
 from sigmic_guard.watchdog.parent import BYE, RENEWED, Charge
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from sigmic_guard.cli.demo.display import WIDTH
 from sigmic_guard.cli.demo.screens import death_details, last_screen
 from sigmic_guard.cli.demo.verdict import Act, Killed, Truth, Verdict, judge_death
 from sigmic_guard.ledger import MemoryLedger, MemoryStore
-from sigmic_guard.supervisor.creating import MAX_CREATES
+from sigmic_guard.supervisor.work.creating import MAX_CREATES
 from tests.supervisor.lab import Lab
 from tests.supervisor.orphanage import left
 

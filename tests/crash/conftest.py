@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from sigmic_guard.supervisor import timer
+from sigmic_guard.supervisor.ground import timer
 
 
 @pytest.fixture(autouse=True)

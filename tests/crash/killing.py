@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from sigmic_guard import Supervisor
 from sigmic_guard.emulator import Emulator, Script
 from sigmic_guard.ledger import SqliteLedger
-from sigmic_guard.supervisor.marking import MARKER
+from sigmic_guard.supervisor.ground.marking import MARKER
 from tests.crash import victim
 from tests.observe.sums import add_up
 

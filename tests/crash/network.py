@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from anyio import Event, sleep
 
 from sigmic_guard.errors import ConnectionFailed, ValidationError
-from sigmic_guard.supervisor.marking import MARKER
+from sigmic_guard.supervisor.ground.marking import MARKER
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

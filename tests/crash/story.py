@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 from sigmic_guard import Supervisor
 from sigmic_guard.ledger import MemoryLedger, MemoryStore
 from sigmic_guard.lifecycle import State
-from sigmic_guard.supervisor.marking import MARKER
+from sigmic_guard.supervisor.ground.marking import MARKER
 from sigmic_guard.testing import FakeSigmic
 from tests.crash.life import Life, MortalLedger, bury, throw_away
 from tests.crash.network import Late, MortalApi, Network

@@ -11,10 +11,10 @@ from msgspec.structs import replace
 from sigmic_guard.errors import ConnectionFailed
 from sigmic_guard.ledger import Orphans, Write, find_orphans
 from sigmic_guard.lifecycle import Event, State, Verdict, judge
-from sigmic_guard.supervisor import reaper
-from sigmic_guard.supervisor.creating import Creator
-from sigmic_guard.supervisor.outbox import Outbox
-from sigmic_guard.supervisor.roster import Roster
+from sigmic_guard.supervisor.ground.outbox import Outbox
+from sigmic_guard.supervisor.ground.roster import Roster
+from sigmic_guard.supervisor.recovery import reaper
+from sigmic_guard.supervisor.work.creating import Creator
 from tests.backends import TRIO_VIRTUAL
 from tests.crash.network import MortalApi
 from tests.crash.story import Plot, tell
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sigmic_guard.ledger import Ledger
     from sigmic_guard.lifecycle import Record
     from sigmic_guard.sigmic import CreateRequest
-    from sigmic_guard.supervisor.entry import Entry
+    from sigmic_guard.supervisor.ground.entry import Entry
 
 pytestmark = pytest.mark.backends(TRIO_VIRTUAL)
 

@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry
 from sigmic_guard import SigmicGuardError, Supervisor
 from sigmic_guard.ledger import SqliteLedger
 from sigmic_guard.sigmic import SigmicClient
-from sigmic_guard.supervisor.creating import Creator
+from sigmic_guard.supervisor.work.creating import Creator
 from tests.crash.life import Life, MortalLedger
 from tests.crash.program import Program
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from sigmic_guard.sigmic import CreateRequest
     from sigmic_guard.sigmic.api import ApprovalOutcome, EventStream
     from sigmic_guard.sigmic.models import TaskInfo, TaskPage
-    from sigmic_guard.supervisor.entry import Entry
+    from sigmic_guard.supervisor.ground.entry import Entry
 
 T = TypeVar("T")
 

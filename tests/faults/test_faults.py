@@ -10,9 +10,9 @@ from anyio import to_thread
 from sigmic_guard import ConnectionFailed, SigmicClient, Supervisor, TaskPolicy
 from sigmic_guard.emulator import Emulator, Script
 from sigmic_guard.emulator.faults import KINDS, ROUTES
-from sigmic_guard.supervisor import creating
-from sigmic_guard.supervisor.canceller import Canceller
-from sigmic_guard.supervisor.reconciler import Reconciler
+from sigmic_guard.supervisor.recovery.reconciler import Reconciler
+from sigmic_guard.supervisor.work import creating
+from sigmic_guard.supervisor.work.canceller import Canceller
 from tests.faults.expected import (
     EFFECTIVE,
     MEETS,

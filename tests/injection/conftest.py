@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sigmic_guard.supervisor import watcher
+from sigmic_guard.supervisor.work import watcher
 
 
 @pytest.fixture(autouse=True)

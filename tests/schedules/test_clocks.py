@@ -103,7 +103,7 @@ class GoesByTheWall(Handle):
 
 def test_who_believes_the_dead_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """Negative control: a lagging owner's task is ended although its key is asked for."""
-    monkeypatch.setattr("sigmic_guard.supervisor.reaper.judge", believes_the_last_sign)
+    monkeypatch.setattr("sigmic_guard.supervisor.recovery.reaper.judge", believes_the_last_sign)
     told = live_through(schedule((-HOUR, -HOUR, 0.0, 0.0), "claimable")).crimes
     assert any("still be claimed" in crime for crime in told)
 

@@ -64,7 +64,7 @@ def no_policy(record: Record, **asked: Any) -> Verdict:
 
 
 def reaper_with(judge: Callable[..., Verdict]) -> AbstractContextManager[Any]:
-    return patch("sigmic_guard.supervisor.reaper.judge", judge)
+    return patch("sigmic_guard.supervisor.recovery.reaper.judge", judge)
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ class Other:
         """Look for orphans, days later."""
         self._later += DAYS
         clock = SimpleNamespace(time=lambda: time.time() + self._later, monotonic=time.monotonic)
-        with patch("sigmic_guard.supervisor.clock.time", clock):
+        with patch("sigmic_guard.supervisor.ground.clock.time", clock):
             return await self._supervisor.reap()
 
 

@@ -11,7 +11,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from sigmic_guard.lifecycle import State, TaskPolicy
-from sigmic_guard.supervisor.marking import MARKER
+from sigmic_guard.supervisor.ground.marking import MARKER
 from sigmic_guard.testing import FakeSigmic
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from sigmic_guard.ledger import MemoryLedger, MemoryStore, Write
 from sigmic_guard.lifecycle import Record
 from sigmic_guard.observe import Logs
 from sigmic_guard.sigmic.models import CreateRequest, TaskInfo, TaskPage
-from sigmic_guard.supervisor.clock import WallClock
+from sigmic_guard.supervisor.ground.clock import WallClock
 from sigmic_guard.testing import LOST, FakeSigmic, Reaction
 from sigmic_guard.testing.fake_faults import Call
 from sigmic_guard.testing.records import make_record

@@ -17,7 +17,7 @@ from anyio.lowlevel import checkpoint
 from sigmic_guard import LedgerError, ReapResult, State, Supervisor, TaskPolicy
 from sigmic_guard.ledger import IllegibleRows, MemoryLedger, MemoryStore, Write
 from sigmic_guard.lifecycle import Record
-from sigmic_guard.supervisor.core import Core
+from sigmic_guard.supervisor.face.core import Core
 from sigmic_guard.testing.records import make_record
 from tests.supervisor.lab import Lab
 

@@ -20,7 +20,7 @@ from sigmic_guard import (
     TaskCancelled,
     TaskTimedOut,
 )
-from sigmic_guard.supervisor.host import HostedScope
+from sigmic_guard.supervisor.face.host import HostedScope
 from tests.backends import ASYNCIO, UVLOOP
 from tests.supervisor.lab import Lab
 from tests.supervisor.places import PLACES

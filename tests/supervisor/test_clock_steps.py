@@ -11,8 +11,8 @@ from anyio import create_task_group, current_time, fail_after, sleep
 
 from sigmic_guard import State
 from sigmic_guard.ledger import MemoryLedger, MemoryStore
-from sigmic_guard.supervisor import clock as clocks
-from sigmic_guard.supervisor.marking import MARKER
+from sigmic_guard.supervisor.ground import clock as clocks
+from sigmic_guard.supervisor.ground.marking import MARKER
 from sigmic_guard.testing import LOST
 from tests.backends import TRIO_VIRTUAL
 from tests.supervisor.lab import UNAVAILABLE, Lab

@@ -18,7 +18,7 @@ from sigmic_guard import (
     TaskEvent,
 )
 from sigmic_guard.sigmic import ServerSentEvent
-from sigmic_guard.supervisor.events import TaskEvents
+from sigmic_guard.supervisor.work.events import TaskEvents
 from sigmic_guard.testing import HANG
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
 from tests.supervisor.lab import Lab

@@ -19,7 +19,7 @@ from sigmic_guard import (
     SupervisorShutdown,
     ValidationError,
 )
-from sigmic_guard.supervisor.marking import MARKER
+from sigmic_guard.supervisor.ground.marking import MARKER
 from sigmic_guard.testing import HANG, LOST, Reaction
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
 from tests.supervisor.lab import FORBIDDEN, UNAUTHORISED, UNAVAILABLE, Lab, too_many

@@ -17,8 +17,8 @@ from sigmic_guard import (
     TaskTimedOut,
 )
 from sigmic_guard.ledger import MemoryLedger, MemoryStore
-from sigmic_guard.supervisor.canceller import MAX_BUGS
-from sigmic_guard.supervisor.timer import Timer
+from sigmic_guard.supervisor.ground.timer import Timer
+from sigmic_guard.supervisor.work.canceller import MAX_BUGS
 from sigmic_guard.testing import HANG, FakeSigmic
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
 from tests.supervisor.lab import FORBIDDEN, UNAUTHORISED, Lab

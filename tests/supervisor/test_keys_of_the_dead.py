@@ -17,8 +17,8 @@ from anyio import (
 
 from sigmic_guard import CancelReason, DuplicateKey, ReapResult, State, Supervisor, TaskTimedOut
 from sigmic_guard.ledger import MemoryLedger, MemoryStore
-from sigmic_guard.supervisor import clock as clocks
-from sigmic_guard.supervisor.creating import MAX_INTENTS
+from sigmic_guard.supervisor.ground import clock as clocks
+from sigmic_guard.supervisor.work.creating import MAX_INTENTS
 from sigmic_guard.testing import FakeSigmic
 from sigmic_guard.testing.fake_faults import HANG
 from tests.backends import ASYNCIO, TRIO_VIRTUAL

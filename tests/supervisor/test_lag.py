@@ -15,7 +15,7 @@ from sigmic_guard import (
     TaskTimedOut,
 )
 from sigmic_guard.sigmic.models import CreateRequest, TaskInfo
-from sigmic_guard.supervisor.lag import BRAND_NEW, End, is_new
+from sigmic_guard.supervisor.ground.lag import BRAND_NEW, End, is_new
 from sigmic_guard.testing import FakeSigmic
 from tests.backends import TRIO_VIRTUAL
 from tests.supervisor.lab import Lab

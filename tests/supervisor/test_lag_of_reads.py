@@ -7,7 +7,7 @@ from anyio import current_time, fail_after, sleep
 
 from sigmic_guard import CancelReason, Outcome, RemoteTask, State, Supervisor, TaskCancelled
 from sigmic_guard.sigmic.models import TaskInfo
-from sigmic_guard.supervisor.lag import BRAND_NEW
+from sigmic_guard.supervisor.ground.lag import BRAND_NEW
 from sigmic_guard.testing import FakeSigmic
 from tests.backends import TRIO_VIRTUAL
 from tests.supervisor.lab import UNAVAILABLE, Lab

@@ -16,8 +16,8 @@ from anyio import create_task_group, current_time, sleep, sleep_forever
 
 from sigmic_guard import LedgerError, State
 from sigmic_guard.ledger import MemoryLedger, Refusal, Write
-from sigmic_guard.supervisor import outbox
-from sigmic_guard.supervisor.draining import Drain
+from sigmic_guard.supervisor.face.draining import Drain
+from sigmic_guard.supervisor.ground import outbox
 from sigmic_guard.testing import HANG
 from tests.backends import ASYNCIO, TRIO_VIRTUAL, UVLOOP
 from tests.observe.sums import add_up

@@ -11,8 +11,8 @@ from sigmic_guard import DuplicateKey, LedgerError, State, TaskTimedOut
 from sigmic_guard.ledger import MemoryLedger, MemoryStore, Refusal, Write
 from sigmic_guard.lifecycle import Record
 from sigmic_guard.sigmic import CreateRequest
-from sigmic_guard.supervisor.marking import MARKER
-from sigmic_guard.supervisor.outbox import Outbox
+from sigmic_guard.supervisor.ground.marking import MARKER
+from sigmic_guard.supervisor.ground.outbox import Outbox
 from sigmic_guard.testing import FakeSigmic
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
 from tests.supervisor.lab import Lab

@@ -9,7 +9,7 @@ from anyio import fail_after, sleep
 
 from sigmic_guard import Outcome, ServerError, State
 from sigmic_guard.ledger import MemoryLedger, MemoryStore
-from sigmic_guard.supervisor.draining import Drain
+from sigmic_guard.supervisor.face.draining import Drain
 from sigmic_guard.testing import LOST
 from tests.backends import TRIO_VIRTUAL
 from tests.observe.sums import add_up

@@ -22,7 +22,7 @@ from sigmic_guard import (
     State,
     SupervisorShutdown,
 )
-from sigmic_guard.supervisor import listing
+from sigmic_guard.supervisor.work import listing
 from sigmic_guard.testing import HANG
 from tests.backends import TRIO_VIRTUAL
 from tests.supervisor.lab import UNAVAILABLE, too_many

@@ -11,7 +11,7 @@ from anyio import current_time, fail_after, sleep
 from sigmic_guard import ConnectionFailed, Outcome
 from sigmic_guard.lifecycle import State
 from sigmic_guard.sigmic.models import Scrap, TaskInfo, TaskPage
-from sigmic_guard.supervisor.marking import MARKER
+from sigmic_guard.supervisor.ground.marking import MARKER
 from sigmic_guard.testing import LOST
 from tests.backends import TRIO_VIRTUAL
 from tests.supervisor.losses import GONE, LossLab, change

@@ -14,7 +14,7 @@ from sigmic_guard import (
     TaskPolicy,
 )
 from sigmic_guard.lifecycle import State
-from sigmic_guard.supervisor.listing import MAX_SKIPPED
+from sigmic_guard.supervisor.work.listing import MAX_SKIPPED
 from sigmic_guard.testing import LOST, Answer
 from tests.backends import TRIO_VIRTUAL
 from tests.supervisor.losses import GONE

@@ -19,8 +19,8 @@ from sigmic_guard import (
 )
 from sigmic_guard.emulator import Emulator, Fault, Script
 from sigmic_guard.lifecycle.policy import OnShutdown
-from sigmic_guard.supervisor.marking import MARKER
-from sigmic_guard.supervisor.reconciler import Reconciler
+from sigmic_guard.supervisor.ground.marking import MARKER
+from sigmic_guard.supervisor.recovery.reconciler import Reconciler
 from sigmic_guard.testing import LOST
 from tests.backends import ASYNCIO, TRIO_VIRTUAL, UVLOOP
 from tests.observe.sums import add_up

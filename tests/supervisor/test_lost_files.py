@@ -13,8 +13,8 @@ from sigmic_guard import ConnectionFailed, LedgerError, State, Supervisor
 from sigmic_guard.ledger import MemoryLedger, MemoryStore
 from sigmic_guard.lifecycle import Record, TaskPolicy
 from sigmic_guard.lifecycle.policy import OnLost
-from sigmic_guard.supervisor.candidates import Candidates
-from sigmic_guard.supervisor.marking import MARKER, digest
+from sigmic_guard.supervisor.ground.marking import MARKER, digest
+from sigmic_guard.supervisor.recovery.candidates import Candidates
 from sigmic_guard.testing import LOST
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
 from tests.supervisor.losses import (

@@ -9,7 +9,7 @@ from anyio import create_task_group, current_time, fail_after, sleep
 
 from sigmic_guard import CancelReason, ReapResult, State, TaskPolicy
 from sigmic_guard.ledger import MemoryLedger, MemoryStore
-from sigmic_guard.supervisor.marking import MARKER
+from sigmic_guard.supervisor.ground.marking import MARKER
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
 from tests.supervisor.lab import UNAVAILABLE
 from tests.supervisor.losses import LossLab, leave_behind

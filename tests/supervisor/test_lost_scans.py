@@ -22,8 +22,8 @@ from anyio.lowlevel import checkpoint
 from sigmic_guard import ConnectionFailed, State
 from sigmic_guard.ledger import MemoryLedger, MemoryStore
 from sigmic_guard.sigmic.models import TaskInfo, TaskPage
-from sigmic_guard.supervisor import reconciler
-from sigmic_guard.supervisor.marking import MARKER, digest
+from sigmic_guard.supervisor.ground.marking import MARKER, digest
+from sigmic_guard.supervisor.recovery import reconciler
 from sigmic_guard.testing import LOST
 from sigmic_guard.testing.fake_faults import Call
 from tests.backends import ASYNCIO, TRIO_VIRTUAL

@@ -9,8 +9,8 @@ from anyio import create_task_group, fail_after, move_on_after, sleep, sleep_for
 
 from sigmic_guard import CancelReason, State
 from sigmic_guard.ledger import MemoryLedger, MemoryStore
-from sigmic_guard.supervisor.marking import MARKER, digest
-from sigmic_guard.supervisor.reconciler import Reconciler
+from sigmic_guard.supervisor.ground.marking import MARKER, digest
+from sigmic_guard.supervisor.recovery.reconciler import Reconciler
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
 from tests.supervisor.lab import UNAVAILABLE
 from tests.supervisor.losses import GONE, LossLab, leave_behind, unwanted

@@ -13,7 +13,7 @@ from sigmic_guard import RemoteTask, State, Supervisor
 from sigmic_guard.emulator import Emulator, Fault, Script
 from sigmic_guard.sigmic.models import CreateRequest, TaskInfo
 from sigmic_guard.sigmic.sse import ServerSentEvent
-from sigmic_guard.supervisor.marking import MARKER
+from sigmic_guard.supervisor.ground.marking import MARKER
 from sigmic_guard.testing import FakeSigmic
 from sigmic_guard.testing.fake_stream import FakeStream, sse
 from tests.backends import ASYNCIO, TRIO_VIRTUAL

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from sigmic_guard import RemoteTask, Supervisor
-    from sigmic_guard.supervisor.events import TaskEvents
+    from sigmic_guard.supervisor.work.events import TaskEvents
 
     Use = Callable[[Supervisor, RemoteTask, TaskEvents], Awaitable[object]]
 

@@ -10,7 +10,7 @@ from anyio import Event, create_task_group, fail_after, sleep_forever
 from anyio.lowlevel import checkpoint
 
 from sigmic_guard import CancelReason, State, SupervisorShutdown, TaskCancelled
-from sigmic_guard.supervisor.inbox import Inbox
+from sigmic_guard.supervisor.ground.inbox import Inbox
 from tests.backends import ASYNCIO, TRIO, UVLOOP
 from tests.supervisor.lab import Lab
 from tests.supervisor.places import PLACES, coroutine

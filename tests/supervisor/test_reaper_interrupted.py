@@ -26,11 +26,12 @@ from sigmic_guard import (
     SupervisorShutdown,
 )
 from sigmic_guard.ledger import MemoryLedger, MemoryStore, Refusal, Write
-from sigmic_guard.supervisor import draining, reaper
-from sigmic_guard.supervisor.courier import MAX_ERRANDS
-from sigmic_guard.supervisor.entry import Entry
-from sigmic_guard.supervisor.examiner import Examiner
-from sigmic_guard.supervisor.timer import Slices
+from sigmic_guard.supervisor.face import draining
+from sigmic_guard.supervisor.ground.entry import Entry
+from sigmic_guard.supervisor.ground.timer import Slices
+from sigmic_guard.supervisor.recovery import reaper
+from sigmic_guard.supervisor.recovery.examiner import Examiner
+from sigmic_guard.supervisor.work.courier import MAX_ERRANDS
 from sigmic_guard.testing.fake_faults import HANG, Gate
 from tests.backends import ASYNCIO, TRIO_VIRTUAL, UVLOOP
 from tests.supervisor.deaths import reaped

@@ -10,7 +10,7 @@ from anyio import current_time, fail_after, sleep
 
 from sigmic_guard import ConnectionFailed, LedgerError, State
 from sigmic_guard.ledger import IllegibleRows, MemoryLedger, MemoryStore
-from sigmic_guard.supervisor import reaper
+from sigmic_guard.supervisor.recovery import reaper
 from sigmic_guard.testing.fake_faults import HANG
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
 from tests.supervisor.deaths import left_by_the_dead, reaped

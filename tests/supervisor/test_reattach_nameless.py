@@ -20,7 +20,7 @@ from sigmic_guard import (
 )
 from sigmic_guard.ledger import MemoryLedger, MemoryStore
 from sigmic_guard.sigmic import CreateRequest
-from sigmic_guard.supervisor.marking import MARKER
+from sigmic_guard.supervisor.ground.marking import MARKER
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
 from tests.supervisor.deaths import Process, reaped
 from tests.supervisor.lab import Lab

@@ -20,7 +20,7 @@ from sigmic_guard import (
     SupervisorShutdown,
 )
 from sigmic_guard.ledger import MemoryLedger, MemoryStore, Refusal, Write
-from sigmic_guard.supervisor.claims import Claim, Claims
+from sigmic_guard.supervisor.recovery.claims import Claim, Claims
 from sigmic_guard.testing.fake_faults import Gate
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
 from tests.supervisor.deaths import Process, left_by_the_dead, reaped

@@ -17,7 +17,7 @@ from sigmic_guard import (
     TaskNotFound,
     ValidationError,
 )
-from sigmic_guard.supervisor.lag import BRAND_NEW
+from sigmic_guard.supervisor.ground.lag import BRAND_NEW
 from sigmic_guard.testing import HANG, LOST
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
 from tests.supervisor.lab import FORBIDDEN, UNAUTHORISED, UNAVAILABLE, Lab, too_many

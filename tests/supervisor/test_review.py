@@ -16,8 +16,8 @@ from msgspec.structs import replace
 from sigmic_guard import ConnectionFailed, RateLimited, SigmicGuardError, State
 from sigmic_guard.ledger import MemoryLedger
 from sigmic_guard.sigmic import TaskPage
-from sigmic_guard.supervisor.timer import LITTER, Timer
-from sigmic_guard.supervisor.workers import MAX_FAILURES
+from sigmic_guard.supervisor.ground.timer import LITTER, Timer
+from sigmic_guard.supervisor.ground.workers import MAX_FAILURES
 from sigmic_guard.testing import HANG, LOST
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
 from tests.supervisor.lab import Lab, too_many
@@ -168,7 +168,7 @@ async def test_a_clock_that_is_ahead_hides_no_task(monkeypatch: pytest.MonkeyPat
     lab.fake.on("create", LOST)
     with monkeypatch.context() as patch:
         ahead = time.time() + 7200
-        patch.setattr("sigmic_guard.supervisor.clock.time.time", lambda: ahead)
+        patch.setattr("sigmic_guard.supervisor.ground.clock.time.time", lambda: ahead)
         supervisor = lab.make(create_timeout=1)
         await supervisor.__aenter__()
     try:

@@ -22,8 +22,8 @@ from sigmic_guard import (
 from sigmic_guard.ledger import MemoryLedger, MemoryStore, Refusal, Write
 from sigmic_guard.observe import Logs
 from sigmic_guard.sigmic.models import TaskInfo
-from sigmic_guard.supervisor import timer
-from sigmic_guard.supervisor.draining import Drain
+from sigmic_guard.supervisor.face.draining import Drain
+from sigmic_guard.supervisor.ground import timer
 from sigmic_guard.testing.fake_faults import Gate
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
 from tests.supervisor.deaths import MortalClient, left_by_the_dead, reaped

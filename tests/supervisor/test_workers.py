@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from anyio import create_task_group, fail_after, sleep_forever
 
-from sigmic_guard.supervisor.workers import Workers
+from sigmic_guard.supervisor.ground.workers import Workers
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
 
 pytestmark = pytest.mark.backends(ASYNCIO, TRIO_VIRTUAL)

@@ -25,7 +25,7 @@ import pytest
 from anyio import to_thread
 from prometheus_client import CollectorRegistry
 
-import sigmic_guard.supervisor.supervisor as room
+import sigmic_guard.supervisor.face.supervisor as room
 from sigmic_guard import ConfigurationError, Supervisor
 from sigmic_guard.emulator import Fault
 from sigmic_guard.ledger import MemoryLedger, SqliteLedger, open_ledger

@@ -1,0 +1,66 @@
+"""How long things took, on anyio's clock: a wall clock that is set meanwhile changes none of it.
+
+What another process did is known from its rows alone, and so from wall clocks. That is taken into
+account once, when a row becomes ours; from there on the time that passes is measured.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from sigmic_guard.lifecycle import Change
+
+if TYPE_CHECKING:
+    from sigmic_guard.lifecycle import Event, Record
+    from sigmic_guard.supervisor.ground.entry import Entry
+
+
+class TimedChange(Change):
+    """A change that finished a task."""
+
+    _seconds: float
+
+    @classmethod
+    def of(cls, before: Record, after: Record, event: Event, seconds: float) -> Self:
+        """Make one; ``seconds`` that the task took."""
+        self = cls(before, after, event)
+        self._seconds = seconds
+        return self
+
+    @property
+    def seconds(self) -> float:
+        """How long the task took, as it was measured."""
+        return self._seconds
+
+
+def begin_in_the_past(task: Entry, record: Record, now: float) -> None:
+    """Count from what the row tells of a task that another process began.
+
+    :param now: seconds since the epoch.
+    """
+    moment = task.lifetime.moment()
+    task.begun_at = moment - max(0.0, now - record.created_at)
+    asked_at = record.cancel_requested_at
+    if asked_at is not None:
+        task.begin_ending().asked_at = moment - max(0.0, now - asked_at)
+
+
+def seconds_of(task: Entry) -> float:
+    """Return for how long it has been ours to see to, or had been when it ended."""
+    until = task.lifetime.moment() if task.ended_at is None else task.ended_at
+    return until - task.begun_at
+
+
+def seconds_since_cancel(task: Entry) -> float:
+    """Return for how long its end has been wanted."""
+    asked_at = None if task.ending is None else task.ending.asked_at
+    return task.lifetime.moment() - (task.begun_at if asked_at is None else asked_at)
+
+
+def orphaned_since(task: Entry, orphaned_at: float) -> float:
+    """Return when it lost its owner, on anyio's clock.
+
+    :param orphaned_at: the same, by the clock that wrote the row.
+    """
+    since = task.begun_at + orphaned_at - task.record.created_at
+    return min(since, task.lifetime.moment() if task.inherited_at is None else task.inherited_at)

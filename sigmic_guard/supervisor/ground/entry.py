@@ -1,0 +1,310 @@
+"""One task in the roster: its record, and what the rooms of the supervisor note beside it.
+
+An entry does nothing by itself: there may be 100,000 of them. Its state is the immutable record
+that the roster replaces; whoever waits for a change leaves an event here. Users hold a
+:class:`~sigmic_guard.RemoteTask`, which shows what concerns them.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from anyio import Event
+
+from sigmic_guard.lifecycle import CancelReason, State
+from sigmic_guard.lifecycle.states import SETTLED
+from sigmic_guard.lifecycle.text import shown_id
+from sigmic_guard.supervisor.ground.audience import Audience
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from weakref import ReferenceType
+
+    from sigmic_guard.errors import ApiError
+    from sigmic_guard.lifecycle import CancelResult, Record, Verdict
+    from sigmic_guard.sigmic.models import CreateRequest
+    from sigmic_guard.supervisor.ground.lag import End
+    from sigmic_guard.supervisor.ground.lifetime import Lifetime
+    from sigmic_guard.supervisor.ground.timer import Alarm
+
+
+class Interruptible(Protocol):
+    """A block around a body."""
+
+    def interrupt(self) -> None:
+        """Cancel the body."""
+
+
+class Inheritance:
+    """What is known of a task because another owner began it, who is dead."""
+
+    __slots__ = ("asked_before", "at", "claimed", "examined", "looks", "verdict")
+
+    def __init__(self) -> None:
+        #: What is to become of it; ``None`` if somebody asked for it by its key.
+        self.verdict: Verdict | None = None
+        #: When it was taken over, on anyio's clock.
+        self.at: float | None = None
+        #: When that owner was about to send its last follow-up, if it was.
+        self.asked_before: float | None = None
+        #: Whether somebody asked for it, by the key.
+        self.claimed = False
+        #: Whether a GET told how it is.
+        self.examined = False
+        #: How often it was looked at in vain.
+        self.looks = 0
+
+
+class Ending:
+    """How a task's end is brought about."""
+
+    __slots__ = ("acknowledged", "asked_at", "refusal", "refusals", "result", "retry_alarm")
+
+    def __init__(self) -> None:
+        #: When it was wanted first, on anyio's clock.
+        self.asked_at: float | None = None
+        #: When the next DELETE is due.
+        self.retry_alarm: Alarm | None = None
+        #: How often the API has refused in its own words to end it, or to tell how it is.
+        self.refusals = 0
+        #: How often GET was asked since a DELETE was acknowledged, plus one.
+        self.acknowledged = 0
+        #: The API's own word why it was not ended, until a GET has told how the task is.
+        self.refusal: ApiError | None = None
+        self.result: CancelResult | None = None
+
+
+class Entry:
+    """A task that the supervisor watches over."""
+
+    __slots__ = (
+        "_waiters",
+        "answer",
+        "audience",
+        "begun_at",
+        "block",
+        "deadline",
+        "deadline_alarm",
+        "ended_at",
+        "ending",
+        "failure",
+        "handle",
+        "held",
+        "inheritance",
+        "interruption",
+        "last_end",
+        "lifetime",
+        "looking",
+        "marked",
+        "posted_at",
+        "prompt",
+        "record",
+        "request",
+        "seen_at",
+        "sending",
+        "sought",
+        "turn",
+        "written_at",
+    )
+
+    def __init__(self, lifetime: Lifetime, record: Record, deadline: float | None) -> None:
+        self.lifetime = lifetime
+        #: What is known of the task; replaced by the roster alone.
+        self.record = record
+        #: Absolute, on anyio's clock; ``None`` for none.
+        self.deadline = deadline
+        self.deadline_alarm: Alarm | None = None
+        #: When it was taken on, on anyio's clock.
+        self.begun_at = lifetime.moment()
+        #: When its POST was about to be sent, on anyio's clock, until its id is known.
+        self.posted_at: float | None = None
+        #: What users hold of it, as long as they do.
+        self.handle: ReferenceType[Any] | None = None
+        self._waiters: list[Event] | None = None
+
+        #: What the create is to send; let go once it is sent, for it holds secrets.
+        self.request: CreateRequest | None = None
+        #: Whether the create carries the intent id, so that the list can tell the task.
+        self.marked = False
+        #: What tells the message of its create, until something has shown that the id is its own.
+        self.prompt: int | None = None
+        #: Whether the reconciler looks for it.
+        self.sought = False
+        #: What is known of it because another owner began it, if one did.
+        self.inheritance: Inheritance | None = None
+        #: The create's exception, or the API's error.
+        self.failure: Any = None
+        #: When it came to its end, on anyio's clock.
+        self.ended_at: float | None = None
+        #: The agent's final response.
+        self.answer: str | None = None
+
+        #: Whether a block may still send a follow-up.
+        self.held = False
+        #: The block around the body, while there is one. Only its caller keeps it alive: a scope
+        #: leads to the task that entered it, and from there to the body's frames.
+        self.block: ReferenceType[Interruptible] | None = None
+        #: Why the body was cancelled by us, if it was.
+        self.interruption: CancelReason | None = None
+
+        #: Who consumes its events, if anybody ever did.
+        self.audience: Audience | None = None
+        #: When it was last seen in the list, on anyio's clock.
+        self.seen_at = 0.0
+        #: Whether a GET for it is queued or under way.
+        self.looking = False
+        #: When the API answered a create or a follow-up last, or may have, on anyio's clock.
+        self.written_at = -inf
+        #: How the turn before the last follow-up ended, of a task that may be asked again.
+        self.last_end: End | None = None
+        #: Follow-ups that are under way.
+        self.sending = 0
+        #: Grows with each follow-up: what was read before one says nothing after it.
+        self.turn = 0
+
+        #: How its end is brought about, once that is wanted.
+        self.ending: Ending | None = None
+
+    def __repr__(self) -> str:
+        remote_id = self.record.remote_id
+        return f"<Entry {shown_id(remote_id) if remote_id else 'without id'} {self.record.state}>"
+
+    @property
+    def id(self) -> str:
+        """The remote id, where it is known to be known."""
+        assert self.record.remote_id is not None
+        return self.record.remote_id
+
+    @property
+    def state(self) -> State:
+        """What is known of the remote task now."""
+        return self.record.state
+
+    @property
+    def reason(self) -> CancelReason | None:
+        """Why it is to end: the first cause."""
+        return self.record.reason
+
+    @property
+    def unsupervised(self) -> bool:
+        """Whether the supervisor has closed: nothing will change any more."""
+        return self.lifetime.closed
+
+    @property
+    def orphan(self) -> Verdict | None:
+        """What is to become of it, if it was a dead owner's and nobody asked for it."""
+        return None if self.inheritance is None else self.inheritance.verdict
+
+    @property
+    def inherited_at(self) -> float | None:
+        """When it was taken over, if it was a dead owner's, on anyio's clock."""
+        return None if self.inheritance is None else self.inheritance.at
+
+    def inherit(self) -> Inheritance:
+        """Return what is known of it because another owner began it; from now on one did."""
+        if self.inheritance is None:
+            self.inheritance = Inheritance()
+        return self.inheritance
+
+    @property
+    def pursued(self) -> bool:
+        """Whether somebody here works on bringing the task to an end, or on finding it."""
+        state = self.record.state
+        if state is State.UNKNOWN:  # what a dead owner left can be looked for by anybody, later
+            return self.marked and self.orphan is None
+        return state not in SETTLED
+
+    @property
+    def worked_on(self) -> bool:
+        """Whether anything more may become of it here by itself."""
+        state = self.record.state
+        return self.sought if state is State.UNKNOWN else state not in SETTLED
+
+    def wake(self) -> None:
+        """Let those who wait look again."""
+        if self._waiters is not None:
+            waiters, self._waiters = self._waiters, None
+            for waiter in waiters:
+                waiter.set()
+
+    async def until(self, condition: Callable[[Self], bool]) -> None:
+        """Wait until the condition holds; looked at after each change."""
+        while not condition(self):
+            waiter = Event()
+            if self._waiters is None:
+                self._waiters = [waiter]
+            else:
+                self._waiters.append(waiter)
+            try:
+                await waiter.wait()
+            finally:
+                if self._waiters is not None and waiter in self._waiters:
+                    self._waiters.remove(waiter)
+
+    async def until_changed(self, version: int) -> None:
+        """Wait until the record is a later one."""
+        await self.until(lambda task: task.record.version > version or task.unsupervised)
+
+    async def until_found(self) -> None:
+        """Wait while it is not known which task it is."""
+        await self.until(lambda task: task.record.state is not State.UNKNOWN or task.unsupervised)
+
+    async def until_settled(self) -> None:
+        """Wait until nobody here works on the task any more."""
+        await self.until(lambda task: task.record.state in SETTLED or task.unsupervised)
+
+    @property
+    def listening(self) -> bool:
+        """Whether somebody waits for an event at this moment."""
+        return self.audience is not None and self.audience.listening > 0
+
+    @property
+    def streams(self) -> int:
+        """How many iterators over the task's events are neither at their end nor closed."""
+        return 0 if self.audience is None else len(self.audience.readers)
+
+    def gather_audience(self) -> Audience:
+        """Return who consumes its events, for one who is about to."""
+        if self.audience is None:
+            self.audience = Audience()
+        return self.audience
+
+    def hang_up(self) -> None:
+        """End the streams that are being read: nothing is to be heard from this task."""
+        if self.audience is not None:
+            self.audience.hang_up()
+
+    def forget_what_was_read(self) -> None:
+        """Begin anew with all that was read of the task: it was about another one."""
+        self.answer = self.last_end = None
+        if self.ending is not None:
+            self.ending.acknowledged = self.ending.refusals = 0
+            self.ending.refusal = None
+        if self.inheritance is not None:
+            self.inheritance.examined, self.inheritance.looks = False, 0
+        if self.audience is not None:
+            self.audience.start_over()
+
+    @property
+    def retry_alarm(self) -> Alarm | None:
+        """When the next DELETE is due, if one is."""
+        return None if self.ending is None else self.ending.retry_alarm
+
+    def begin_ending(self) -> Ending:
+        """Return how its end is brought about; from now on that is wanted."""
+        if self.ending is None:
+            self.ending = Ending()
+        return self.ending
+
+    @property
+    def cancel_result(self) -> CancelResult | None:
+        """What came of bringing about its end, once that is known."""
+        return None if self.ending is None else self.ending.result
+
+    def interrupt(self, reason: CancelReason) -> None:
+        """Cancel the body of the block; the first interruption stays."""
+        block = self.block() if self.block is not None else None
+        if block is not None and self.interruption is None:
+            self.interruption = reason
+            block.interrupt()

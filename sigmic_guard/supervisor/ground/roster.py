@@ -1,0 +1,357 @@
+"""All live tasks, and the one way to change any of them.
+
+:meth:`Roster.apply` moves a record through the lifecycle's funnel and then tells everyone: the
+ledger's outbox, the observers, the rooms that react to a state, and whoever waits on the handle. It
+is a plain call: no checkpoint lies between deciding something and everybody's knowing it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from anyio import current_time
+
+from sigmic_guard.lifecycle import (
+    CancelReason,
+    CancelResult,
+    Change,
+    Event,
+    Record,
+    State,
+    TakeOver,
+    step,
+)
+from sigmic_guard.lifecycle.states import ENDED, TO_BE_ENDED
+from sigmic_guard.lifecycle.text import one_line, tidy_detail, tidy_status
+from sigmic_guard.supervisor.ground.durations import (
+    TimedChange,
+    begin_in_the_past,
+    seconds_of,
+    seconds_since_cancel,
+)
+from sigmic_guard.supervisor.ground.lag import BRAND_NEW, WRONG_CLOCK, end_in, is_new
+from sigmic_guard.supervisor.ground.origins import Origins
+from sigmic_guard.supervisor.ground.timer import Slices
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sigmic_guard.observe import Observer
+    from sigmic_guard.sigmic.models import TaskInfo
+    from sigmic_guard.supervisor.ground.entry import Entry
+    from sigmic_guard.supervisor.ground.lag import End
+    from sigmic_guard.supervisor.ground.lifetime import Lifetime
+    from sigmic_guard.supervisor.ground.outbox import Outbox
+
+#: A body ends by itself for these; for all others it has to be cancelled.
+_FROM_THE_BODY: Final = frozenset({CancelReason.SCOPE, CancelReason.ERROR})
+#: A cancellation that comes into these is not over.
+_TOLD_LATER: Final = frozenset({State.CANCELLING, State.DETACHED, State.UNKNOWN})
+
+
+class Roster:
+    """The live tasks of one supervisor, by intent id, by remote id and by key."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        observer: Observer,
+        lifetime: Lifetime,
+        *,
+        request_timeout: float,
+    ) -> None:
+        self._outbox = outbox
+        self._observer = observer
+        self._request_timeout = request_timeout
+        self.now = lifetime.now
+        self.tasks: dict[str, Entry] = {}
+        self.named: dict[str, Entry] = {}
+        self.keys: dict[str, Entry] = {}
+        self.origins = Origins(self.tasks)
+        #: What to do when a task comes into a state; filled in by the core.
+        self.reactions: dict[State, Callable[[Entry], None]] = {}
+        #: What to do when a task has finished.
+        self.finished: list[Callable[[Entry], None]] = []
+        #: Nothing changes any more: somebody else may own these tasks by now.
+        self._closed = False
+        #: What is left, and was not told yet.
+        self._untold: list[Entry] | None = None
+
+    def enter(self, task: Entry) -> None:
+        """Take a new task on. Its intent is not in the ledger yet."""
+        record = task.record
+        self.tasks[record.intent_id] = task
+        if record.key is not None:
+            self.keys[record.key] = task
+        self._outbox.withhold(record)
+        self._observer.task_changed(Change(None, record, None))
+
+    def inherit(self, task: Entry) -> None:
+        """Take a dead owner's task on, whose row is ours already."""
+        record = task.record
+        self.tasks[record.intent_id] = task
+        self._note_take_over(task, record)
+        self._observer.task_changed(Change(None, record, Event.TAKE_OVER))
+        self._settle_in(task)
+
+    def claim(self, task: Entry, record: Record) -> None:
+        """Let a task that was not created be a dead owner's, whose row is ours already."""
+        self._note_take_over(task, record)
+        begin_in_the_past(task, record, self.now())
+        self._replace(task, record, Event.TAKE_OVER)
+        self._settle_in(task)
+
+    def disown(self, record: Record, orphaned_at: float) -> Record:
+        """Let a row be a dead owner's again that was claimed, and then not wanted."""
+        heir = TakeOver(record.owner_id, orphaned_at)
+        after = step(record, Event.TAKE_OVER, self.now(), heir=heir)
+        self._outbox.add(record, after)
+        return after
+
+    def hand_back(self, record: Record) -> None:
+        """Let a row that was claimed by its key, too late, be there for it again."""
+        if record.state is State.RUNNING and record.on_shutdown == "reattach":
+            self._outbox.add(record, step(record, Event.HAND_OVER, self.now()))
+
+    def renew(self, task: Entry, record: Record) -> None:
+        """Let a task whose create had no effect begin again, with an intent of its own."""
+        self._outbox.add(task.record, step(task.record, Event.ABSENT, self.now()))
+        self._outbox.withhold(record)
+        task.begun_at = task.lifetime.moment()
+        self._replace(task, record, None)
+        task.wake()
+
+    def _note_take_over(self, task: Entry, record: Record) -> None:
+        inheritance = task.inherit()
+        inheritance.at, inheritance.asked_before = task.lifetime.moment(), record.asked_at
+        written_at = record.asked_at or record.posted_at or record.created_at
+        if self.now() - written_at < WRONG_CLOCK + BRAND_NEW:  # by a clock that was not ours
+            self.note_write(task)
+
+    def _replace(self, task: Entry, record: Record, event: Event | None) -> None:
+        before = task.record
+        self._outbox.release(before)
+        del self.tasks[before.intent_id]
+        self.tasks[record.intent_id] = task
+        task.record = record
+        self._observer.task_changed(Change(before, record, event))
+
+    def _settle_in(self, task: Entry) -> None:
+        record = task.record
+        if record.remote_id is not None:
+            namesake = self.named.setdefault(record.remote_id, task)
+            if namesake.orphan is not None and task.orphan is None:
+                self.named[record.remote_id] = task  # who is wanted bears the name
+        reaction = self.reactions.get(record.state)
+        if reaction is not None:
+            reaction(task)
+        task.wake()
+
+    def apply(
+        self,
+        task: Entry,
+        event: Event,
+        *,
+        remote_id: str | None = None,
+        reason: CancelReason | None = None,
+        error: str | None = None,
+        status: str | None = None,
+    ) -> bool:
+        """Let ``event`` happen to the task; ``False`` if it changed nothing."""
+        if self._closed:
+            return False
+        before = task.record
+        # Whoever told it: what a row holds is in one line, and not of any length.
+        error = error and one_line(error)
+        status = status and tidy_status(status)
+        after = step(
+            before,
+            event,
+            self.now(),
+            remote_id=remote_id,
+            reason=reason,
+            error=error,
+            status=status,
+        )
+        if after is before:
+            return False
+        task.record = after
+        if after.reason is not before.reason:
+            task.begin_ending().asked_at = task.lifetime.moment()
+        if event is Event.POST:
+            task.posted_at = task.lifetime.moment()
+            self.origins.expect(task)
+        # The POST's own row says little more than the intent: it can wait for the id.
+        self._outbox.add(before, after, urgent=event is not Event.POST)
+        if after.state is not before.state:
+            task.ended_at = task.lifetime.moment() if after.state in ENDED else None
+        finished = after.over and not before.over
+        self._observer.task_changed(
+            TimedChange.of(before, after, event, seconds_of(task))
+            if finished
+            else Change(before, after, event)
+        )
+        if after.state is not before.state:
+            self._moved(task, before, after)
+        if finished:
+            self._forget(task)
+        task.wake()
+        return True
+
+    def _moved(self, task: Entry, before: Record, after: Record) -> None:
+        if after.remote_id is not None and before.remote_id is None:
+            self.named[after.remote_id] = task
+            task.posted_at = None
+            self.note_write(task)
+        elif after.remote_id is None and before.remote_id is not None:
+            self._forget_name(task, before.remote_id)
+        if before.state in TO_BE_ENDED and after.state not in _TOLD_LATER:
+            self._tell_result(task, after)
+        if after.state is State.CANCELLED and after.reason is CancelReason.REMOTE:
+            task.interrupt(CancelReason.REMOTE)
+        reaction = self.reactions.get(after.state)
+        if reaction is not None:
+            reaction(task)
+        if after.state is State.COMPLETED and not task.held:
+            self.apply(task, Event.CLOSE)
+
+    def _tell_result(self, task: Entry, after: Record) -> None:
+        ending = task.begin_ending()
+        if after.state is State.UNCONFIRMED:
+            ending.result = CancelResult.UNCONFIRMED
+        elif after.state is not State.CANCELLED:
+            ending.result = CancelResult.ALREADY_FINISHED
+        elif ending.result in {None, CancelResult.UNCONFIRMED}:
+            ending.result = CancelResult.CONFIRMED  # somebody saw it, and no DELETE said so
+        assert ending.result is not None
+        self._observer.cancellation_ended(after, ending.result, seconds_since_cancel(task))
+
+    def _forget(self, task: Entry) -> None:
+        record = task.record
+        self.origins.trust(task)
+        task.last_end = None
+        self.tasks.pop(record.intent_id, None)
+        if record.remote_id is not None:
+            self._forget_name(task, record.remote_id)
+        if record.key is not None and self.keys.get(record.key) is task:
+            del self.keys[record.key]
+        for finished in self.finished:
+            finished(task)
+
+    def _forget_name(self, task: Entry, remote_id: str) -> None:
+        if self.named.get(remote_id) is task:
+            del self.named[remote_id]
+
+    async def close(self) -> None:
+        """Let nothing change any more, and tell once what is left; begun again, it goes on."""
+        if self._untold is None:
+            self._closed, self._untold = True, list(self.tasks.values())
+        slices = Slices()
+        while self._untold:
+            self._observer.task_left(self._untold.pop().record)
+            await slices.breathe()
+
+    def cancel(self, task: Entry, reason: CancelReason) -> None:
+        """Want the task ended. The first cause stays; a task that has ended is left alone."""
+        first = self.apply(task, Event.CANCEL, reason=reason)
+        if task.record.state is State.INTENT:
+            self.apply(task, Event.WITHDRAW)
+        if reason is CancelReason.SHUTDOWN or (first and reason not in _FROM_THE_BODY):
+            task.interrupt(reason)
+
+    def miss(self, task: Entry) -> None:
+        """Take in that the API knows no such task: it was taken away, unless reads may lag.
+
+        That is no proof that it costs nothing, so it is cancelled.
+        """
+        if self.may_lag(task):
+            return
+        if task.record.state is State.UNCONFIRMED:  # that was all that could still be found out
+            task.begin_ending().result = CancelResult.NOT_FOUND
+            self.apply(task, Event.CANCELLED)
+        else:
+            self.cancel(task, CancelReason.REMOTE)
+
+    # --- reads lag behind writes ----------------------------------------------------------------
+
+    def note_write(self, task: Entry) -> None:
+        """Take in that the API has answered a create or a follow-up, or may have, just now."""
+        task.written_at = current_time()
+
+    def may_lag(self, task: Entry) -> bool:
+        """Tell whether a read may still be from before the last write."""
+        return current_time() < task.written_at + BRAND_NEW
+
+    def recheck_in(self, task: Entry, delay: float) -> float:
+        """Return after how many seconds to ask again: by then the answer counts, or ``delay``."""
+        left = task.written_at + BRAND_NEW - current_time()
+        return min(delay, left) if left > 0 else delay
+
+    def is_as_before(self, task: Entry, end: End) -> bool:
+        """Tell whether this may be how the task ended before the follow-up that it was sent."""
+        return (
+            task.record.asked_at is not None
+            and self.may_lag(task)
+            and not is_new(end, task.last_end)
+        )
+
+    def complete(self, task: Entry, end: End) -> bool:
+        """Take in that the task has completed; ``False`` if that says nothing, for now."""
+        if self.was_asked_lately(task) or self.is_as_before(task, end):
+            return False
+        task.answer = end.answer
+        if task.held:
+            task.last_end = end
+        return self.apply(task, Event.COMPLETE, status="completed")
+
+    def was_asked_lately(self, task: Entry) -> bool:
+        """Tell whether a follow-up of a dead owner's may be on its way to the task still."""
+        inheritance = task.inheritance
+        return (
+            inheritance is not None
+            and inheritance.at is not None
+            and inheritance.asked_before is not None
+            # Else it was asked by us since.
+            and task.record.asked_at == inheritance.asked_before
+            and current_time() < inheritance.at + self._request_timeout + BRAND_NEW
+        )
+
+    def is_about(self, task: Entry, info: TaskInfo) -> bool:
+        """Tell whether an answer is about this task, and not one that somebody mixed up with it."""
+        return info.id == task.record.remote_id and not self.origins.is_anothers(task, info)
+
+    def observe(self, task: Entry, info: TaskInfo, turn: int) -> bool:
+        """Take in what the API says of a task; ``True`` if it is the end.
+
+        :param turn: the task's turn when it was asked: an answer from before a follow-up says
+            nothing after it. Nor does an answer about another id.
+        """
+        if info.id != task.record.remote_id:
+            return False
+        if self.origins.is_anothers(task, info):
+            self.origins.mistaken(task, info)
+            return False
+        self.origins.trust(task)
+        if turn != task.turn or task.record.state in ENDED:
+            return task.record.state in ENDED
+        if task.sending and info.status != "cancelled":
+            return False  # a follow-up under way may start it again at any moment
+        match info.status:
+            case "completed":
+                return self.complete(task, end_in(info))
+            case "failed":
+                task.failure = tidy_detail(info.error)
+                return self.apply(task, Event.FAIL, status=info.status)
+            case "cancelled":
+                return self.apply(task, Event.CANCELLED, status=info.status)
+            case word if info.terminal:
+                return self._end_in_unknown(task, word, info.error)
+            case _:
+                return False
+
+    def _end_in_unknown(self, task: Entry, word: str, error: Any) -> bool:
+        """Take in that the task ended in a status that is not documented."""
+        if task.record.reason is not None:
+            return self.apply(task, Event.CANCELLED, status=word)  # as we had asked
+        task.failure = tidy_detail(error if error is not None else f"the task ended as {word!r}")
+        return self.apply(task, Event.FAIL, status=word)

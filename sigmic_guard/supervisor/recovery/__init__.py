@@ -1,0 +1,1 @@
+"""What the dead left: their tasks, their keys, and creates that got no answer."""

@@ -1,0 +1,216 @@
+"""What a key leads to: at most one live task per namespace and key.
+
+A create whose key is taken comes here. A live owner's task is left alone, unless it was handed
+over: then its owner has let go of it, and has only yet to leave. Such a task is claimed, and so is
+a dead owner's where its policy says ``on_crash="reattach"``: the new task becomes the one that is
+running, instead of creating, and paying for, another. Where it is to be cancelled the create waits
+until it is.
+
+Waiting for a key holds no worker: between two looks a claim is with the timer, or with the task
+that it waits for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from anyio import current_time, move_on_after
+
+from sigmic_guard.errors import DuplicateKey, LedgerError
+from sigmic_guard.ledger import Orphan, last_sign
+from sigmic_guard.lifecycle import REAPABLE, Event, ReapResult, State, TakeOver, Verdict, step
+from sigmic_guard.supervisor.ground.workers import Pool
+from sigmic_guard.supervisor.recovery.reaper import TakenRow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sigmic_guard.lifecycle import Record
+    from sigmic_guard.supervisor.ground.entry import Entry
+    from sigmic_guard.supervisor.ground.ground import Ground
+    from sigmic_guard.supervisor.ground.timer import Alarm
+    from sigmic_guard.supervisor.recovery.reaper import Reaper
+
+#: Keys that are looked at, and rows that are taken, at once.
+MAX_LOOKS: Final = 32
+#: Seconds, beyond the time that a lost create takes to be found, to wait for a dead owner's task.
+PATIENCE: Final = 15.0
+#: Seconds before the ledger is asked again who holds a key.
+PAUSE: Final = 0.02
+#: Seconds after which it is looked whether anybody still works on the task that holds it.
+LOOK: Final = 1.0
+
+_OUT_OF_REACH: Final = {
+    Verdict.OTHER_SYSTEM: "it is a task of another base URL",
+    Verdict.OTHER_CREDENTIAL: "it was made with another credential",
+}
+
+
+class Claim:
+    """A create whose key is taken."""
+
+    __slots__ = ("alarm", "behind", "ends_at", "task", "tell")
+
+    def __init__(
+        self, task: Entry, ends_at: float, tell: Callable[[Entry, BaseException | None], None]
+    ) -> None:
+        self.task = task
+        #: When to wait no more, on anyio's clock.
+        self.ends_at = ends_at
+        self.tell = tell
+        #: The dead owner's task that it waits for, if that was taken over here.
+        self.behind: Entry | None = None
+        #: When it is looked at again.
+        self.alarm: Alarm | None = None
+
+
+class Claims:
+    """Takes creates whose key a row of the ledger holds; they get a task, the key, or an error."""
+
+    def __init__(
+        self,
+        ground: Ground,
+        reaper: Reaper,
+    ) -> None:
+        self._roster = ground.roster
+        self._outbox = ground.outbox
+        self._timer = ground.timer
+        self._ledger = ground.ledger
+        self._owner_id = ground.owner_id
+        self._namespace = ground.settings.namespace
+        self._patience = ground.settings.create_timeout + PATIENCE
+        self._reaper = reaper
+        self._pool: Pool[Claim] = Pool(
+            ground.workers, "claim", self._work, MAX_LOOKS, failed=_answer
+        )
+        #: By the task that they wait for: each key has one create at most.
+        self._behind: dict[Entry, Claim] = {}
+        self._roster.finished.append(self._finished)
+        #: Let nobody be told of a key any more.
+        self.hold = self._pool.hold
+
+    def take(self, task: Entry, tell: Callable[[Entry, BaseException | None], None]) -> None:
+        """Find out who holds the task's key, and wait for its end where that is near.
+
+        :param tell: called with the task, and ``None`` once the key is free, or with the error: a
+            ``DuplicateKey`` where a live owner's task holds the key or one that is not to be had,
+            a ``LedgerError``, or what hit the worker. Not called where the task is now the one
+            that has the key, or was withdrawn.
+        """
+        self._pool.put(Claim(task, current_time() + self._patience, tell))
+
+    async def _work(self, claim: Claim) -> None:
+        if claim.task.record.state is not State.INTENT:
+            return  # withdrawn while it waited
+        left = claim.ends_at - current_time()
+        try:
+            with move_on_after(left) as waiting:
+                if left > 0 and await self.look(claim):
+                    _answer(claim, None)
+        except (DuplicateKey, LedgerError) as error:
+            _answer(claim, error)
+        except BaseException as hit:
+            if not isinstance(hit, Exception):
+                _answer(claim, hit)
+            raise
+        else:
+            if left <= 0 or waiting.cancelled_caught:
+                late = "a dead process's task still holds the key; it is being ended"
+                _answer(claim, DuplicateKey(late, key=claim.task.record.key or ""))
+
+    async def look(self, claim: Claim) -> bool:
+        """Tell whether the key is free; otherwise see to it that somebody looks again, if need be.
+
+        :raises DuplicateKey: a live owner's task holds the key, or one that cannot be ended.
+        :raises LedgerError: the ledger could not be read or written.
+        """
+        task, claim.behind = claim.task, None
+        row = await self._ledger.holder(self._namespace, task.record.key or "")
+        if row is None:
+            return True
+        if row.owner_id == self._owner_id:
+            claim.behind = await self._task_of(row)
+        elif row.state is not State.HANDED_OVER and await self._ledger.owner_alive(row.owner_id):
+            raise DuplicateKey("a live task of another process holds the key", key=row.key or "")
+        elif await self._claim(task, row):
+            return False
+        if claim.behind is not None:
+            self._behind[claim.behind] = claim
+        pause = PAUSE if claim.behind is None else LOOK
+        claim.alarm = self._timer.after(pause, self._due, claim)
+        return False
+
+    async def _task_of(self, row: Record) -> Entry | None:
+        """Return the task that was taken over here; ``None`` if its end is being written down."""
+        task, key = self._roster.tasks.get(row.intent_id), row.key or ""
+        if task is None:
+            await self._outbox.flush()
+            return None
+        if task.orphan is None:
+            raise DuplicateKey("a live task of this process holds the key", key=key)
+        if not task.worked_on:
+            raise DuplicateKey(
+                "a dead process's task holds the key, and its end cannot be proven", key=key
+            )
+        return task
+
+    def _due(self, claim: Claim) -> None:
+        """Look again, unless the other task is as it was."""
+        behind, now = claim.behind, current_time()
+        if (
+            behind is not None
+            and behind.worked_on
+            and claim.task.record.state is State.INTENT
+            and now < claim.ends_at
+        ):
+            claim.alarm = self._timer.at(min(now + LOOK, claim.ends_at), self._due, claim)
+        else:
+            self._again(claim)
+
+    def _again(self, claim: Claim) -> None:
+        self._timer.forget(claim.alarm)
+        if claim.behind is not None and self._behind.get(claim.behind) is claim:
+            del self._behind[claim.behind]
+        self._pool.put(claim)
+
+    def _finished(self, task: Entry) -> None:
+        claim = self._behind.get(task)
+        if claim is not None:
+            self._again(claim)
+
+    async def _claim(self, task: Entry, row: Record) -> bool:
+        """Take a dead owner's row for ``task``; ``False`` if it is not to be had, for now."""
+        seen = await self._ledger.last_seen(row.owner_id)
+        dead_for = await self._ledger.dead_for(row.owner_id)
+        orphan = Orphan(row, last_sign(row, seen), dead_for)
+        verdict = await self._reaper.judge(orphan)
+        if verdict in REAPABLE:
+            await self._reaper.take_over([(orphan, verdict)])
+            return False
+        if verdict is not Verdict.WAIT:
+            raise DuplicateKey(
+                "a dead process's task holds the key, and is out of reach here: "
+                f"{_OUT_OF_REACH[verdict]}; ask for it with that, or use another key",
+                key=row.key or "",
+            )
+        mine = task.record
+        heir = TakeOver(self._owner_id, None, mine.policy, mine.deadline_at)
+        after = step(row, Event.TAKE_OVER, self._roster.now(), heir=heir)
+        # If we are hit meanwhile, or nobody wants it any more, it is an orphan like any other.
+        taken = TakenRow(after, Verdict.REAP, orphan.orphaned_at)
+        if not await self._reaper.commit([taken]):
+            return False
+        if task.record.state is not State.INTENT:
+            self._reaper.see_to(taken)
+            return False
+        task.marked = after.message_digest is None
+        task.prompt = None  # what the dead owner's create said is not known here
+        task.inherit().claimed = True
+        self._roster.claim(task, after)
+        self._reaper.tally.tell(task, ReapResult.REATTACHED, orphaned_at=orphan.orphaned_at)
+        return True
+
+
+def _answer(claim: Claim, error: BaseException | None) -> None:
+    if claim.task.record.state is State.INTENT:
+        claim.tell(claim.task, error)

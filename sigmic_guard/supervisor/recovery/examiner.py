@@ -1,0 +1,297 @@
+"""Seeing to the orphans that are ours by now: a GET tells how each is; then it is ended, or let go.
+
+A task that somebody has adopted meanwhile is spared, however late that is found out.
+"""
+
+from __future__ import annotations
+
+from random import random
+from typing import TYPE_CHECKING, Final
+
+from sigmic_guard.errors import (
+    ApiError,
+    LedgerError,
+    ProtocolError,
+    RateLimited,
+    ServerError,
+    SigmicGuardError,
+    TaskNotFound,
+)
+from sigmic_guard.ledger import IllegibleRows
+from sigmic_guard.lifecycle import (
+    Backoff,
+    CancelReason,
+    Event,
+    State,
+    Verdict,
+    is_kept_for_its_key,
+    spares,
+)
+from sigmic_guard.lifecycle.states import TO_BE_ENDED
+from sigmic_guard.supervisor.ground.pacing import REFUSALS, asked_pause
+from sigmic_guard.supervisor.ground.telling import result_of_orphan
+from sigmic_guard.supervisor.ground.timer import Slices
+from sigmic_guard.supervisor.ground.workers import Pool
+from sigmic_guard.supervisor.recovery.tally import Tally
+from sigmic_guard.supervisor.work.listing import seconds_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sigmic_guard.lifecycle import Record
+    from sigmic_guard.sigmic.models import TaskInfo
+    from sigmic_guard.supervisor.ground.entries import Entries
+    from sigmic_guard.supervisor.ground.entry import Entry
+    from sigmic_guard.supervisor.ground.ground import Ground
+    from sigmic_guard.supervisor.work.canceller import Canceller
+    from sigmic_guard.supervisor.work.looking import Looker
+
+#: GETs under way at once, and seconds that one may take.
+MAX_LOOKS: Final = 32
+PATIENCE: Final = 10.0
+#: Looks, after which an answer that makes no sense is taken for the only one there is.
+MAX_NONSENSE: Final = 5
+#: Seconds before a task is looked at again whose end was not believed.
+AGAIN: Final = 1.0
+
+
+class Examiner:
+    """Takes orphans whose row is ours; they end, or are let go."""
+
+    def __init__(
+        self,
+        ground: Ground,
+        looker: Looker,
+        canceller: Canceller,
+        entries: Entries,
+    ) -> None:
+        self._roster = ground.roster
+        self._timer = ground.timer
+        self._api = ground.api
+        self._ledger = ground.ledger
+        self._outbox = ground.outbox
+        self._owner_id = ground.owner_id
+        self._looker = looker
+        self._canceller = canceller
+        self._entries = entries
+        self._backoff = Backoff(first=0.2, most=10.0)
+        self._pool: Pool[Entry] = Pool(
+            ground.workers, "examine", self._examine, MAX_LOOKS, failed=self._examine_later
+        )
+        #: The live ones.
+        self.tasks: set[Entry] = set()
+        self.tally = Tally(self.tasks, ground)
+        #: When a task ended by itself, in seconds since the epoch, where the API told.
+        self._ended_at: dict[Entry, float] = {}
+        self._roster.finished.append(self._finished)
+        canceller.is_spared = self._is_spared
+
+    def ask_again(self) -> None:
+        """Come back for those whose end could not be proven, and that nobody asks about by now."""
+        for task in self.tasks:
+            if task.state is State.UNCONFIRMED and task.retry_alarm is None:
+                self._canceller.take(task)
+
+    def join(self, task: Entry) -> None:
+        """Count a task among the orphans from now on."""
+        self.tasks.add(task)
+        self.tally.count(task)
+
+    # --- who else wants it ------------------------------------------------------------------------
+
+    async def is_wanted(self, record: Record, *, by_heirs: bool) -> bool:
+        """Tell whether a live owner has adopted the same remote task, or its key may be asked for.
+
+        :param by_heirs: whether rows count that were taken over themselves. They may be about to
+            be ended, and two of them must not spare the task for each other's sake.
+        """
+        if record.remote_id is None:
+            return False
+        ours = self._roster.named.get(record.remote_id)
+        if ours is not None and ours.orphan is None and ours.reason is None:
+            return True  # the ledger may not know it yet
+        for other in await self._ledger.unfinished(remote_id=record.remote_id):
+            if not spares(other, record) or not (by_heirs or other.orphaned_at is None):
+                continue
+            if is_kept_for_its_key(other) or await self._ledger.owner_alive(other.owner_id):
+                return True
+        return False
+
+    async def _is_spared(self, task: Entry) -> bool:
+        """Let an orphan go whose end was decided, if somebody has adopted it since."""
+        try:
+            wanted = await self.is_wanted(task.record, by_heirs=False)
+        except LedgerError:
+            return False  # it was decided while the ledger could be read
+        if wanted:
+            self._let_go(task)
+        return wanted
+
+    def is_within_reach(self, record: Record) -> bool:
+        """Tell whether a task is of our API, and of our credential."""
+        return (
+            record.base_url == self._api.base_url
+            and record.credential_fingerprint == self._api.credential_fingerprint
+        )
+
+    # --- one by one -------------------------------------------------------------------------------
+
+    def examine(self, task: Entry) -> None:
+        """Find out by GET whether the task still runs, as soon as a worker is free."""
+        self._pool.put(task)
+
+    async def _examine(self, task: Entry) -> None:
+        inheritance, remote_id = task.inherit(), task.record.remote_id
+        if inheritance.examined or remote_id is None or task.record.finished_at is not None:
+            return
+        turn = task.turn
+        try:
+            info = await self._look(task)
+            # Its id may have become known only now, and somebody may have adopted it since.
+            wanted = await self.is_wanted(task.record, by_heirs=False)
+        except SigmicGuardError as error:
+            self._examine_later(task, error)
+        except BaseException as hit:
+            if not isinstance(hit, Exception):
+                self._pool.put(task)  # the worker was hit, the task is as it was
+            raise
+        else:
+            if info is not None and self._is_mistaken(task, info, remote_id):
+                return  # and is examined when it is found
+            if (
+                info is not None
+                and info.terminal
+                and (ended_at := seconds_of(info.completed_at)) is not None
+            ):
+                self._ended_at[task] = ended_at
+            inheritance.examined = True
+            if wanted:
+                inheritance.verdict = Verdict.RELEASE
+            if info is not None and self._roster.observe(task, info, turn):
+                return
+            if info is not None and info.terminal:  # and not believed, for now
+                inheritance.examined = False
+                self._timer.after(AGAIN, self.examine, task)
+            else:
+                await self._end(task)
+
+    def _is_mistaken(self, task: Entry, info: TaskInfo, remote_id: str) -> bool:
+        """Tell whether its id was another create's, as is known by now or shown by the answer."""
+        if task.record.remote_id == remote_id == info.id and self._roster.origins.is_anothers(
+            task, info
+        ):
+            self._roster.origins.mistaken(task, info)
+        return task.record.remote_id != remote_id
+
+    def _examine_later(self, task: Entry, error: Exception) -> None:
+        inheritance = task.inherit()
+        delay = self._backoff.delay(inheritance.looks, random(), retry_after=asked_pause(error))
+        inheritance.looks += 1
+        self._timer.after(delay, self.examine, task)
+
+    async def _look(self, task: Entry) -> TaskInfo | None:
+        """Ask how the task is; ``None`` where the DELETE will tell.
+
+        :raises SigmicGuardError: it is worth while to ask again.
+        """
+        try:
+            return await self._looker.get(task.id, timeout=PATIENCE)
+        except (*REFUSALS, TaskNotFound):
+            return None
+        except (ApiError, ProtocolError) as error:
+            if isinstance(error, RateLimited | ServerError) or task.inherit().looks < MAX_NONSENSE:
+                raise
+            return None
+
+    async def _end(self, task: Entry) -> None:
+        """Let the task go, or have it ended: not before the ledger says that it is to end.
+
+        If we died with the DELETE on its way, and a row that says nothing of it, somebody could ask
+        for the key and have a task that this DELETE ends.
+        """
+        self._decide(task)
+        try:
+            await self._outbox.flush()
+        finally:
+            self._canceller.take(task)
+
+    def end_stray(self, absent: Record, task_id: str) -> None:
+        """End a task that appeared although it had been proven not to exist."""
+        record = self._entries.intend(absent.policy, None, None, orphaned_at=absent.finished_at)
+        task = self._entries.enlist(record, None)
+        task.inherit().verdict = Verdict.REAP
+        self.join(task)
+        self._outbox.insert(record)
+        self._roster.apply(task, Event.ADOPT, remote_id=task_id)
+
+    async def release_adopted(self) -> None:
+        """Leave orphans that were adopted here to those who adopted them."""
+        slices = Slices()
+        for task in tuple(self.tasks):
+            ours = self._roster.named.get(task.record.remote_id or "")
+            if ours is not None and ours.orphan is None:
+                task.inherit().verdict = Verdict.RELEASE
+            await slices.breathe()
+
+    async def spare(self, tasks: Iterable[Entry]) -> None:
+        """Let those go that a shutdown is about to end, and that another live owner wants.
+
+        Of our own tasks (not the orphans) ours has to say in the ledger that they are to end before
+        the other's row is read. Otherwise two owners that leave at the same time would let a task
+        go for each other's sake.
+
+        :raises LedgerError: the ledger could not be read.
+        """
+        slices = Slices()
+        named: dict[str, list[Entry]] = {}
+        for task in tasks:
+            record = task.record
+            by_shutdown = task.orphan is not None or record.reason is CancelReason.SHUTDOWN
+            if by_shutdown and record.remote_id is not None and record.state in TO_BE_ENDED:
+                named.setdefault(task.id, []).append(task)
+            await slices.breathe()
+        if not named:
+            return
+        for owner_id in await self._ledger.owners():
+            if owner_id == self._owner_id:
+                continue
+            alive = await self._ledger.owner_alive(owner_id)
+            try:
+                others = await self._ledger.unfinished(owner_id=owner_id)
+            except IllegibleRows as error:
+                others = error.legible  # better than not to look at all
+            for other in others:
+                if other.orphaned_at is None and (alive or is_kept_for_its_key(other)):
+                    for task in named.get(other.remote_id or "", ()):
+                        if spares(other, task.record):
+                            self._let_go(task)
+                await slices.breathe()
+
+    def end_now(self, task: Entry) -> None:
+        """Let the task go, or have it ended without another look."""
+        self._decide(task)
+        self._canceller.take(task)
+
+    def _decide(self, task: Entry) -> None:
+        task.inherit().examined = True
+        if task.orphan is Verdict.RELEASE:
+            self._let_go(task)
+        elif task.record.state is State.RUNNING:
+            self._roster.cancel(task, CancelReason.ORPHAN)
+
+    def _let_go(self, task: Entry) -> None:
+        """Take this record of it off the books: another one counts, or nobody minds."""
+        if task.record.state is State.RUNNING:
+            self._roster.apply(task, Event.DETACH)
+        elif task.record.state in TO_BE_ENDED:
+            self._roster.apply(task, Event.FORGET)
+
+    def _finished(self, task: Entry) -> None:
+        ended_at = self._ended_at.pop(task, None)
+        if task in self.tasks:
+            self.tasks.discard(task)
+            record = task.record
+            result = result_of_orphan(record, task.cancel_result)
+            assert result is not None
+            self.tally.tell(task, result, orphaned_at=record.orphaned_at, ended_at=ended_at)
+            self.tally.count()

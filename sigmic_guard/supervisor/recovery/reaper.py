@@ -1,0 +1,336 @@
+"""Finding the tasks of dead owners, and taking them over to be ended.
+
+Level-triggered: at start-up, and then now and again, it looks for unfinished rows whose owner is
+dead, whatever has happened before, and takes each by compare-and-set, so that two reapers never
+work on the same row. From then on a row is a task of this supervisor like any other, and takes the
+ordinary way: the examiner asks how it is, the canceller ends it, the reconciler finds what has no
+name.
+
+What cannot be reached, be it the ledger or the API, leads to nothing but another try. A ledger that
+hangs holds up this worker, and nobody else: not a DELETE, nor a shutdown, which dismisses it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from math import inf
+from random import random
+from time import perf_counter
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from anyio import Event, current_time, move_on_after
+
+from sigmic_guard.errors import LedgerError, SigmicGuardError, SupervisorShutdown, fresh
+from sigmic_guard.ledger import IllegibleRows, Write, find_orphans
+from sigmic_guard.lifecycle import (
+    REAPABLE,
+    Record,
+    TakeOver,
+    Verdict,
+    claimable_for,
+    contradiction,
+    judge,
+    step,
+)
+from sigmic_guard.lifecycle import Event as Happening
+from sigmic_guard.supervisor.ground.results import OrphanRow, ReapReport
+from sigmic_guard.supervisor.ground.telling import tell_left, tell_orphan
+from sigmic_guard.supervisor.ground.timer import Slices
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from sigmic_guard.ledger import Orphan
+    from sigmic_guard.supervisor.ground.entries import Entries
+    from sigmic_guard.supervisor.ground.entry import Entry
+    from sigmic_guard.supervisor.ground.ground import Ground
+    from sigmic_guard.supervisor.recovery.examiner import Examiner
+    from sigmic_guard.supervisor.recovery.reconciler import Reconciler
+
+#: Seconds between two rounds, give or take a half.
+EVERY: Final = 30.0
+#: And at least, where one that waited for its key is due before.
+LEAST: Final = 1.0
+#: Rows that are taken in one transaction.
+PORTION: Final = 500
+#: Seconds for which a task may still appear after its absence was proven.
+AFTERLIFE: Final = 600.0
+
+
+class TakenRow(NamedTuple):
+    """A row that is ours as soon as it is written."""
+
+    record: Record
+    verdict: Verdict
+    #: The dead owner's last sign of life: a row that was claimed by its key no longer has it.
+    orphaned_at: float
+
+
+class Round:
+    """One look at all rows, and what was found."""
+
+    def __init__(self) -> None:
+        self.done = Event()
+        self.error: SigmicGuardError | None = None
+        #: What was taken over.
+        self.taken: list[Entry] = []
+        #: What is left to somebody else, or for later.
+        self.left: list[tuple[Orphan, Verdict]] = []
+        #: Rows that nobody here can act on, and why, by intent id.
+        self.illegible: dict[str, str] = {}
+        #: When the first that waits for its key has waited enough, on anyio's clock.
+        self.due = inf
+
+
+class Reaper:
+    """Takes dead owners' tasks over. :meth:`run` is the worker."""
+
+    def __init__(
+        self,
+        ground: Ground,
+        reconciler: Reconciler,
+        examiner: Examiner,
+        entries: Entries,
+    ) -> None:
+        self._roster = ground.roster
+        self._api = ground.api
+        self._ledger = ground.ledger
+        self._observer = ground.observer
+        self._owner_id = ground.owner_id
+        self._namespace = ground.settings.namespace
+        self._reconciler = reconciler
+        self._examiner = examiner
+        self._entries = entries
+        self.tally = examiner.tally
+        #: Rows of which a hit left unknown whether they are ours, by intent id.
+        self._in_doubt: dict[str, TakenRow] = {}
+        #: What the last round found that nobody here can act on.
+        self._illegible: Mapping[str, str] = {}
+        #: Rows that are ours by now, and that nobody has seen to yet.
+        self._ours: deque[TakenRow] = deque()
+        self._holding = False
+        self._closed: SupervisorShutdown | None = None
+        self._round: Round | None = None
+        self._next = Round()
+        self._wanted = Event()
+
+    # --- from outside ---------------------------------------------------------------------------
+
+    def hold(self) -> None:
+        """Take nothing over any more; what is ours already is a task like any other."""
+        while self._ours:
+            self.see_to(self._ours.popleft())
+        self._holding = True
+
+    def close(self) -> None:
+        """Tell those who wait that no round comes any more."""
+        self._closed = SupervisorShutdown("the supervisor shut down, and reaps no more")
+        for round_ in (self._round, self._next):
+            if round_ is not None:
+                round_.error = self._closed
+                round_.done.set()
+        self.tally.close()
+
+    async def request(self) -> Round:
+        """Wait for a round that begins after now.
+
+        :raises LedgerError: the ledger could not be read or written; the next round tries again.
+        :raises SupervisorShutdown: no round comes any more.
+        """
+        if self._closed is not None:
+            raise fresh(self._closed)
+        round_ = self._next
+        self._wanted.set()
+        await round_.done.wait()
+        if round_.error is not None:
+            raise fresh(round_.error)
+        return round_
+
+    async def reap(self) -> ReapReport:
+        """Wait for a round, and until nobody here works on what was found.
+
+        :raises LedgerError: the ledger could not be read or written; the next round tries again.
+        :raises SupervisorShutdown: no round comes any more.
+        """
+        tasks = set(self._examiner.tasks)
+        round_ = await self.request()
+        tasks |= self._examiner.tasks | set(round_.taken)
+        reaped, left, slices = list[OrphanRow](), list[OrphanRow](), Slices()
+        for task in tasks:
+            await task.until(lambda task: not task.worked_on or task.unsupervised)
+            await slices.breathe()
+        for task in tasks:
+            found = tell_orphan(task)
+            (reaped if found.result is not None else left).append(found)
+            await slices.breathe()
+        now = self._roster.now()
+        for orphan, verdict in round_.left:
+            left.append(tell_left(orphan, verdict, now))
+            await slices.breathe()
+        return ReapReport(reaped=reaped, left=left, illegible=dict(round_.illegible))
+
+    # --- rounds ---------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Look now, and then again and again."""
+        while True:
+            if self._round is None:
+                self._round, self._next, self._wanted = self._next, Round(), Event()
+            round_ = self._round
+            try:
+                await self._look_around(round_)
+            except LedgerError as error:
+                round_.error = error
+                self._observer.ledger_failed(0, error)
+            self._round = None
+            round_.done.set()
+            until_due = max(LEAST, round_.due - current_time())
+            with move_on_after(min(EVERY * (0.5 + random()), until_due)):
+                await self._wanted.wait()
+
+    async def _look_around(self, round_: Round) -> None:
+        # A write that was under way when it came to be in doubt is done before the upkeep is.
+        doubts = dict(self._in_doubt)
+        await self._ledger.upkeep(self._roster.now())
+        await self._clear_doubts(doubts)
+        await self._see_to_ours()
+        to_take: list[tuple[Orphan, Verdict]] = []
+        round_.left, round_.due = [], inf  # a round whose worker was hit is begun again
+        orphans, illegible = await find_orphans(self._ledger, self._namespace)
+        round_.illegible = dict(illegible)
+        for orphan in orphans:
+            try:
+                verdict = await self.judge(orphan)
+            except IllegibleRows as error:
+                round_.illegible |= error.illegible
+                continue
+            (to_take if verdict in REAPABLE else round_.left).append((orphan, verdict))
+            if verdict is Verdict.WAIT:
+                left = claimable_for(*orphan, self._roster.now())
+                round_.due = min(round_.due, current_time() + left)
+        self._tell_illegible(round_.illegible)
+        await self.tally.report(round_.left)
+        self._examiner.ask_again()
+        await self.take_over(to_take)
+        absent = await self._ledger.absent(self._namespace, self._roster.now() - AFTERLIFE)
+        self._reconciler.beware_of(filter(self._examiner.is_within_reach, absent))
+
+    def _tell_illegible(self, illegible: Mapping[str, str]) -> None:
+        """Tell of rows that nobody here can act on, whenever they are others than before."""
+        if illegible and illegible != self._illegible:
+            self._observer.ledger_failed(0, IllegibleRows(illegible))
+        self._illegible = illegible
+
+    async def judge(self, orphan: Orphan) -> Verdict:
+        """Tell what is to become of a dead owner's row.
+
+        :raises IllegibleRows: this row contradicts itself, or another of its task makes no sense.
+        :raises LedgerError: the ledger could not be read.
+        """
+        record = orphan.record
+        if (why := contradiction(record)) is not None:
+            raise IllegibleRows({record.intent_id: why})
+        verdict = judge(
+            record,
+            base_url=self._api.base_url,
+            credential_fingerprint=self._api.credential_fingerprint,
+            orphaned_at=orphan.orphaned_at,
+            dead_for=orphan.dead_for,
+            now=self._roster.now(),
+        )
+        # A row that was taken over itself leads to nothing where the end of this one was decided.
+        by_heirs = record.reason is None
+        if verdict is Verdict.REAP and await self._examiner.is_wanted(record, by_heirs=by_heirs):
+            return Verdict.RELEASE
+        return verdict
+
+    # --- taking over ----------------------------------------------------------------------------
+
+    async def take_over(self, orphans: Sequence[tuple[Orphan, Verdict]]) -> None:
+        """Take rows over that are still as they were read, and see to them.
+
+        :raises LedgerError: the ledger could not be written.
+        """
+        slices = Slices()
+        for start in range(0, len(orphans), PORTION):
+            taken: list[TakenRow] = []
+            for (record, orphaned_at, _), verdict in orphans[start : start + PORTION]:
+                heir = TakeOver(self._owner_id, orphaned_at)
+                after = step(record, Happening.TAKE_OVER, self._roster.now(), heir=heir)
+                taken.append(TakenRow(after, verdict, orphaned_at))
+                await slices.breathe()
+            self._ours.extend(await self.commit(taken))
+            await self._see_to_ours()
+
+    async def _see_to_ours(self) -> None:
+        """See to what was taken over; if this is hit, the next round goes on with it."""
+        slices = Slices()
+        try:
+            while self._ours:
+                self.see_to(self._ours.popleft())
+                await slices.breathe()
+        except BaseException:
+            self._wanted.set()
+            raise
+
+    async def commit(self, taken: Sequence[TakenRow]) -> Sequence[TakenRow]:
+        """Write take-overs, and return those that are ours now.
+
+        Of whatever a hit leaves in doubt the next round finds out.
+
+        :raises LedgerError: none was written.
+        """
+        if self._holding:
+            return []
+        began = perf_counter()
+        try:
+            refusals = await self._ledger.commit(
+                [Write(row.record, row.record.version - 1) for row in taken]
+            )
+        except LedgerError:
+            self._note_doubt(taken)  # and no hurry: it may fail again
+            raise
+        except BaseException:
+            if self._holding:  # no round comes any more
+                for row in taken:
+                    self.see_to(row)
+            self._doubt(taken)
+            raise
+        self._observer.ledger_committed(len(taken), perf_counter() - began)
+        return [one for one, refusal in zip(taken, refusals, strict=True) if refusal is None]
+
+    def _doubt(self, taken: Iterable[TakenRow]) -> None:
+        """Have a round find out which of them are ours: nobody else here knows of them."""
+        self._note_doubt(taken)
+        self._wanted.set()
+
+    def _note_doubt(self, taken: Iterable[TakenRow]) -> None:
+        self._in_doubt |= {row.record.intent_id: row for row in taken}
+
+    async def _clear_doubts(self, doubts: Mapping[str, TakenRow]) -> None:
+        for intent_id, row in doubts.items():
+            stored = await self._ledger.get(intent_id)
+            if self._in_doubt.get(intent_id) != row:
+                continue  # another worker has cleared it, or there is a newer one
+            del self._in_doubt[intent_id]
+            if stored == row.record:
+                self.see_to(row)
+
+    def see_to(self, row: TakenRow) -> None:
+        """See to a row that is ours by now."""
+        record, verdict = row.record, row.verdict
+        if self._holding:
+            # Its owner will be dead in a moment, and somebody else comes for it. A row that was not
+            # taken after all has another version, and stays as it is.
+            if record.orphaned_at is None:
+                self._roster.hand_back(record)
+            return
+        if record.intent_id in self._roster.tasks:
+            return  # a round and a claim wrote the same, and both were told that it is so
+        if record.orphaned_at is None:
+            record = self._roster.disown(record, row.orphaned_at)
+        task = self._entries.inherit(record, verdict)
+        if self._round is not None:
+            self._round.taken.append(task)
+        self._examiner.join(task)
+        self._roster.inherit(task)

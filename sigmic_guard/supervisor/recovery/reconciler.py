@@ -1,0 +1,417 @@
+"""Finding the tasks whose create got no answer.
+
+The create carried its intent id in ``env``, and the list gives ``env`` back. So an ``UNKNOWN`` task
+is found by reading the list, and never by sending the POST again. That it does not exist is proven
+by two complete scans that both began after the server can no longer be at work on the POST. Should
+it appear after that it is a *stray*, and is told by its mark as well.
+
+A create that could carry no mark is told by its message and the time of its creation, which is no
+proof: such *candidates* are reported, and touched only where the policy says so.
+"""
+
+from __future__ import annotations
+
+from itertools import chain
+from math import inf
+from random import random
+from typing import TYPE_CHECKING, Final
+
+from anyio import CancelScope, Event, current_time, move_on_after
+
+from sigmic_guard.errors import LedgerError, SigmicGuardError
+from sigmic_guard.lifecycle import Backoff, Verdict
+from sigmic_guard.lifecycle import Event as Happening
+from sigmic_guard.lifecycle.backoff import believed
+from sigmic_guard.sigmic import is_id
+from sigmic_guard.supervisor.ground.lag import BRAND_NEW
+from sigmic_guard.supervisor.ground.marking import marked_with
+from sigmic_guard.supervisor.ground.pacing import REFUSALS, SLOWLY, asked_pause
+from sigmic_guard.supervisor.ground.timer import Slices
+from sigmic_guard.supervisor.recovery.absence import Absence
+from sigmic_guard.supervisor.recovery.candidates import NEAR, WRONG_CLOCK, Candidates, Proposal
+from sigmic_guard.supervisor.recovery.whole_list import read_all
+from sigmic_guard.supervisor.work.listing import AHEAD, MAX_AIMLESS, EndlessList, seconds_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from sigmic_guard.lifecycle import Record
+    from sigmic_guard.sigmic.models import Scrap, TaskInfo
+    from sigmic_guard.supervisor.ground.entry import Entry
+    from sigmic_guard.supervisor.ground.ground import Ground
+    from sigmic_guard.supervisor.ground.roster import Roster
+    from sigmic_guard.supervisor.recovery.examiner import Examiner
+    from sigmic_guard.supervisor.work.creating import Creator
+    from sigmic_guard.supervisor.work.listing import Lister, Listing
+    from sigmic_guard.supervisor.work.watcher import Watcher
+
+#: Complete scans, past the create's time-out, that prove a task's absence.
+PROOF: Final = 2
+#: Seconds by which the server's clock and ours may differ: a scan ends at tasks that were last
+#: active so long before the create.
+SKEW: Final = WRONG_CLOCK
+#: And by which a time in a row may be wrong beyond that: another clock wrote it.
+WRITTEN_SKEW: Final = WRONG_CLOCK + NEAR
+#: How long to pause between two scans: while a caller may wait for what they find, and later.
+SOON: Final = Backoff(first=0.1, most=2.0)
+SELDOM: Final = Backoff(first=0.1, most=10.0)
+#: Seconds after which no caller waits any more; at least so many, and twice the create's time-out.
+AWAITED: Final = 60.0
+#: A scan is followed by a pause so many times as long, so that it stays cheap at any size.
+SHARE: Final = 3
+#: Seconds between two scans at the end of a shutdown's budget.
+LEAST: Final = 0.1
+
+
+def _do_nothing(_: Entry) -> None:
+    pass
+
+
+class _Sought:
+    """An ``UNKNOWN`` task that is looked for."""
+
+    __slots__ = ("scans", "sent_by", "task")
+
+    def __init__(self, task: Entry) -> None:
+        self.task = task
+        #: When its POST had been sent at the latest, on anyio's clock: a dead owner may have sent
+        #: it, unwritten, until the moment it died, and that was before we took it over.
+        self.sent_by = current_time()
+        if task.inherited_at is None and task.posted_at is not None:
+            self.sent_by = task.posted_at
+        #: Complete scans that did not show it, past its time-out.
+        self.scans = 0
+
+
+class _Hurried(SigmicGuardError):
+    """The scan is to begin again."""
+
+
+class Reconciler:
+    """Resolves ``UNKNOWN`` tasks. :meth:`run` is the worker."""
+
+    def __init__(
+        self,
+        ground: Ground,
+        watcher: Watcher,
+        lister: Lister,
+        creator: Creator,
+        examiner: Examiner,
+    ) -> None:
+        self._ground = ground
+        self._roster = ground.roster
+        self._ledger = ground.ledger
+        self._observer = ground.observer
+        self._create_timeout = ground.settings.create_timeout
+        self._watcher = watcher
+        self._lister = lister
+        #: By intent id.
+        self._sought: dict[str, _Sought] = {}
+        #: By intent id: records whose absence was proven, and who may appear all the same.
+        self._strays: dict[str, Record] = {}
+        #: Until when, on anyio's clock, the list may not show one of them that is brand new.
+        self._strays_until: dict[str, float] = {}
+        #: More of these. There may be many, so they are sorted in by the worker.
+        self._warnings: list[Iterator[Record]] = []
+        self._candidates = self._compare_nothing()
+        self._wanted = Event()
+        #: When the shutdown's budget ends, on anyio's clock; set when that comes to be earlier.
+        self._budget_end: float | None = None
+        self._shortened = Event()
+        #: Scans in a row that were not what somebody new waits for.
+        self._rounds = 0
+        self._awaited_until = -inf
+        #: The seconds to pause after a list without an end, unless somebody new comes.
+        self._slow = 0.0
+        #: By intent id: what the scan shows with its mark. A mark can be copied.
+        self._marked: dict[str, list[TaskInfo]] = {}
+        #: What the scan shows that tells no task.
+        self._scraps: list[Scrap] = []
+        #: What to do with a task whose id proves to be that of one that is looked for.
+        self.mistaken: Callable[[Entry], None] = _do_nothing
+        self._creator = creator
+        self._examiner = examiner
+
+    def take(self, task: Entry) -> None:
+        """Look for a task whose create got no answer."""
+        task.sought = True
+        self._sought[task.record.intent_id] = _Sought(task)
+        self._awaited_until = current_time() + max(AWAITED, 2 * self._create_timeout)
+        self.hurry()
+
+    def hurry(self, *, by: float | None = None) -> None:
+        """Look soon: somebody waits.
+
+        :param by: when the shutdown's budget ends, on anyio's clock: every pause ends before, the
+            one that is under way at once.
+        """
+        self._rounds = 0
+        self._wanted.set()
+        if by is not None:
+            self._budget_end = by
+            self._lister.hasten(by)
+            self._shortened.set()
+
+    def beware_of(self, records: Iterable[Record]) -> None:
+        """Read the list once for tasks that were proven absent and may have appeared since."""
+        rest = iter(records)
+        for first in rest:
+            self._warnings.append(chain((first,), rest))
+            self._wanted.set()
+            break
+
+    # --- when to scan ---------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Scan the list for as long as a task is unknown."""
+        least, refusals = 0.0, 0
+        while True:
+            await self._until_needed()
+            await self._rest(least, SLOWLY.delay(refusals, random()) if refusals else 0.0)
+            began, lost = current_time(), self._lister.lost
+            try:
+                await self._scan()
+            except _Hurried:
+                least = self._slow = 0.0
+            except SigmicGuardError as error:  # an incomplete scan proves nothing
+                # No answer is no reason to ask more rarely: somebody waits for this.
+                least = believed(asked_pause(error))
+                refusals = refusals + 1 if isinstance(error, REFUSALS) else 0
+                self._slow = error.pause if isinstance(error, EndlessList) else 0.0
+            else:
+                spent = current_time() - began - (self._lister.lost - lost)
+                least, refusals = SHARE * spent, 0
+                self._slow = 0.0
+
+    async def _until_needed(self) -> None:
+        await self._sort_in()
+        while not self._sought and not self._strays:
+            await self._wanted.wait()
+            self._wanted, self._rounds = Event(), 0
+            await self._sort_in()
+
+    async def _sort_in(self) -> None:
+        slices = Slices()
+        while self._warnings:
+            for record in self._warnings[-1]:
+                if record.message_digest is None:  # else it carries no mark, and nothing tells it
+                    self._strays[record.intent_id] = record
+                await slices.breathe()
+            self._warnings.pop()
+
+    async def _rest(self, least: float, slowly: float) -> None:
+        """Pause, ``slowly`` at least; somebody new cuts it short, but not below the least."""
+        self._rounds += 1
+        backoff = SOON if current_time() < self._awaited_until else SELDOM
+        pause = max(backoff.delay(self._rounds, random()), least, slowly, self._slow)
+        self._wanted = Event()
+        await self._wait(pause, max(least, SOON.delay(1, random())))  # a crowd gathers
+
+    async def _wait(self, seconds: float, least: float) -> None:
+        """Wait; somebody new cuts it short, but not below the least."""
+        if self._budget_end is not None:
+            # Half of what is left: what is found at the last cannot be ended any more.
+            most = max((self._budget_end - current_time()) / 2, LEAST)
+            least, seconds = min(least, most), min(seconds, most)
+        ready = current_time() + least
+        self._shortened = Event()
+        with move_on_after(seconds):
+            await self._wanted.wait()
+        with CancelScope(deadline=ready):
+            await self._shortened.wait()
+
+    # --- one scan -------------------------------------------------------------------------------
+
+    async def _scan(self) -> None:
+        began, now = current_time(), self._roster.now()
+        # Who comes from now on may be past already.
+        self._wanted = Event()
+        self._marked, self._scraps = {}, []
+        sought, strays = dict(self._sought), dict(self._strays)
+        self._candidates, slices = self._compare_nothing(), Slices()
+        oldest = now
+        for record in strays.values():
+            oldest = min(oldest, _from_when(record, now))
+            self._candidates.seek(record)
+            await slices.breathe()
+        for one in sought.values():
+            ours = one.task.inherited_at is None
+            since = now - (began - one.sent_by) if ours else _from_when(one.task.record, now)
+            oldest = min(oldest, since)
+            self._candidates.seek(one.task.record)
+            await slices.breathe()
+        age = now - oldest
+
+        def too_old(at: float, newest: float) -> bool:
+            # By the server's own clock as well: ours may be far ahead of it.
+            return at < min(oldest, newest - age) - SKEW
+
+        horizon = now + AHEAD
+        try:
+            complete = await read_all(
+                lambda: self._begin(horizon),
+                self._recognise,
+                too_old,
+                horizon=horizon,
+                turn_page=self._settle,
+                leave_out=self._scraps.append,
+            )
+        finally:
+            self._settle(at_the_end=True)
+        if not complete:
+            return  # too much moves: this proves nothing
+        absent = Absence(self._scraps)
+        for intent_id in strays:
+            if began >= self._strays_until.get(intent_id, -inf):
+                self._strays.pop(intent_id, None)
+                self._strays_until.pop(intent_id, None)
+            await slices.breathe()
+        for intent_id, one in sought.items():
+            past = began >= one.sent_by + self._create_timeout
+            if past and self._sought.get(intent_id) is one and absent.is_proven(one.task.record):
+                await self._not_seen(one)
+            await slices.breathe()
+
+    def _compare_nothing(self) -> Candidates:
+        return Candidates(self._roster, self._ledger, create_timeout=self._create_timeout)
+
+    def _recognise(self, info: TaskInfo) -> None:
+        if not is_id(info.id):
+            return
+        intent_id = marked_with(info)
+        if intent_id is None:
+            self._candidates.compare(info)
+        elif intent_id in self._sought or intent_id in self._strays:
+            self._marked.setdefault(intent_id, []).append(info)
+
+    def _settle(self, *, at_the_end: bool = False) -> None:
+        """Take those that carry the marks for what they are: of several the one created first.
+
+        Who reads ``env`` and creates another task with it copies the mark. So one that is too young
+        to be ours is believed only where the scan shows no older one.
+        """
+        for intent_id, infos in list(self._marked.items()):
+            info = min(infos, key=_age)
+            one = self._sought.get(intent_id)
+            if one is not None and not at_the_end and self._is_too_young(info, one):
+                continue
+            del self._marked[intent_id]
+            if one is not None:
+                self._recognised(one, info)
+            elif intent_id in self._strays and _is_nobodys(info, self._roster):
+                self._strays_until.pop(intent_id, None)
+                self._examiner.end_stray(self._strays.pop(intent_id), info.id)
+
+    def _is_too_young(self, info: TaskInfo, one: _Sought) -> bool:
+        created_at = seconds_of(info.created_at)
+        if created_at is None:
+            return False
+        sent_by = self._roster.now() - (current_time() - one.sent_by)
+        return created_at > sent_by + self._create_timeout + NEAR
+
+    def _recognised(self, one: _Sought, info: TaskInfo) -> None:
+        namesake = self._roster.named.get(info.id)
+        if namesake is not None:
+            if namesake.record.posted_at is None:
+                self._let_go(one)
+                return
+            self.mistaken(namesake)
+        self._found(one, info.id, info.status)
+        if info.terminal:
+            self._watcher.look(one.task)
+
+    def _begin(self, horizon: float) -> Listing:
+        return self._lister.read(
+            aimless=MAX_AIMLESS, horizon=horizon, trust_total=True, pause=self._pause
+        )
+
+    async def _pause(self, seconds: float, *, least: float = 0.0) -> None:
+        """Pause within a scan; somebody new is found sooner from the top."""
+        await self._wait(seconds, least)
+        if self._wanted.is_set():
+            raise _Hurried("somebody else is to be looked for as well")
+
+    def _found(self, one: _Sought, task_id: str, status: str | None = None) -> None:
+        self._stop_seeking(one)
+        one.task.failure = None
+        self._roster.apply(one.task, Happening.CREATED, remote_id=task_id, status=status)
+
+    def _let_go(self, one: _Sought) -> None:
+        """Somebody here adopted it: there is another record of it, and that one counts."""
+        self._stop_seeking(one)
+        self._roster.apply(one.task, Happening.FORGET)
+
+    def found(self, task: Entry, task_id: str) -> None:
+        """Take in that somebody else found out which task is the one that is looked for."""
+        one = self._sought.get(task.record.intent_id)
+        if one is not None:
+            self._found(one, task_id)
+
+    def expect_stray(self, record: Record) -> None:
+        """End the task that carries the mark of a create that nobody waits for any more."""
+        self._strays[record.intent_id] = record
+        self._strays_until[record.intent_id] = current_time() + BRAND_NEW
+        self._wanted.set()
+
+    def _stop_seeking(self, one: _Sought) -> None:
+        self._sought.pop(one.task.record.intent_id, None)
+        one.task.sought = False
+
+    async def _not_seen(self, one: _Sought) -> None:
+        """Take in that a complete scan past the time-out showed no task with the mark."""
+        try:
+            proposal = await self._candidates.of(one.task.record)
+        except LedgerError as error:
+            self._observer.ledger_failed(0, error)
+            return
+        if proposal is None or self._sought.get(one.task.record.intent_id) is not one:
+            return
+        if proposal.ids:
+            self._propose(one, proposal)
+            return
+        one.scans += 1
+        if one.scans >= PROOF:
+            self._stop_seeking(one)
+            self._absent(one.task)
+
+    def _absent(self, task: Entry) -> None:
+        """Take in that a lost create had no effect: a task that was claimed is still wanted."""
+        wanted = task.request is not None and task.reason is None
+        if wanted and not self._ground.lifetime.closing:
+            self._creator.begin_anew(task)
+        else:
+            self._roster.apply(task, Happening.ABSENT)
+
+    def _propose(self, one: _Sought, proposal: Proposal) -> None:
+        """Report the tasks that the create may have made; end them where that is wanted.
+
+        Those that only a wrong clock explains are reported, and never ended.
+        """
+        record, candidates = one.task.record, proposal.ids
+        wanted = record.policy.on_lost == "cancel" and proposal.near
+        self._observer.candidates_found(record, candidates)
+        if wanted and one.task.orphan is not Verdict.RELEASE:
+            self._found(one, candidates[0])
+            for task_id in candidates[1:]:
+                self._examiner.end_stray(record, task_id)
+        else:
+            self._stop_seeking(one)
+            one.task.wake()  # nobody here will learn more
+
+
+def _from_when(record: Record, now: float) -> float:
+    """Return since when the task may exist, by our clock, of which another wrote a row."""
+    at = record.posted_at or record.created_at
+    if at > now + SKEW + WRITTEN_SKEW:
+        return -inf  # a clock so far ahead tells nothing
+    return min(at, now) - WRITTEN_SKEW
+
+
+def _age(info: TaskInfo) -> float:
+    """Return what sorts tasks by their creation, those that do not tell it last."""
+    at = seconds_of(info.created_at)
+    return inf if at is None else at
+
+
+def _is_nobodys(info: TaskInfo, roster: Roster) -> bool:
+    return not info.terminal and info.id not in roster.named

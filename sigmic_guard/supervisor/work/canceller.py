@@ -1,0 +1,343 @@
+"""Ending tasks: DELETE, asked again until there is proof, or nobody may ask any more.
+
+A task in ``CANCELLING`` is always in one of three places: in the queue, in a worker's hands, or
+with the timer until its next attempt. It leaves ``CANCELLING`` by proof, or by giving up, which
+happens at the end of a shutdown's budget, and where the API refuses us in its own words (401, 403).
+Such a refusal is believed and told once, as ``UNCONFIRMED``, and asked about again, slowly, for as
+long as the task may run.
+"""
+
+from __future__ import annotations
+
+from random import random
+from typing import TYPE_CHECKING, Final, Protocol, TypeGuard, TypeVar
+
+from anyio import CancelScope, current_time, move_on_after
+
+from sigmic_guard.errors import (
+    ApiError,
+    ConnectionFailed,
+    ProtocolError,
+    RateLimited,
+    ServerError,
+    SigmicGuardError,
+    TaskNotFound,
+    bare,
+)
+from sigmic_guard.lifecycle import Backoff, CancelResult, Event, State
+from sigmic_guard.lifecycle.states import TO_BE_ENDED
+from sigmic_guard.lifecycle.text import tidy_status
+from sigmic_guard.supervisor.ground.durations import seconds_since_cancel
+from sigmic_guard.supervisor.ground.pacing import REFUSALS, SLOWLY, asked_pause
+from sigmic_guard.supervisor.ground.workers import Pool
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from sigmic_guard.supervisor.ground.entry import Entry
+    from sigmic_guard.supervisor.ground.ground import Ground
+    from sigmic_guard.supervisor.work.access import Access
+    from sigmic_guard.supervisor.work.looking import Looker
+
+#: Seconds that one DELETE or GET may take.
+ATTEMPT: Final = 5.0
+#: The least, however many tasks share what is left of a shutdown's budget.
+LEAST_ATTEMPT: Final = 0.1
+#: An acknowledged task that still runs after so many looks was not cancelled: DELETE it again.
+LOOKS: Final = 4
+#: After so many DELETEs without an answer it is looked whether one of them was obeyed.
+LOOK_EVERY: Final = 3
+#: A task that a bug hits is unconfirmed after so many attempts.
+MAX_BUGS: Final = 3
+#: Seconds before it is asked again, times its attempts, of which no more than the second count.
+BUG_PAUSE: Final = 1.0
+MOST_BUG_PAUSES: Final = 60
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+_WORTH_RETRYING: Final = (RateLimited, ServerError, ConnectionFailed)
+
+
+class Request(Protocol[T_co]):
+    """A DELETE or a GET."""
+
+    async def __call__(self, task_id: str, *, timeout: float) -> T_co:
+        """Send it."""
+
+
+def status_of(error: SigmicGuardError) -> str:
+    """Name an answer for a metric: its HTTP status, or what was there instead of one."""
+    if isinstance(error, ApiError | ProtocolError) and error.status is not None:
+        return str(error.status)
+    if isinstance(error, ConnectionFailed):
+        return "timeout" if error.timed_out else "connection"
+    return "protocol"
+
+
+def _is_worth_retrying(error: SigmicGuardError) -> bool:
+    """Whether the DELETE probably never came to the API, so that GET has nothing new to tell."""
+    too_many = isinstance(error, ProtocolError) and error.status == 429
+    return too_many or isinstance(error, _WORTH_RETRYING)
+
+
+def _has_its_reason(error: SigmicGuardError | None) -> TypeGuard[ApiError]:
+    """Whether the API has refused a DELETE for what the task is: only GET has anything to add."""
+    return isinstance(error, ApiError) and not isinstance(error, (*_WORTH_RETRYING, TaskNotFound))
+
+
+async def _never(_: Entry) -> bool:
+    return False
+
+
+class Canceller:
+    """Takes tasks that must end; they end."""
+
+    def __init__(
+        self,
+        ground: Ground,
+        looker: Looker,
+        access: Access,
+    ) -> None:
+        self._roster = ground.roster
+        self._timer = ground.timer
+        self._api = ground.api
+        self._observer = ground.observer
+        self._looker = looker
+        self._access = access
+        self._backoff = Backoff(first=0.1, most=10.0)
+        self._pool: Pool[Entry] = Pool(
+            ground.workers, "cancel", self._work, ground.settings.max_cancels, failed=self._failed
+        )
+        #: In the queue, or in a worker's hands: nobody is asked for twice at once.
+        self._here: set[Entry] = set()
+        #: When the shutdown's budget ends, on anyio's clock; every wait here ends before.
+        self.budget_end: float | None = None
+        #: Around the requests that are under way.
+        self._under_way: set[CancelScope] = set()
+        #: Whether somebody has come to want an orphan since its end was decided; set by who knows.
+        self.is_spared: Callable[[Entry], Awaitable[bool]] = _never
+        self.hold = self._pool.hold
+        self.release = self._pool.release
+
+    def take(self, task: Entry) -> None:
+        """Send a DELETE for the task as soon as a worker is free."""
+        if task.record.state not in TO_BE_ENDED:
+            return
+        if task.sending:
+            # A follow-up under way could start the task again behind the DELETE's back. The courier
+            # comes back here when it is answered; the alarm is for the one that never is.
+            if task.retry_alarm is None:  # who asks again and again does not put it off
+                self._set_alarm(task, self._patience() / 2)
+        else:
+            self._forget_alarm(task)
+            self._enqueue(task)
+
+    def _enqueue(self, task: Entry) -> None:
+        if task not in self._here:
+            self._here.add(task)
+            self._pool.put(task)
+
+    def hurry(self, task: Entry) -> None:
+        """Do not wait for the time of the next attempt: somebody asks for it."""
+        if task.retry_alarm is not None or task.record.state is State.UNCONFIRMED:
+            self.take(task)
+
+    def hasten(self) -> None:
+        """Let no request that is under way take longer than one that begins now may."""
+        end = current_time() + self._patience()
+        for scope in self._under_way:
+            scope.deadline = min(scope.deadline, end)
+
+    def give_up(self, task: Entry, error: str | None = None) -> None:
+        """Let it be known that the task may still run, and that nothing more is expected soon."""
+        self._forget_alarm(task)
+        if task.record.state is State.CANCELLING:
+            self._roster.apply(task, Event.GIVE_UP, error=error)
+        elif task.record.state is State.UNCONFIRMED:
+            self._roster.apply(task, Event.ATTEMPT, error=error)  # so that who asked is told
+
+    def leave(self, task: Entry) -> None:
+        """Let no attempt be due: the task is not the one that it was taken for."""
+        self._forget_alarm(task)
+
+    async def _work(self, task: Entry) -> None:
+        again, remote_id = False, task.record.remote_id
+        try:
+            if task.record.state not in TO_BE_ENDED:
+                return  # ended by itself, or seen ended, while it waited here
+            ending = task.begin_ending()
+            if ending.acknowledged or ending.refusal is not None:
+                await self._look(task, ending.refusal)
+            else:
+                again = await self._delete(task)
+        except BaseException as hit:
+            again = not isinstance(hit, Exception)  # the worker was hit, the task is as it was
+            raise
+        finally:
+            self._here.discard(task)
+            if again or task.record.remote_id != remote_id:
+                self._enqueue(task)
+
+    def _failed(self, task: Entry, bug: Exception) -> None:
+        """Ask again, slowly, and after some attempts let it be known that it may still run."""
+        if task.record.remote_id is None:
+            return  # it is looked for
+        error = f"bug: {type(bug).__name__}"
+        self._roster.apply(task, Event.ATTEMPT, error=error)
+        if task.record.attempts >= MAX_BUGS:
+            self.give_up(task, error)
+        if task.record.state in TO_BE_ENDED and (
+            self.budget_end is None or task.record.state is State.CANCELLING
+        ):
+            delay = BUG_PAUSE * (0.5 + random()) * min(task.record.attempts, MOST_BUG_PAUSES)
+            if self.budget_end is not None:
+                delay = LEAST_ATTEMPT
+            self._set_alarm(task, delay)
+
+    async def _delete(self, task: Entry) -> bool:
+        """Send the DELETE; ``True`` if it is to be looked what came of it, after other DELETEs."""
+        if task.orphan is not None and task.record.attempts:
+            with move_on_after(self._patience()):
+                if await self.is_spared(task):
+                    return False
+            if task.record.state not in TO_BE_ENDED:
+                return False  # seen ended meanwhile
+        record = task.record
+        assert record.remote_id is not None
+        try:
+            documented = await self._ask(self._api.delete, record.remote_id)
+        except REFUSALS as error:
+            if task.record.remote_id != record.remote_id:
+                return False  # that was about another create's task
+            self._refused(task, error)  # first: this is what is told of it, the attempt is counted
+            self._observer.delete_answered(task.record, status_of(error))
+            return False
+        except SigmicGuardError as error:
+            self._observer.delete_answered(task.record, status_of(error))
+            if task.record.remote_id != record.remote_id:
+                return False
+            await self._unproven(task, error)
+            return False
+        self._observer.delete_answered(task.record, "200")
+        if task.record.remote_id != record.remote_id:
+            return False
+        self._observer.cancellation_acknowledged(task.record, seconds_since_cancel(task))
+        if documented and record.policy.confirm == "accepted" and task.orphan is None:
+            self._ended(task, CancelResult.ACKNOWLEDGED)
+            return False
+        task.begin_ending().acknowledged = 1
+        return True
+
+    async def _ask(self, request: Request[T], task_id: str) -> T:
+        with CancelScope() as scope:
+            self._under_way.add(scope)
+            try:
+                return await request(task_id, timeout=self._patience())
+            finally:
+                self._under_way.discard(scope)
+        raise ConnectionFailed("the shutdown had no more time for it", sent=True, timed_out=True)
+
+    def _ended(self, task: Entry, result: CancelResult) -> None:
+        if task.record.state in TO_BE_ENDED:  # somebody may have seen its end while we asked
+            task.begin_ending().result = result
+            self._roster.apply(task, Event.CANCELLED)
+
+    def _refused(self, task: Entry, error: SigmicGuardError) -> None:
+        """Believe that we may not, and ask again slowly; in a shutdown, leave it to others."""
+        self._access.hear(error)
+        self.give_up(task, str(error))
+        if task.record.state is State.UNCONFIRMED:
+            ending = task.begin_ending()
+            ending.refusals += 1
+            if self.budget_end is None:
+                again = SLOWLY.delay(ending.refusals, random(), retry_after=asked_pause(error))
+                self._set_alarm(task, again)
+
+    async def _unproven(self, task: Entry, error: SigmicGuardError) -> None:
+        if isinstance(error, TaskNotFound) and not self._roster.may_lag(task):
+            self._ended(task, CancelResult.NOT_FOUND)
+        elif _is_worth_retrying(error) and (task.record.attempts + 1) % LOOK_EVERY:
+            self._again(task, error)
+        else:
+            # Any other refusal may well mean that the task has ended, and so may a 404 that may
+            # only lag; a gateway's page may have replaced any answer, and others are lost again
+            # and again: look.
+            await self._look(task, error)
+
+    def _unknown(self, task: Entry, error: TaskNotFound) -> None:
+        """Take in that the API knows no such task, which is no proof while reads may lag."""
+        if self._roster.may_lag(task):
+            self._again(task, error)
+        else:
+            self._ended(task, CancelResult.NOT_FOUND)
+
+    async def _look(self, task: Entry, refusal: SigmicGuardError | None = None) -> None:
+        remote_id, turn = task.record.remote_id, task.turn
+        assert remote_id is not None
+        try:
+            info = await self._ask(self._looker.get, remote_id)
+        except (ApiError, ConnectionFailed, ProtocolError) as error:
+            if task.record.remote_id != remote_id:
+                return
+            if isinstance(error, TaskNotFound):
+                self._unknown(task, error)
+            elif isinstance(error, REFUSALS):
+                self._refused(task, error)
+            else:
+                if _has_its_reason(refusal):
+                    task.begin_ending().refusal = bare(refusal)
+                self._again(task, refusal or error)
+        else:
+            task.begin_ending().refusal = None
+            if self._roster.observe(task, info, turn) or task.record.remote_id != remote_id:
+                return
+            ending = task.begin_ending()
+            if ending.acknowledged:
+                ending.acknowledged = (ending.acknowledged + 1) % (LOOKS + 1)
+            self._again(task, refusal, status=info.status)
+
+    def _again(
+        self, task: Entry, error: SigmicGuardError | None, *, status: str | None = None
+    ) -> None:
+        """Leave the task with the timer until its next attempt."""
+        said = (
+            str(error)
+            if error is not None
+            else f"acknowledged, and still {tidy_status(status or '')}"
+        )
+        if not self._roster.apply(task, Event.ATTEMPT, error=said, status=status):
+            return  # it ended while we asked
+        asked = asked_pause(error)
+        delay = self._backoff.delay(task.record.attempts, random(), retry_after=asked)
+        if isinstance(error, TaskNotFound):
+            delay = self._roster.recheck_in(task, delay)
+        if self.budget_end is not None:
+            # One more attempt fits in before the end, whatever was asked for; else there are some.
+            left = self.budget_end - current_time()
+            most = left - 2 * LEAST_ATTEMPT if asked else left / 2
+            delay = min(delay, max(most, LEAST_ATTEMPT))
+        self._set_alarm(task, delay)
+
+    def _set_alarm(self, task: Entry, delay: float) -> None:
+        """Have the next attempt made in ``delay`` seconds, unless somebody asks before."""
+        ending = task.begin_ending()
+        self._timer.forget(ending.retry_alarm)
+        ending.retry_alarm = self._timer.after(delay, self._due, task)
+
+    def _forget_alarm(self, task: Entry) -> None:
+        if task.ending is not None:
+            self._timer.forget(task.ending.retry_alarm)
+            task.ending.retry_alarm = None
+
+    def _due(self, task: Entry) -> None:
+        task.begin_ending().retry_alarm = None
+        self._enqueue(task)
+
+    def _patience(self) -> float:
+        """Seconds for one request: in a shutdown, so that each waiting task gets its attempt."""
+        if self.budget_end is None:
+            return ATTEMPT
+        left = max(self.budget_end - current_time(), LEAST_ATTEMPT)
+        rounds = 1 + len(self._pool) // self._pool.size
+        return min(ATTEMPT, max(left / rounds, LEAST_ATTEMPT))

@@ -1,0 +1,191 @@
+"""Requests that callers wait for and do not carry themselves: follow-ups, approvals, reads.
+
+They run in the supervisor's workers, so that a caller who is cancelled does not tear a request
+apart whose effect starts a task again, and so that nobody waits past the shutdown.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from anyio import Event, move_on_after
+
+from sigmic_guard.errors import (
+    ConnectionFailed,
+    ProtocolError,
+    SigmicGuardError,
+    SupervisorShutdown,
+    bare,
+)
+from sigmic_guard.lifecycle import Event as Happening
+from sigmic_guard.lifecycle import State
+from sigmic_guard.supervisor.ground.lag import BRAND_NEW, end_in
+from sigmic_guard.supervisor.ground.workers import Pool
+from sigmic_guard.supervisor.work.creating import interrupted, refused_outright
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from sigmic_guard.sigmic.api import ApprovalOutcome
+    from sigmic_guard.sigmic.models import TaskInfo
+    from sigmic_guard.supervisor.ground.entry import Entry
+    from sigmic_guard.supervisor.ground.ground import Ground
+    from sigmic_guard.supervisor.work.canceller import Canceller
+    from sigmic_guard.supervisor.work.watcher import Watcher
+    from sigmic_guard.supervisor.work.wish import Wish
+
+#: Requests under way at once.
+MAX_ERRANDS: Final = 64
+
+
+class _Errand:
+    """A request, and where its answer is left."""
+
+    __slots__ = ("answer", "done", "error", "request")
+
+    def __init__(self, request: Callable[[], Awaitable[Any]]) -> None:
+        self.request = request
+        self.done = Event()
+        self.answer: Any = None
+        self.error: BaseException | None = None
+
+
+class Courier:
+    """Runs errands; callers wait."""
+
+    def __init__(
+        self,
+        ground: Ground,
+        canceller: Canceller,
+        watcher: Watcher,
+    ) -> None:
+        self._roster = ground.roster
+        self._outbox = ground.outbox
+        self._api = ground.api
+        self._timeout = ground.settings.create_timeout
+        self._canceller = canceller
+        self._watcher = watcher
+        self._pool: Pool[_Errand] = Pool(
+            ground.workers, "errand", self._run, MAX_ERRANDS, failed=self._break_off
+        )
+        self._under_way: set[_Errand] = set()
+
+    async def send(self, task: Entry, follow_up: Wish) -> None:
+        """Send a follow-up message that was checked."""
+        # From here on the task counts as running, and a DELETE waits for the answer: a task that is
+        # asked again, with the answer lost, must not be taken for completed.
+        task.sending += 1
+        task.turn += 1
+        turn = task.turn if _asleep(task) else None
+        first = task.record.asked_at is None
+        self._roster.apply(task, Happening.FOLLOW_UP)
+        remote_id = task.id
+        await self._errand(
+            lambda: self._send(task, follow_up, reopened_in=turn, first=first, remote_id=remote_id)
+        )
+
+    async def _send(
+        self,
+        task: Entry,
+        follow_up: Wish,
+        *,
+        reopened_in: int | None,
+        first: bool,
+        remote_id: str,
+    ) -> None:
+        refused = False
+        try:
+            # Whoever comes after us must know that it may be on its way.
+            with move_on_after(self._timeout):
+                await self._outbox.flush()
+            if reopened_in is not None:
+                await self._learn_last_end(task, first=first)
+            if task.record.remote_id != remote_id:
+                raise ConnectionFailed("the task is looked for", sent=False)
+            message, files = follow_up.message, follow_up.options["files"]
+            await self._api.send(remote_id, message, files=files, timeout=self._timeout)
+        except SigmicGuardError as error:
+            refused = refused_outright(error)
+            raise
+        finally:
+            alone = task.turn == reopened_in  # else another message may have started it again
+            task.turn += 1
+            task.sending -= 1
+            if not refused:
+                self._roster.note_write(task)
+            if task.record.remote_id != remote_id:
+                pass  # it is another task that was asked, or would have been
+            elif refused and alone:
+                self._roster.apply(task, Happening.COMPLETE)
+            elif refused:
+                self._watcher.look(task)  # what was read meanwhile was not believed
+            self._canceller.take(task)
+
+    async def _learn_last_end(self, task: Entry, *, first: bool) -> None:
+        """Ask when the turn before ended, if nobody told: by that its end is told from the next."""
+        before = task.last_end
+        if before is None or before.completed_at is not None:
+            return
+        if self._roster.may_lag(task) and not first:
+            return  # the answer might show an older end
+        with suppress(SigmicGuardError):
+            info = await self._api.get(task.id, timeout=BRAND_NEW)  # longer would gain nothing
+            if info.id == task.id and info.status == "completed":
+                task.last_end = end_in(info)._replace(final_response=before.final_response)
+
+    async def approve(self, task: Entry, call_id: str, outcome: ApprovalOutcome) -> bool:
+        """Decide on a tool call."""
+        task_id = task.id
+        answer: bool = await self._errand(
+            lambda: self._api.approve(task_id, call_id, outcome, timeout=self._timeout)
+        )
+        return answer
+
+    async def read(self, task_id: str) -> TaskInfo:
+        """Read a task for a caller who waits for it."""
+        info: TaskInfo = await self._errand(lambda: self._api.get(task_id, timeout=self._timeout))
+        if info.id != task_id:
+            raise ProtocolError("the API answered with another task than was asked for")
+        return info
+
+    def close(self) -> None:
+        """Tell those who wait that no answer comes any more."""
+        for errand in self._pool.clear():
+            errand.error = SupervisorShutdown("the supervisor shut down; the request was not sent")
+            errand.done.set()
+        for errand in self._under_way:
+            errand.error = ConnectionFailed("the supervisor shut down meanwhile", sent=True)
+            errand.done.set()
+
+    async def _errand(self, request: Callable[[], Awaitable[Any]]) -> Any:
+        errand = _Errand(request)
+        self._pool.put(errand)
+        await errand.done.wait()
+        if errand.error is not None:
+            raise errand.error
+        return errand.answer
+
+    async def _run(self, errand: _Errand) -> None:
+        self._under_way.add(errand)
+        try:
+            errand.answer = await errand.request()
+        except SigmicGuardError as error:
+            errand.error = bare(error)  # the frames of the client hold what was to be sent
+        except BaseException as hit:
+            if not isinstance(hit, Exception):
+                self._break_off(errand, hit)
+            raise
+        self._done(errand)
+
+    def _break_off(self, errand: _Errand, hit: BaseException) -> None:
+        errand.error = interrupted("request", hit, sent=True)
+        self._done(errand)
+
+    def _done(self, errand: _Errand) -> None:
+        self._under_way.discard(errand)
+        errand.done.set()
+
+
+def _asleep(task: Entry) -> bool:
+    return task.record.state is State.COMPLETED

@@ -1,0 +1,279 @@
+"""From an intent to a remote task: the POST, sent once.
+
+The order is the promise: the intent is durable before the first byte goes out, and no checkpoint
+stands between reading an id and owning it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final, Protocol
+
+from anyio import Semaphore
+
+from sigmic_guard.errors import (
+    ApiError,
+    ConfigurationError,
+    ConnectionFailed,
+    DuplicateKey,
+    LedgerError,
+    ProtocolError,
+    SigmicGuardError,
+    bare,
+)
+from sigmic_guard.lifecycle import Event, State
+from sigmic_guard.sigmic import is_id
+from sigmic_guard.supervisor.ground.marking import digest, mark, told_by
+from sigmic_guard.supervisor.ground.workers import Pool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sigmic_guard.lifecycle import TaskPolicy
+    from sigmic_guard.sigmic.models import CreateRequest
+    from sigmic_guard.supervisor.ground.entries import Entries
+    from sigmic_guard.supervisor.ground.entry import Entry
+    from sigmic_guard.supervisor.ground.ground import Ground
+
+#: POSTs under way at once; 16 to 64 in flight beat more.
+MAX_CREATES: Final = 64
+#: Tasks whose intent is being written, or whose POST is under way or about to be.
+MAX_INTENTS: Final = 256
+#: How often a key may turn out to be free, and be taken by somebody else meanwhile.
+MAX_CLAIMS: Final = 5
+
+
+def refused_outright(error: SigmicGuardError) -> bool:
+    """Tell whether a failed POST provably created nothing: never sent, or answered 4xx."""
+    if isinstance(error, ConnectionFailed):
+        return not error.sent
+    if isinstance(error, ApiError):
+        return 400 <= error.status < 500
+    return isinstance(error, ConfigurationError)
+
+
+def interrupted(what: str, hit: BaseException, *, sent: bool) -> ConnectionFailed:
+    """Make the error of a request whose worker was cancelled, or met a bug: that is its cause."""
+    if not isinstance(hit, Exception):
+        return ConnectionFailed(f"the {what} was interrupted", sent=sent)
+    kind = type(hit).__name__
+    failure = ConnectionFailed(f"the {what} was broken off by a bug ({kind})", sent=sent)
+    failure.__cause__ = hit
+    return bare(failure)
+
+
+class KeyClaims(Protocol):
+    """Who finds out about creates whose key is taken."""
+
+    def take(self, task: Entry, tell: Callable[[Entry, BaseException | None], None]) -> None:
+        """Find out what becomes of the create; tell that the key is free, or why it is not."""
+
+    def hold(self) -> None:
+        """Let nobody be told of a key any more."""
+
+
+class Creator:
+    """Creates tasks, at most ``max_tasks`` alive at once; further ones wait in order."""
+
+    def __init__(
+        self,
+        ground: Ground,
+        entries: Entries,
+    ) -> None:
+        self._ground = ground
+        self._entries = entries
+        self._roster = ground.roster
+        self._outbox = ground.outbox
+        self._api = ground.api
+        self._timeout = ground.settings.create_timeout
+        self._places = ground.settings.max_tasks
+        self._waiting: OrderedDict[Entry, None] = OrderedDict()
+        self._seated: set[Entry] = set()
+        #: Who finds out about taken keys; filled in by the wiring.
+        self.claims: KeyClaims
+        #: How often the key of one was taken when its intent was to be written.
+        self._beaten: dict[Entry, int] = {}
+        self._pool: Pool[Entry] = Pool(
+            ground.workers, "create", self._create, MAX_INTENTS, failed=self._break_off
+        )
+        self._posting = Semaphore(MAX_CREATES, fast_acquire=True)
+        self._roster.finished.append(self._finished)
+
+    def hold(self) -> None:
+        """Let no create begin any more."""
+        self._pool.hold()
+        self.claims.hold()
+
+    def begin(
+        self,
+        request: CreateRequest,
+        policy: TaskPolicy,
+        deadline: float | None,
+        key: str | None,
+        *,
+        held: bool,
+    ) -> Entry:
+        """Take a task on, and create it as soon as there is a place for it.
+
+        :param deadline: absolute, on anyio's clock.
+        :param held: a block holds it, so that a follow-up can come after its completion.
+        """
+        record = self._entries.intend(policy, deadline, key, message_digest=self._digest(request))
+        task = self._entries.enlist(record, deadline)
+        task.held = held
+        self._ask_for(task, request)
+        self._take(task)
+        return task
+
+    def begin_anew(self, task: Entry) -> None:
+        """Create a task that has its place, was claimed by its key, and turned out not to exist."""
+        request, old = task.request, task.record
+        assert request is not None
+        # Not what the dead owner's create was: this one may have files, and that one none.
+        record = self._entries.intend(
+            old.policy, task.deadline, old.key, message_digest=self._digest(request)
+        )
+        self._roster.renew(task, record)
+        self._ask_for(task, request)
+        self._pool.put(task)
+
+    def _digest(self, request: CreateRequest) -> str | None:
+        return None if self._can_be_marked(request) else digest(request.message)
+
+    def _can_be_marked(self, request: CreateRequest) -> bool:
+        return self._ground.settings.marker and not request.files
+
+    def _ask_for(self, task: Entry, request: CreateRequest) -> None:
+        task.marked = self._can_be_marked(request)
+        task.prompt = told_by(request.message)
+        task.request = mark(request, task.record.intent_id) if task.marked else request
+
+    def _take(self, task: Entry) -> None:
+        if not self._has_place(task) and task.record.key is not None:
+            # It may lead to a task that exists, whether there is a place for it or not.
+            self.claims.take(task, self._hear_of_key)
+        else:
+            self._queue(task)
+
+    def _queue(self, task: Entry) -> None:
+        if self._has_place(task):
+            self._pool.put(task)
+        else:
+            self._wait(task)
+
+    def _has_place(self, task: Entry) -> bool:
+        return self._places is None or task in self._seated
+
+    def _wait(self, task: Entry) -> None:
+        self._waiting[task] = None
+        self._seat()
+
+    def join(self, task: Entry) -> None:
+        """Count a task that exists already; it takes a place even where there is none."""
+        if self._places is not None:
+            self._seated.add(task)
+
+    def leave(self, task: Entry) -> None:
+        """Give the task's place to the next."""
+        if self._places is not None:
+            self._seated.discard(task)
+            self._waiting.pop(task, None)  # withdrawn
+            self._seat()
+
+    def _seat(self) -> None:
+        assert self._places is not None
+        while self._waiting and len(self._seated) < self._places:
+            task, _ = self._waiting.popitem(last=False)
+            if task.record.state is State.INTENT:
+                self._seated.add(task)
+                self._pool.put(task)
+
+    def _finished(self, task: Entry) -> None:
+        self._beaten.pop(task, None)
+        self.leave(task)
+
+    async def _write_intent(self, task: Entry) -> bool:
+        """Make the intent durable; ``False`` if the key is taken, and it is asked who has it.
+
+        :raises DuplicateKey: the key was free so many times, and others were quicker each time.
+        :raises LedgerError: the intent could not be written.
+        """
+        try:
+            await self._outbox.commit(task.record, timeout=self._timeout)
+        except DuplicateKey:
+            times = self._beaten[task] = self._beaten.get(task, 0) + 1
+            if times == MAX_CLAIMS:
+                raise
+            self.claims.take(task, self._hear_of_key)
+            return False
+        return True
+
+    def _hear_of_key(self, task: Entry, error: BaseException | None) -> None:
+        if error is None:
+            self._queue(task)
+        elif isinstance(error, LedgerError | DuplicateKey):
+            self._refuse(task, error)
+        else:
+            self._break_off(task, error)
+
+    def _refuse(self, task: Entry, error: SigmicGuardError) -> None:
+        if task.record.state is State.INTENT:
+            task.failure = bare(error)
+            self._roster.apply(task, Event.WITHDRAW, error=str(error))
+
+    async def _create(self, task: Entry) -> None:
+        if task.record.state is not State.INTENT:
+            return  # withdrawn while it waited
+        try:
+            if not await self._write_intent(task):
+                return
+            await self._posting.acquire()
+        except (LedgerError, DuplicateKey) as error:
+            self._refuse(task, error)
+            return
+        except BaseException as hit:
+            if not isinstance(hit, Exception):
+                self._break_off(task, hit)
+            raise
+        try:
+            if task.record.state is State.INTENT:  # else it was withdrawn meanwhile
+                await self._post(task)
+        finally:
+            self._posting.release()
+
+    async def _post(self, task: Entry) -> None:
+        request, task.request = task.request, None
+        assert request is not None
+        self._roster.apply(task, Event.POST)
+        try:
+            remote_id = await self._api.create(request, timeout=self._timeout)
+        except SigmicGuardError as error:
+            task.failure = bare(error)
+            event = Event.REFUSE if refused_outright(error) else Event.LOSE
+            self._roster.apply(task, event, error=str(error))
+        except BaseException as hit:
+            if not isinstance(hit, Exception):
+                self._break_off(task, hit)
+            raise
+        else:
+            if not is_id(remote_id):
+                self._disbelieve(task, "the API gave the new task an id that cannot be one")
+            elif remote_id in self._roster.named:
+                self._disbelieve(task, "the API gave the new task the id of another live task")
+            else:
+                self._roster.apply(task, Event.CREATED, remote_id=remote_id)
+
+    def _disbelieve(self, task: Entry, why: str) -> None:
+        """Take the answer for lost: there is a task, and the list tells which."""
+        task.failure = ProtocolError(why)
+        self._roster.apply(task, Event.LOSE, error=why)
+
+    def _break_off(self, task: Entry, hit: BaseException) -> None:
+        """Say what is known of a create whose worker was cancelled, or has a bug."""
+        if task.record.state is State.CREATING:
+            # The POST may have gone out all the same.
+            task.failure = interrupted("create", hit, sent=True)
+            self._roster.apply(task, Event.LOSE, error=str(task.failure))
+        elif task.record.state is State.INTENT:
+            task.failure = interrupted("create", hit, sent=False)
+            self._roster.apply(task, Event.WITHDRAW, error=str(task.failure))

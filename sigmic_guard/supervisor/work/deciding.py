@@ -1,0 +1,55 @@
+"""Deciding that a task is to end: by its user, its block, its deadline or the shutdown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from sigmic_guard.lifecycle import CancelReason, Event, State
+from sigmic_guard.lifecycle.states import SETTLED, TO_BE_ENDED
+
+if TYPE_CHECKING:
+    from sigmic_guard.supervisor.ground.entry import Entry
+    from sigmic_guard.supervisor.ground.ground import Ground
+    from sigmic_guard.supervisor.work.canceller import Canceller
+
+#: Reasons that somebody gives at that moment; the others follow from what has been decided.
+_ASKED_FOR: Final = frozenset({CancelReason.USER, CancelReason.SHUTDOWN})
+
+
+class Decider:
+    """Decides, after what was asked for before."""
+
+    def __init__(self, ground: Ground, canceller: Canceller) -> None:
+        self._ground = ground
+        self._canceller = canceller
+
+    def cancel(self, task: Entry, reason: CancelReason) -> None:
+        """Want the task ended; who wants it once more is not kept waiting for the next attempt."""
+        self._ground.inbox.flush()
+        again = task.record.state in TO_BE_ENDED and reason in _ASKED_FOR
+        self._ground.roster.cancel(task, reason)
+        if again:
+            self._canceller.hurry(task)
+
+    def deadline_reached(self, task: Entry) -> None:
+        """End a task that is late."""
+        self._ground.inbox.flush()
+        if task.record.state is State.COMPLETED:
+            # Nothing is asked of it after its deadline.
+            self._ground.roster.apply(task, Event.CLOSE)
+        else:
+            self.cancel(task, CancelReason.DEADLINE)
+
+    def abandon(self, task: Entry) -> None:
+        """End a task whose block was left behind: nobody can leave that any more."""
+        task.block = None
+        if task.record.state not in SETTLED and task.record.reason is None:
+            self._ground.observer.block_abandoned(task.record)
+        self.release(task)
+
+    def release(self, task: Entry) -> None:
+        """End a task whose block is over, and take no follow-up any more."""
+        self.cancel(task, CancelReason.SCOPE)
+        task.held = False
+        if task.record.state is State.COMPLETED:
+            self._ground.roster.apply(task, Event.CLOSE)
