@@ -127,7 +127,8 @@ class Entry:
         self.request: CreateRequest | None = None
         #: Whether the create carries the intent id, so that the list can tell the task.
         self.marked = False
-        #: What tells the message of its create, until something has shown that the id is its own.
+        #: What tells the message that it was asked for with, until something has shown that the id
+        #: is its own. A dead owner's create may have said something else.
         self.prompt: int | None = None
         #: Whether the reconciler looks for it.
         self.sought = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sigmic_guard.supervisor.ground.marking import marked_with, told_by
+from sigmic_guard.supervisor.ground.marking import digest, marked_with, told_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -68,9 +68,11 @@ class Origins:
             if maker is None:
                 return task.marked
             return maker.record.remote_id != info.id
-        if task.prompt is None or info.message is None:
+        if task.prompt is None or info.message is None or told_by(info.message) == task.prompt:
             return False
-        return told_by(info.message) != task.prompt and self.maker_of(info) is not None
+        if record.message_digest == digest(info.message):
+            return False
+        return self.maker_of(info) not in {None, task}
 
     def maker_of(self, info: TaskInfo) -> Entry | None:
         """Return the one live task whose create made that one, as the mark or the message tells."""

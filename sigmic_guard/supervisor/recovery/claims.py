@@ -204,7 +204,6 @@ class Claims:
             self._reaper.see_to(taken)
             return False
         task.marked = after.message_digest is None
-        task.prompt = None  # what the dead owner's create said is not known here
         task.inherit().claimed = True
         self._roster.claim(task, after)
         self._reaper.tally.tell(task, ReapResult.REATTACHED, orphaned_at=orphan.orphaned_at)

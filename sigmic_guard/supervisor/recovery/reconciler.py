@@ -316,6 +316,7 @@ class Reconciler:
                 self._let_go(one)
                 return
             self.mistaken(namesake)
+        self._roster.origins.trust(one.task)
         self._found(one, info.id, info.status)
         if info.terminal:
             self._watcher.look(one.task)
