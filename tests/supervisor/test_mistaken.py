@@ -7,17 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from anyio import create_task_group, fail_after
+from anyio import create_task_group, fail_after, sleep
 
-from sigmic_guard import RemoteTask, State, Supervisor
+from sigmic_guard import RemoteTask, State, Supervisor, TaskEvent
 from sigmic_guard.emulator import Emulator, Fault, Script
 from sigmic_guard.sigmic.models import CreateRequest, TaskInfo
 from sigmic_guard.sigmic.sse import ServerSentEvent
 from sigmic_guard.supervisor.ground.marking import MARKER
-from sigmic_guard.testing import FakeSigmic
+from sigmic_guard.supervisor.work.identity import Identity
+from sigmic_guard.testing import HANG, FakeSigmic
 from sigmic_guard.testing.fake_stream import FakeStream, sse
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
 from tests.supervisor.lab import Lab, too_many
+from tests.supervisor.orphanage import core_of
 
 virtual = pytest.mark.backends(TRIO_VIRTUAL)
 
@@ -26,6 +28,8 @@ class Rotated(FakeSigmic):
     """Answers each of the first creates with the id of the next one's task."""
 
     size = 2
+    #: Seconds by which the second answer comes later.
+    late = 0.0
 
     async def create(self, request: CreateRequest, *, timeout: float) -> str:
         task_id = await super().create(request, timeout=timeout)
@@ -33,6 +37,8 @@ class Rotated(FakeSigmic):
         first = self.created[: self.size]
         if task_id not in first:
             return task_id
+        if task_id == first[1]:
+            await sleep(self.late)
         return first[(first.index(task_id) + 1) % self.size]
 
 
@@ -119,6 +125,61 @@ async def test_two_creates_whose_answers_are_swapped(
 
 
 @virtual
+async def test_who_believes_every_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Negative control: without the comparison each gets what the other asked for."""
+    monkeypatch.setattr(Identity, "admit", lambda _, *said: (said,))
+    lab = rotated()
+    async with lab.open() as supervisor:
+        assert await ask_all(supervisor, [by_run, by_run]) == ["m-1!", "m-0!"]
+
+
+@virtual
+async def test_two_creates_with_the_same_message() -> None:
+    """No stream tells them apart; a list that is read anyway does, and both begin anew."""
+    lab = Lab()
+    lab.fake = fake = Rotated()
+    got: dict[str, list[TaskEvent]] = {}
+    async with lab.open() as supervisor:
+
+        async def ask() -> None:
+            async with supervisor.task("m") as task:
+                events = [event async for event in task.events()]
+                got[task.id] = events
+                assert (await task.result()).final_response == f"of {task.id}"
+                assert fake.tasks[task.id].env[MARKER] == task._entry.record.intent_id
+
+        with fail_after(60):
+            async with create_task_group() as group:
+                group.start_soon(ask)
+                group.start_soon(ask)
+                await fake.until(lambda: fake.open_streams == 2)
+                background = await supervisor.start("something else")
+                await sleep(5)
+                for task_id in fake.created:
+                    fake.complete(task_id, f"of {task_id}")
+        await background.wait()
+    assert len(got) == 2
+    for events in got.values():
+        assert not any(event.replayed for event in events)
+        assert [event.type for event in events].count("history_done") == 2
+
+
+@virtual
+@pytest.mark.parametrize("marker", [True, False])
+@pytest.mark.parametrize("read", READS)
+async def test_one_answer_comes_long_before_the_other(
+    read: Callable[..., Any], marker: bool
+) -> None:
+    """The task of a create that has no answer yet is nobody else's either."""
+    lab = rotated()
+    assert isinstance(lab.fake, Rotated)
+    lab.fake.late = 3.0
+    async with lab.open(marker=marker) as supervisor:
+        assert await ask_all(supervisor, [read, read]) == ["m-0!", "m-1!"]
+    assert lab.deletes() == 0
+
+
+@virtual
 @pytest.mark.parametrize("read", READS)
 @pytest.mark.parametrize("size", [3, 5])
 async def test_a_ring_of_creates_whose_answers_are_mixed_up(
@@ -178,6 +239,7 @@ async def test_a_create_answered_with_the_task_of_another_process(
     other = fake.other = fake.add("private", **{MARKER: "another's"})
     async with lab.open() as supervisor:
         assert await ask_all(supervisor, [read]) == ["m-0!"]
+        assert not core_of(supervisor).watcher._watched
     assert lab.deletes() == 0
     assert fake.tasks[other].status == "completed"
 
@@ -280,21 +342,22 @@ async def test_what_comes_before_the_message() -> None:
 
 
 @virtual
-async def test_a_cancel_takes_effect_on_the_right_task() -> None:
+@pytest.mark.parametrize("reaction", [too_many(3.0), HANG], ids=["refused", "no answer"])
+async def test_a_cancel_takes_effect_on_the_right_task(reaction: Any) -> None:
     """A DELETE that got no answer before the mistake was seen is not sent again for that task."""
     lab = rotated(duration=None)
     tasks: dict[str, RemoteTask] = {}
     async with lab.open(left=1) as supervisor:
 
         async def ask(message: str) -> None:
-            tasks[message] = await supervisor.start(message, on_shutdown="detach")
+            tasks[message] = await supervisor.start(message, on_shutdown="detach", cancel_wait=20)
 
         async with create_task_group() as group:
             group.start_soon(ask, "m-0")
             group.start_soon(ask, "m-1")
         mine, other = tasks["m-0"], tasks["m-1"]
         wrong = mine.id
-        lab.fake.on("delete", too_many(3.0))
+        lab.fake.on("delete", reaction)
         with fail_after(20):
             assert (await mine.cancel()).result == "acknowledged"
         assert lab.fake.tasks[mine.id].message == "m-0"

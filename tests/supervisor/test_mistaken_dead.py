@@ -9,7 +9,7 @@ import pytest
 from anyio import create_task_group, fail_after
 
 from sigmic_guard.ledger import MemoryLedger, MemoryStore
-from sigmic_guard.supervisor.marking import MARKER, digest
+from sigmic_guard.supervisor.ground.marking import MARKER, digest
 from tests.backends import TRIO_VIRTUAL
 from tests.supervisor.lab import Lab
 from tests.supervisor.orphanage import row, write

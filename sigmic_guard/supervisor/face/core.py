@@ -89,7 +89,7 @@ class Core:
 
         self.examiner = Examiner(ground, self.looker, self.canceller, entries)
         self.reconciler = Reconciler(ground, self.watcher, lister, self.creator, self.examiner)
-        self.mistakes = Mistakes(self.roster, self.reconciler, self.watcher, self.canceller)
+        self.mistakes = Mistakes(self.roster, self.reconciler, self.watcher)
         self.reaper = Reaper(ground, self.reconciler, self.examiner, entries)
         self.creator.claims = self.claims = Claims(ground, self.reaper)
 

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from sigmic_guard.supervisor.ground.entry import Entry
     from sigmic_guard.supervisor.ground.roster import Roster
     from sigmic_guard.supervisor.recovery.reconciler import Reconciler
-    from sigmic_guard.supervisor.work.canceller import Canceller
     from sigmic_guard.supervisor.work.watcher import Watcher
 
 #: States in which the id may be taken back.
@@ -27,13 +26,10 @@ _WHY: Final = "the API had given it the id of another create's task"
 class Mistakes:
     """Sets right what was mixed up."""
 
-    def __init__(
-        self, roster: Roster, reconciler: Reconciler, watcher: Watcher, canceller: Canceller
-    ) -> None:
+    def __init__(self, roster: Roster, reconciler: Reconciler, watcher: Watcher) -> None:
         self._roster = roster
         self._reconciler = reconciler
         self._watcher = watcher
-        self._canceller = canceller
         roster.origins.mistaken = self.correct
         reconciler.mistaken = self.take_back
 
@@ -78,6 +74,5 @@ class Mistakes:
         if task.record.state not in _CORRECTABLE:
             return  # nobody has told it an id
         self._watcher.leave(task)
-        self._canceller.leave(task)
         task.forget_what_was_read()
         self._roster.apply(task, Event.MISTAKEN, error=_WHY)

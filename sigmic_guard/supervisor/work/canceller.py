@@ -157,10 +157,6 @@ class Canceller:
         elif task.record.state is State.UNCONFIRMED:
             self._roster.apply(task, Event.ATTEMPT, error=error)  # so that who asked is told
 
-    def leave(self, task: Entry) -> None:
-        """Let no attempt be due: the task is not the one that it was taken for."""
-        self._forget_alarm(task)
-
     async def _work(self, task: Entry) -> None:
         again, remote_id = False, task.record.remote_id
         try:
