@@ -14,7 +14,7 @@ from sigmic_guard.lifecycle.orphan import (
     spares,
 )
 from sigmic_guard.lifecycle.policy import TaskPolicy
-from sigmic_guard.lifecycle.record import Change, Record, TakeOver, contradiction, step
+from sigmic_guard.lifecycle.record import Record, TakeOver, contradiction, step
 from sigmic_guard.lifecycle.results import CancelResult, ReapResult
 from sigmic_guard.lifecycle.states import (
     CancelReason,
@@ -31,7 +31,6 @@ __all__ = [
     "Backoff",
     "CancelReason",
     "CancelResult",
-    "Change",
     "Event",
     "IllegalTransition",
     "Outcome",

@@ -119,23 +119,6 @@ class TakeOver(NamedTuple):
     deadline_at: float | None = None
 
 
-class Change(NamedTuple):
-    """What happened to a task, told once to all observers; ``before`` is ``None`` at its birth."""
-
-    before: Record | None
-    after: Record
-    event: Event | None
-
-    @property
-    def seconds(self) -> float | None:
-        """How long the task took, if it has finished.
-
-        By the wall clock of two moments, unless whoever tells it has measured it.
-        """
-        ended_at = self.after.finished_at
-        return None if ended_at is None else max(0.0, ended_at - self.after.created_at)
-
-
 def step(
     record: Record,
     event: Event,

@@ -11,17 +11,34 @@ question more. No field is built before the answer.
 from __future__ import annotations
 
 from logging import DEBUG, ERROR, INFO, WARNING
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from sigmic_guard.lifecycle import Event, State
 from sigmic_guard.lifecycle.states import NAMELESS
 from sigmic_guard.observe.channel import Channel
+from sigmic_guard.observe.events import (
+    BlockAbandoned,
+    CancellationAcknowledged,
+    CancellationEnded,
+    CandidatesFound,
+    CredentialAccepted,
+    CredentialRefused,
+    DeleteAnswered,
+    LedgerFailed,
+    OrphanLeft,
+    OrphanReaped,
+    ShutdownBegun,
+    ShutdownFinished,
+    TaskChanged,
+    WorkerFailed,
+)
 from sigmic_guard.observe.wording import bounded_status, clean, described, whereabouts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from sigmic_guard.lifecycle import CancelResult, Change, ReapResult, Record, Verdict
+    from sigmic_guard.lifecycle import Record
+    from sigmic_guard.observe.events import ObservedEvent
 
 #: Nothing exists yet, as far as anybody knows.
 _SILENT: Final = frozenset({State.INTENT, State.CREATING})
@@ -57,9 +74,15 @@ class Logs:
     def __init__(self) -> None:
         self._channel = Channel("sigmic_guard")
 
-    def task_changed(self, change: Change) -> None:
+    def observe(self, event: ObservedEvent) -> None:
+        """Tell what happened, if a line tells it."""
+        tell = self._TELLERS.get(type(event))
+        if tell is not None:
+            tell(self, event)
+
+    def _task_changed(self, change: TaskChanged) -> None:
         """Tell of a start, a cancellation, an end, and of whatever is in doubt."""
-        before, after, event = change
+        before, after, event = change.before, change.after, change.event
         state = after.state
         if event is Event.TAKE_OVER:
             self._tell(INFO, "task.taken_over", after)
@@ -91,83 +114,72 @@ class Logs:
             level = WARNING if after.reason is None else INFO  # refused, or withdrawn
             self._tell(level, "task.never_created", after, seconds)
 
-    def block_abandoned(self, record: Record) -> None:
-        """Tell where a task is ended that its code forgot."""
-        self._tell(WARNING, "task.abandoned", record, hint=_ABANDONED)
+    def _block_abandoned(self, event: BlockAbandoned) -> None:
+        self._tell(WARNING, "task.abandoned", event.record, hint=_ABANDONED)
 
-    def task_left(self, record: Record) -> None:
-        """Say nothing: what is in doubt was told when it came to be."""
-
-    def delete_answered(self, record: Record, status: str) -> None:
+    def _delete_answered(self, event: DeleteAnswered) -> None:
         """Tell of a DELETE that proved nothing; the task that is UNCONFIRMED was told of once."""
+        status, record = event.status, event.record
         if status.startswith("2") or status == "404" or record.state is State.UNCONFIRMED:
             return
         level = WARNING if status in {"401", "403"} else DEBUG if status == "429" else INFO
         self._tell(level, "cancel.retry", record, status=bounded_status(status))
 
-    def cancellation_acknowledged(self, record: Record, seconds: float) -> None:
-        """Tell that the API took it."""
-        self._tell(DEBUG, "cancel.acknowledged", record, seconds)
+    def _cancellation_acknowledged(self, event: CancellationAcknowledged) -> None:
+        self._tell(DEBUG, "cancel.acknowledged", event.record, event.seconds)
 
-    def cancellation_ended(self, record: Record, result: CancelResult, seconds: float) -> None:
-        """Tell what came of it."""
-        self._tell(DEBUG, "cancel.ended", record, seconds, result=result.value)
+    def _cancellation_ended(self, event: CancellationEnded) -> None:
+        result = event.result.value
+        self._tell(DEBUG, "cancel.ended", event.record, event.seconds, result=result)
 
-    def orphans_counted(self, owner_id: str, count: int, oldest_age: float) -> None:
-        """Say nothing: :class:`~sigmic_guard.observe.Metrics` counts it."""
+    def _orphan_reaped(self, event: OrphanReaped) -> None:
+        result = event.result.value
+        self._tell(INFO, "orphan.reaped", event.record, event.seconds, result=result)
 
-    def orphan_reaped(self, record: Record, result: ReapResult, seconds: float) -> None:
-        """Tell what came of it."""
-        self._tell(INFO, "orphan.reaped", record, seconds, result=result.value)
-
-    def orphan_left(self, record: Record, why: Verdict) -> None:
+    def _orphan_left(self, event: OrphanLeft) -> None:
         """Tell of a task that somebody else has to end."""
-        self._tell(WARNING, "orphan.left", record, why=why.value, hint=_OTHERS)
+        self._tell(WARNING, "orphan.left", event.record, why=event.why.value, hint=_OTHERS)
 
-    def candidates_found(self, record: Record, task_ids: Sequence[str]) -> None:
+    def _candidates_found(self, event: CandidatesFound) -> None:
         """Tell which tasks somebody should look at."""
-        self._tell(WARNING, "task.candidates", record, hint=_LOOK, candidates=_listed(task_ids))
+        listed = _listed(event.task_ids)
+        self._tell(WARNING, "task.candidates", event.record, hint=_LOOK, candidates=listed)
 
-    def request_answered(self, method: str, route: str, status: str, seconds: float) -> None:
-        """Say nothing: :class:`~sigmic_guard.observe.Metrics` counts it."""
+    def _ledger_failed(self, event: LedgerFailed) -> None:
+        fields = {"rows": event.rows, "error": described(event.error)}
+        self._channel.write(ERROR, "ledger.failed", fields)
 
-    def ledger_committed(self, rows: int, seconds: float) -> None:
-        """Say nothing: :class:`~sigmic_guard.observe.Metrics` counts it."""
-
-    def ledger_failed(self, rows: int, error: BaseException) -> None:
-        """Tell of a transaction that was not done."""
-        self._channel.write(ERROR, "ledger.failed", {"rows": rows, "error": described(error)})
-
-    def credential_refused(self, code: str, status: int) -> None:
+    def _credential_refused(self, event: CredentialRefused) -> None:
         """Tell that nobody learns how tasks go, and that none can be ended, for now."""
-        fields = {"code": clean(code), "status": status, "hint": _REFUSED}
+        fields = {"code": clean(event.code), "status": event.status, "hint": _REFUSED}
         self._channel.write(ERROR, "credential.refused", fields)
 
-    def credential_accepted(self, seconds: float) -> None:
+    def _credential_accepted(self, event: CredentialAccepted) -> None:
         """Tell that this is over."""
-        self._channel.write(INFO, "credential.accepted", {"seconds": _rounded(seconds)})
+        fields = {"seconds": _rounded(event.seconds)}
+        self._channel.write(INFO, "credential.accepted", fields)
 
-    def worker_failed(self, worker: str, error: BaseException) -> None:
+    def _worker_failed(self, event: WorkerFailed) -> None:
         """Tell of a bug, and where it was raised."""
-        fields = {"worker": clean(worker), "error": whereabouts(error)}
+        fields = {"worker": clean(event.worker), "error": whereabouts(event.error)}
         self._channel.write(ERROR, "worker.failed", fields)
 
-    def shutdown_begun(self, live: int, grace: float) -> None:
-        """Tell that the drain begins."""
-        self._channel.write(INFO, "shutdown.begun", {"live": live, "grace": _rounded(grace)})
+    def _shutdown_begun(self, event: ShutdownBegun) -> None:
+        fields = {"live": event.live, "grace": _rounded(event.grace)}
+        self._channel.write(INFO, "shutdown.begun", fields)
 
-    def shutdown_finished(self, unproven: int, unwritten: int, seconds: float) -> None:
+    def _shutdown_finished(self, event: ShutdownFinished) -> None:
         """Tell how the drain ended: as an error if a task may still run."""
         fields: dict[str, Any] = {
-            "unproven": unproven,
-            "unwritten": unwritten,
-            "seconds": _rounded(seconds),
+            "unproven": event.unproven,
+            "unwritten": event.unwritten,
+            "seconds": _rounded(event.seconds),
         }
-        if unproven:
+        if event.unproven:
             fields["hint"] = "these remote tasks may still run and cost money; see task.unconfirmed"
-        elif unwritten:
+        elif event.unwritten:
             fields["hint"] = _UNWRITTEN
-        level = ERROR if unproven else WARNING if unwritten else INFO
+        level = ERROR if event.unproven else WARNING if event.unwritten else INFO
         self._channel.write(level, "shutdown.finished", fields)
 
     def _tell(
@@ -193,6 +205,24 @@ class Logs:
         }
         told = {name: value for name, value in fields.items() if value is not None}
         self._channel.write(level, event, told)
+
+    #: What is not here no line tells: :class:`~sigmic_guard.observe.Metrics` counts it.
+    _TELLERS: ClassVar[Mapping[type, Callable[[Logs, Any], None]]] = {
+        TaskChanged: _task_changed,
+        BlockAbandoned: _block_abandoned,
+        DeleteAnswered: _delete_answered,
+        CancellationAcknowledged: _cancellation_acknowledged,
+        CancellationEnded: _cancellation_ended,
+        OrphanReaped: _orphan_reaped,
+        OrphanLeft: _orphan_left,
+        CandidatesFound: _candidates_found,
+        LedgerFailed: _ledger_failed,
+        CredentialRefused: _credential_refused,
+        CredentialAccepted: _credential_accepted,
+        WorkerFailed: _worker_failed,
+        ShutdownBegun: _shutdown_begun,
+        ShutdownFinished: _shutdown_finished,
+    }
 
 
 def _listed(task_ids: Sequence[str]) -> str:

@@ -15,8 +15,7 @@ it over in the same process goes on from there: it was started once.
 from __future__ import annotations
 
 import re
-from time import time
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 from weakref import WeakKeyDictionary
 
 from sigmic_guard.lifecycle import (
@@ -29,16 +28,29 @@ from sigmic_guard.lifecycle import (
     outcome_of,
 )
 from sigmic_guard.lifecycle.states import ENDED
+from sigmic_guard.observe.events import (
+    CancellationAcknowledged,
+    CancellationEnded,
+    DeleteAnswered,
+    LedgerCommitted,
+    OrphanReaped,
+    OrphansCounted,
+    RequestAnswered,
+    ShutdownFinished,
+    TaskChanged,
+    TaskLeft,
+)
 from sigmic_guard.observe.lock import ForkSafeLock
 from sigmic_guard.observe.series import Series
 from sigmic_guard.observe.wording import OTHER, bounded_status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping
 
     from prometheus_client import CollectorRegistry, Counter, Histogram
 
-    from sigmic_guard.lifecycle import Change, Record, Verdict
+    from sigmic_guard.lifecycle import Record
+    from sigmic_guard.observe.events import ObservedEvent
 
 #: What a ``reason`` label says where there is none.
 NO_REASON: Final = "none"
@@ -106,9 +118,15 @@ class Metrics:
                 _made[registry] = metrics = cls(registry)
             return metrics
 
-    def task_changed(self, change: Change) -> None:
+    def observe(self, event: ObservedEvent) -> None:
+        """Count what happened, if it is counted."""
+        count = self._COUNTERS.get(type(event))
+        if count is not None:
+            count(self, event)
+
+    def _task_changed(self, change: TaskChanged) -> None:
         """Move the task between the series."""
-        before, after, event = change
+        before, after, event = change.before, change.after, change.event
         was = before.state if before is not None and not before.over else None
         if event is Event.TAKE_OVER and self._left:
             was = self._take_over(before, after, was)
@@ -122,8 +140,7 @@ class Metrics:
             else:
                 self._live[was].dec()
         elif was is not None or before is None:
-            self._finish(after, was)
-            self._time(change)
+            self._finish(after, was, change.seconds)
 
     def _take_over(self, before: Record | None, after: Record, was: State | None) -> State | None:
         """Return where a task is counted that is taken over, be it by an earlier supervisor."""
@@ -137,12 +154,13 @@ class Metrics:
         self._duration[Outcome.DETACHED].observe(seconds)
         return was
 
-    def task_left(self, record: Record) -> None:
+    def _task_left(self, event: TaskLeft) -> None:
         """Note where it is counted."""
+        record = event.record
         if not record.over:
             self._left[record.intent_id] = record.state
 
-    def _finish(self, record: Record, was: State | None) -> None:
+    def _finish(self, record: Record, was: State | None, seconds: float | None) -> None:
         """Count an end; ``was`` is ``None`` for a record that is born finished."""
         outcome = record.outcome
         if outcome is None:  # no step leads here
@@ -152,68 +170,44 @@ class Metrics:
             self._series.started.inc()
         else:
             self._live[was].dec()
+        # A sum of seconds must not fall, whoever tells them; the same goes for cancellations.
+        self._duration[outcome].observe(max(0.0, seconds or 0.0))
 
-    def _time(self, change: Change) -> None:
-        outcome, seconds = change.after.outcome, change.seconds
-        if outcome is not None:
-            if seconds is None:  # the row of one that was handed over is not finished
-                seconds = time() - change.after.created_at
-            # A sum of seconds must not fall, whoever tells them; the same goes for cancellations.
-            self._duration[outcome].observe(max(0.0, seconds))
-
-    def block_abandoned(self, record: Record) -> None:
-        """Nothing is counted; :class:`~sigmic_guard.observe.Logs` tells it."""
-
-    def delete_answered(self, record: Record, status: str) -> None:
-        """Count one DELETE."""
-        del record
-        child = self._attempts.get(status)
+    def _delete_answered(self, event: DeleteAnswered) -> None:
+        child = self._attempts.get(event.status)
         if child is None:
-            label = bounded_status(status)
+            label = bounded_status(event.status)
             child = self._attempts.setdefault(label, self._series.attempts.labels(label))
         child.inc()
 
-    def cancellation_acknowledged(self, record: Record, seconds: float) -> None:
-        """Time the answer."""
-        del record
-        self._series.acknowledge.observe(max(0.0, seconds))
+    def _cancellation_acknowledged(self, event: CancellationAcknowledged) -> None:
+        self._series.acknowledge.observe(max(0.0, event.seconds))
 
-    def cancellation_ended(self, record: Record, result: CancelResult, seconds: float) -> None:
-        """Count what came of it, and time the proof."""
-        del record
-        self._cancellations[result].inc()
-        if result is CancelResult.CONFIRMED:
-            self._series.confirm.observe(max(0.0, seconds))
+    def _cancellation_ended(self, event: CancellationEnded) -> None:
+        self._cancellations[event.result].inc()
+        if event.result is CancelResult.CONFIRMED:
+            self._series.confirm.observe(max(0.0, event.seconds))
 
-    def orphans_counted(self, owner_id: str, count: int, oldest_age: float) -> None:
+    def _orphans_counted(self, event: OrphansCounted) -> None:
         """Add up what the supervisors of this registry know of."""
         with self._counting:
-            if count:
-                self._orphans[owner_id] = count, oldest_age
+            if event.count:
+                self._orphans[event.owner_id] = event.count, event.oldest_age
             else:
-                self._orphans.pop(owner_id, None)
+                self._orphans.pop(event.owner_id, None)
             counts = self._orphans.values()
             self._series.orphans.set(sum(count for count, _ in counts))
             self._series.oldest_orphan.set(max((age for _, age in counts), default=0.0))
 
-    def orphan_reaped(self, record: Record, result: ReapResult, seconds: float) -> None:
-        """Count what came of it, and what it cost."""
-        del record
-        self._reaped[result].inc()
-        self._series.orphan_seconds.inc(max(0.0, seconds))
+    def _orphan_reaped(self, event: OrphanReaped) -> None:
+        self._reaped[event.result].inc()
+        self._series.orphan_seconds.inc(max(0.0, event.seconds))
 
-    def orphan_left(self, record: Record, why: Verdict) -> None:
-        """Nothing is counted; :class:`~sigmic_guard.observe.Logs` tells it."""
-
-    def candidates_found(self, record: Record, task_ids: Sequence[str]) -> None:
-        """Nothing is counted; :class:`~sigmic_guard.observe.Logs` tells it."""
-
-    def request_answered(self, method: str, route: str, status: str, seconds: float) -> None:
-        """Time one HTTP request."""
-        child = self._routes.get((method, route, status))
+    def _request_answered(self, event: RequestAnswered) -> None:
+        child = self._routes.get((event.method, event.route, event.status))
         if child is None:
-            child = self._request_child(method, route, status)
-        child.observe(seconds)
+            child = self._request_child(event.method, event.route, event.status)
+        child.observe(event.seconds)
 
     def _request_child(self, method: str, route: str, status: str) -> Histogram:
         """Return the child for these values, or for ``other`` where they are no labels."""
@@ -226,30 +220,27 @@ class Metrics:
             key = (OTHER, OTHER, OTHER)
         return self._routes.setdefault(key, self._series.requests.labels(*key))
 
-    def ledger_committed(self, rows: int, seconds: float) -> None:
-        """Time one transaction, and take its size."""
-        self._series.commit.observe(seconds)
-        self._series.batch.observe(rows)
+    def _ledger_committed(self, event: LedgerCommitted) -> None:
+        self._series.commit.observe(event.seconds)
+        self._series.batch.observe(event.rows)
 
-    def ledger_failed(self, rows: int, error: BaseException) -> None:
-        """Nothing is counted; :class:`~sigmic_guard.observe.Logs` tells it."""
+    def _shutdown_finished(self, event: ShutdownFinished) -> None:
+        self._series.shutdown.observe(event.seconds)
 
-    def credential_refused(self, code: str, status: int) -> None:
-        """Nothing is counted; ``http_request_seconds`` has each refusal's status."""
-
-    def credential_accepted(self, seconds: float) -> None:
-        """Nothing is counted."""
-
-    def worker_failed(self, worker: str, error: BaseException) -> None:
-        """Nothing is counted; :class:`~sigmic_guard.observe.Logs` tells it."""
-
-    def shutdown_begun(self, live: int, grace: float) -> None:
-        """Nothing is counted; :class:`~sigmic_guard.observe.Logs` tells it."""
-
-    def shutdown_finished(self, unproven: int, unwritten: int, seconds: float) -> None:
-        """Time the drain."""
-        del unproven, unwritten
-        self._series.shutdown.observe(seconds)
+    #: What is not here is not counted: of a refused credential ``http_request_seconds`` tells, and
+    #: of the rest :class:`~sigmic_guard.observe.Logs`.
+    _COUNTERS: ClassVar[Mapping[type, Callable[[Metrics, Any], None]]] = {
+        TaskChanged: _task_changed,
+        TaskLeft: _task_left,
+        DeleteAnswered: _delete_answered,
+        CancellationAcknowledged: _cancellation_acknowledged,
+        CancellationEnded: _cancellation_ended,
+        OrphansCounted: _orphans_counted,
+        OrphanReaped: _orphan_reaped,
+        RequestAnswered: _request_answered,
+        LedgerCommitted: _ledger_committed,
+        ShutdownFinished: _shutdown_finished,
+    }
 
 
 _made: Final[WeakKeyDictionary[CollectorRegistry, Metrics]] = WeakKeyDictionary()

@@ -10,7 +10,6 @@ import pytest
 
 from sigmic_guard.lifecycle import (
     CancelReason,
-    Change,
     Event,
     IllegalTransition,
     Outcome,
@@ -242,12 +241,6 @@ def test_a_record_cannot_be_written() -> None:
     """The funnel is the only way to another record."""
     with pytest.raises(AttributeError):
         make_record().state = State.RUNNING  # type: ignore[misc]
-
-
-def test_a_change_tells_what_happened() -> None:
-    """A change holds the records before and after, and the event."""
-    record = make_record()
-    assert Change(None, record, None) == (None, record, None)
 
 
 def test_an_illegal_transition_says_what_and_can_be_pickled() -> None:

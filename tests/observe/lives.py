@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from sigmic_guard.lifecycle import (
     CancelReason,
-    Change,
     Event,
     Record,
     State,
@@ -17,6 +16,7 @@ from sigmic_guard.lifecycle import (
     step,
 )
 from sigmic_guard.lifecycle.states import TRANSITIONS
+from sigmic_guard.observe import TaskChanged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,15 +98,22 @@ def taken_over(*events: Event, **fields: Any) -> Record:
 
 def changes(
     *events: Event, reason: CancelReason = CancelReason.USER, **fields: Any
-) -> Iterator[Change]:
+) -> Iterator[TaskChanged]:
     """Yield the birth of a task and what ``events`` make of it, each a second after the other."""
     record = born(**fields)
-    yield Change(None, record, None)
+    yield TaskChanged(None, record, None)
     for second, event in enumerate(events, 1):
         after = moved(record, event, record.created_at + second, reason)
         if after is not record:
-            yield Change(record, after, event)
+            yield changed(record, after, event)
         record = after
+
+
+def changed(before: Record | None, after: Record, event: Event | None) -> TaskChanged:
+    """Return the event of one step, with how long the task took if it was its last."""
+    ended_at = after.finished_at
+    seconds = None if ended_at is None else max(0.0, ended_at - after.created_at)
+    return TaskChanged(before, after, event, seconds)
 
 
 def live(
@@ -118,14 +125,14 @@ def live(
     """Tell ``observer`` a whole life, and return the last record."""
     record = None
     for change in changes(*events, reason=reason, **fields):
-        observer.task_changed(change)
+        observer.observe(change)
         record = change.after
     assert record is not None
     return record
 
 
 @st.composite
-def walks(draw: st.DrawFn) -> list[Change]:
+def walks(draw: st.DrawFn) -> list[TaskChanged]:
     """Draw a life: any events, in any order that the table allows.
 
     It begins with an intent of ours, with a dead owner's task, or with an intent that turns out to
@@ -136,14 +143,14 @@ def walks(draw: st.DrawFn) -> list[Change]:
     left = draw(st.sampled_from(LEFT))
     if beginning == "theirs":
         record = taken_over(*left)
-        life = [Change(None, record, Event.TAKE_OVER)]
+        life = [TaskChanged(None, record, Event.TAKE_OVER)]
     else:
-        life = [Change(None, record, None)]
+        life = [TaskChanged(None, record, None)]
     if beginning == "claimed":
-        life.append(Change(record, taken_over(*left), Event.TAKE_OVER))
+        life.append(TaskChanged(record, taken_over(*left), Event.TAKE_OVER))
         record = life[-1].after
         if record.state is State.UNKNOWN and draw(st.booleans()):
-            life.append(Change(record, born(intent_id="another"), None))
+            life.append(TaskChanged(record, born(intent_id="another"), None))
             record = life[-1].after
     for _ in range(draw(st.integers(0, 12))):
         if record.state is State.HANDED_OVER:
@@ -153,13 +160,13 @@ def walks(draw: st.DrawFn) -> list[Change]:
             continue  # in the table, but CLOSE said that nothing comes after
         after = moved(record, event, 200.0, draw(st.sampled_from(CancelReason)))
         if after is not record:
-            life.append(Change(record, after, event))
+            life.append(changed(record, after, event))
         record = after
     return life
 
 
 @st.composite
-def interleaved(draw: st.DrawFn) -> list[tuple[int, Change]]:
+def interleaved(draw: st.DrawFn) -> list[tuple[int, TaskChanged]]:
     """Draw the lives of some tasks of two supervisors, 0 and 1, all mixed up."""
     lives = draw(st.lists(st.tuples(st.integers(0, 1), walks()), min_size=1, max_size=6))
     order = draw(st.permutations([number for number, one in enumerate(lives) for _ in one[1]]))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
+from sigmic_guard import observe
 from sigmic_guard.lifecycle import CancelResult
 from sigmic_guard.observe import Metrics
 from tests.observe import lives
@@ -44,17 +45,16 @@ def test_both_count_in_one_series(another: Any) -> None:
     first = Metrics.on(registry)
     second = another.Metrics.on(registry)
     assert type(second) is not Metrics
-    changes = list(lives.changes())
-    for metrics in (first, second):
-        for change in changes:
-            metrics.task_changed(change)
-        metrics.cancellation_ended(lives.born(), CancelResult.CONFIRMED, 1.0)
+    born = lives.born()
+    for metrics, events in ((first, observe), (second, another)):
+        metrics.observe(events.TaskChanged(None, born, None))
+        metrics.observe(events.CancellationEnded(born, CancelResult.CONFIRMED, 1.0))
     read = registry.get_sample_value
     assert read("sigmic_guard_tasks_started_total") == 2
     assert read("sigmic_guard_cancel_confirm_seconds_count") == 2
     assert read("sigmic_guard_cancellations_total", {"result": "confirmed"}) == 2
-    first.orphans_counted("one", 3, 5.0)
-    second.orphans_counted("two", 4, 6.0)
+    first.observe(observe.OrphansCounted("one", 3, 5.0))
+    second.observe(another.OrphansCounted("two", 4, 6.0))
     assert read("sigmic_guard_orphans") == 7
     assert another.Metrics.on(registry) is second
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import structlog
 
-from sigmic_guard.observe import Logs
+from sigmic_guard.observe import Logs, ShutdownBegun
 from sigmic_guard.observe.channel import Channel
 from tests.supervisor.lab import Lab
 
@@ -58,7 +58,7 @@ def test_a_line_never_raises(broken: str) -> None:
     for _ in range(3):
         channel.write(logging.WARNING, "watchdog.died", {"status": 1})
         channel.open(logging.ERROR)
-    Logs().shutdown_begun(1, 2.0)
+    Logs().observe(ShutdownBegun(1, 2.0))
 
 
 def test_it_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:

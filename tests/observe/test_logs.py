@@ -10,8 +10,22 @@ from hypothesis import given
 from structlog.testing import capture_logs
 
 from sigmic_guard.errors import LedgerError
-from sigmic_guard.lifecycle import CancelReason, CancelResult, Change, Event, State
-from sigmic_guard.observe import Logs, Metrics, Observers
+from sigmic_guard.lifecycle import CancelReason, CancelResult, Event, State
+from sigmic_guard.observe import (
+    CancellationAcknowledged,
+    CancellationEnded,
+    DeleteAnswered,
+    LedgerCommitted,
+    LedgerFailed,
+    Logs,
+    Metrics,
+    Observers,
+    RequestAnswered,
+    ShutdownBegun,
+    ShutdownFinished,
+    TaskChanged,
+    WorkerFailed,
+)
 from tests.observe import lives
 
 if TYPE_CHECKING:
@@ -121,28 +135,28 @@ def test_a_clock_that_was_set_back_gives_no_negative_time() -> None:
     last = lives.moved(record, Event.POST, 5.0, CancelReason.USER)
     refused = lives.moved(last, Event.REFUSE, 5.0, CancelReason.USER)
     with capture_logs() as lines:
-        Logs().task_changed(Change(last, refused, Event.REFUSE))
+        Logs().observe(TaskChanged(last, refused, Event.REFUSE))
     assert lines[0]["seconds"] == 0
 
 
 @given(lives.walks())
-def test_a_task_s_line_has_no_field_but_these(life: list[Change]) -> None:
+def test_a_task_s_line_has_no_field_but_these(life: list[TaskChanged]) -> None:
     with capture_logs() as lines:
         logs = Logs()
         for change in life:
-            logs.task_changed(change)
+            logs.observe(change)
     for line in lines:
         assert line.keys() - {"event", "log_level"} <= TASK_FIELDS
         assert None not in line.values()
 
 
 @given(lives.walks())
-def test_every_end_is_told_once(life: list[Change]) -> None:
+def test_every_end_is_told_once(life: list[TaskChanged]) -> None:
     """A line that starts a task has one that ends it, in every life that the table allows."""
     with capture_logs() as lines:
         logs = Logs()
         for change in life:
-            logs.task_changed(change)
+            logs.observe(change)
     ends = [line for line in lines if line["event"] in {"task.finished", "task.never_created"}]
     expected = [
         change
@@ -170,15 +184,15 @@ def test_every_end_is_told_once(life: list[Change]) -> None:
 )
 def test_a_delete_that_proved_nothing_is_told(status: str, level: str | None) -> None:
     with capture_logs() as lines:
-        Logs().delete_answered(lives.born(), status)
+        Logs().observe(DeleteAnswered(lives.born(), status))
     found = [(line["event"], line["status"], line["log_level"]) for line in lines]
     assert found == ([] if level is None else [("cancel.retry", status, level)])
 
 
 def test_what_came_of_a_cancellation_is_a_detail() -> None:
     with capture_logs() as lines:
-        Logs().cancellation_acknowledged(lives.born(), 0.25)
-        Logs().cancellation_ended(lives.born(), CancelResult.NOT_FOUND, 0.5)
+        Logs().observe(CancellationAcknowledged(lives.born(), 0.25))
+        Logs().observe(CancellationEnded(lives.born(), CancelResult.NOT_FOUND, 0.5))
     assert [(line["event"], line["log_level"], line["seconds"]) for line in lines] == [
         ("cancel.acknowledged", "debug", 0.25),
         ("cancel.ended", "debug", 0.5),
@@ -189,10 +203,10 @@ def test_what_came_of_a_cancellation_is_a_detail() -> None:
 def test_the_drain_is_told_and_an_unproven_end_is_an_error() -> None:
     with capture_logs() as lines:
         logs = Logs()
-        logs.shutdown_begun(100, 8.0)
-        logs.shutdown_finished(0, 0, 1.23456)
-        logs.shutdown_finished(2, 1, 8.1)
-        logs.shutdown_finished(0, 3, 9.0)
+        logs.observe(ShutdownBegun(100, 8.0))
+        logs.observe(ShutdownFinished(0, 0, 1.23456))
+        logs.observe(ShutdownFinished(2, 1, 8.1))
+        logs.observe(ShutdownFinished(0, 3, 9.0))
     hint = lines[2].pop("hint")
     assert "may still run and cost money" in hint
     assert "the ledger does not say so" in lines[3].pop("hint")
@@ -215,11 +229,11 @@ def test_failures_of_the_ledger_and_of_workers_are_errors() -> None:
 
     with capture_logs() as lines:
         logs = Logs()
-        logs.ledger_failed(3, LedgerError("The disk is full: make room."))
-        logs.ledger_failed(3, OSError("hunter2"))
+        logs.observe(LedgerFailed(3, LedgerError("The disk is full: make room.")))
+        logs.observe(LedgerFailed(3, OSError("hunter2")))
         with pytest.raises(ZeroDivisionError) as raised:
             fail()
-        logs.worker_failed("cancel", raised.value)
+        logs.observe(WorkerFailed("cancel", raised.value))
     assert [line["error"] for line in lines[:2]] == [
         "LedgerError: The disk is full: make room.",
         "OSError",
@@ -231,8 +245,8 @@ def test_failures_of_the_ledger_and_of_workers_are_errors() -> None:
 
 def test_requests_and_commits_are_not_logged() -> None:
     with capture_logs() as lines:
-        Logs().request_answered("GET", "/api/v1/tasks", "200", 0.1)
-        Logs().ledger_committed(1, 0.1)
+        Logs().observe(RequestAnswered("GET", "/api/v1/tasks", "200", 0.1))
+        Logs().observe(LedgerCommitted(1, 0.1))
     assert lines == []
 
 
@@ -355,8 +369,8 @@ async def test_observing_blocks_no_loop(registry: CollectorRegistry) -> None:
     observers = Observers([Metrics.on(registry), Logs()])
     for events in (lives.CANCELLED, lives.COMPLETED):
         lives.live(observers, *events)
-    observers.delete_answered(lives.born(), "200")
-    observers.request_answered("GET", "/api/v1/tasks", "200", 0.1)
+    observers.observe(DeleteAnswered(lives.born(), "200"))
+    observers.observe(RequestAnswered("GET", "/api/v1/tasks", "200", 0.1))
     assert registry.get_sample_value("sigmic_guard_tasks_started_total") == 2
 
 
@@ -365,5 +379,5 @@ def test_every_state_is_handled() -> None:
     for state in State:
         with capture_logs() as lines:
             logs = Logs()
-            logs.task_changed(Change(None, lives.born(state=state, remote_id=lives.ID), None))
+            logs.observe(TaskChanged(None, lives.born(state=state, remote_id=lives.ID), None))
         assert (lines == []) == (state in {State.INTENT, State.CREATING})

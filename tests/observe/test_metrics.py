@@ -12,13 +12,23 @@ from prometheus_client import CollectorRegistry, Counter, values
 from sigmic_guard.lifecycle import (
     CancelReason,
     CancelResult,
-    Change,
     Event,
     Outcome,
     State,
     TaskPolicy,
 )
-from sigmic_guard.observe import Metrics, Observers
+from sigmic_guard.observe import (
+    CancellationAcknowledged,
+    CancellationEnded,
+    DeleteAnswered,
+    LedgerCommitted,
+    Metrics,
+    Observers,
+    RequestAnswered,
+    ShutdownBegun,
+    ShutdownFinished,
+    TaskChanged,
+)
 from tests.observe import lives
 from tests.observe.sums import Sums, add_up, sums
 
@@ -62,14 +72,16 @@ def test_a_name_that_is_taken_is_refused_and_nothing_is_left_behind(
 
 
 @given(lives.interleaved())
-def test_started_is_finished_plus_live_after_every_change(steps: list[tuple[int, Change]]) -> None:
+def test_started_is_finished_plus_live_after_every_change(
+    steps: list[tuple[int, TaskChanged]],
+) -> None:
     """Any lives of any tasks, in two supervisors of one registry, told in any order."""
     registry = CollectorRegistry()
     supervisors = [Observers([Metrics.on(registry)]), Observers([Metrics.on(registry)])]
     started = 0
     alive: dict[int, State] = {}
     for supervisor, change in steps:
-        supervisors[supervisor].task_changed(change)
+        supervisors[supervisor].observe(change)
         if change.before is None:
             started += 1
         else:
@@ -88,7 +100,7 @@ def test_the_sum_check_sees_an_end_that_is_counted_twice(registry: CollectorRegi
     metrics = Metrics.on(registry)
     last = lives.live(metrics, *lives.CANCELLED)
     add_up(registry)
-    metrics._finish(last, None)
+    metrics._finish(last, None, None)
     add_up(registry)  # born finished: one more task
     metrics._finished[Outcome.CANCELLED, CancelReason.USER].inc()
     with pytest.raises(AssertionError):
@@ -99,9 +111,9 @@ def test_the_sum_check_sees_a_step_that_is_told_twice(registry: CollectorRegistr
     """Negative control: the sum itself would still hold, by a negative number of live tasks."""
     metrics = Metrics.on(registry)
     for change in lives.changes(*lives.COMPLETED):
-        metrics.task_changed(change)
+        metrics.observe(change)
         if change.after.finished_at is not None:
-            metrics.task_changed(change)
+            metrics.observe(change)
     assert sums(registry) == Sums(started=1, live=-1, finished=2, least=-1)
     with pytest.raises(AssertionError):
         add_up(registry)
@@ -110,7 +122,7 @@ def test_the_sum_check_sees_a_step_that_is_told_twice(registry: CollectorRegistr
 def test_a_task_that_has_finished_counts_no_more(registry: CollectorRegistry) -> None:
     metrics = Metrics.on(registry)
     last = lives.live(metrics, *lives.FAILED)
-    metrics.task_changed(Change(last, last, Event.CLOSE))
+    metrics.observe(TaskChanged(last, last, Event.CLOSE))
     assert add_up(registry) == Sums(started=1, live=0, finished=1, least=0)
 
 
@@ -139,7 +151,7 @@ def test_a_step_that_changes_no_state_updates_nothing(
     metrics = Metrics.on(registry)
     *_, attempt = lives.changes(*lives.CREATED, Event.CANCEL, Event.ATTEMPT)
     monkeypatch.setattr(values.MutexValue, "inc", None)
-    metrics.task_changed(attempt)
+    metrics.observe(attempt)
 
 
 def test_the_series_of_the_sum_are_exposed_in_the_order_of_a_life(
@@ -194,10 +206,10 @@ def test_a_clock_that_was_set_back_lowers_no_sum(registry: CollectorRegistry) ->
     metrics, born = Metrics.on(registry), lives.born(created_at=1e9)
     adopted = lives.moved(born, Event.ADOPT, 5.0, CancelReason.USER)
     failed = lives.moved(adopted, Event.FAIL, 5.0, CancelReason.USER)
-    metrics.task_changed(Change(None, adopted, Event.ADOPT))
-    metrics.task_changed(Change(adopted, failed, Event.FAIL))
-    metrics.cancellation_acknowledged(failed, -5.0)
-    metrics.cancellation_ended(failed, CancelResult.CONFIRMED, -5.0)
+    metrics.observe(TaskChanged(None, adopted, Event.ADOPT))
+    metrics.observe(TaskChanged(adopted, failed, Event.FAIL))
+    metrics.observe(CancellationAcknowledged(failed, -5.0))
+    metrics.observe(CancellationEnded(failed, CancelResult.CONFIRMED, -5.0))
     assert value(registry, "task_duration_seconds_sum", outcome="failed") == 0
     assert value(registry, "cancel_acknowledge_seconds_sum") == 0
     assert value(registry, "cancel_confirm_seconds_sum") == 0
@@ -205,12 +217,12 @@ def test_a_clock_that_was_set_back_lowers_no_sum(registry: CollectorRegistry) ->
 
 def test_cancellations_are_counted_and_timed(registry: CollectorRegistry) -> None:
     metrics, record = Metrics.on(registry), lives.born()
-    metrics.delete_answered(record, "503")
-    metrics.delete_answered(record, "timeout")
-    metrics.delete_answered(record, "200")
-    metrics.cancellation_acknowledged(record, 0.5)
-    metrics.cancellation_ended(record, CancelResult.ACKNOWLEDGED, 0.5)
-    metrics.cancellation_ended(record, CancelResult.CONFIRMED, 2.0)
+    metrics.observe(DeleteAnswered(record, "503"))
+    metrics.observe(DeleteAnswered(record, "timeout"))
+    metrics.observe(DeleteAnswered(record, "200"))
+    metrics.observe(CancellationAcknowledged(record, 0.5))
+    metrics.observe(CancellationEnded(record, CancelResult.ACKNOWLEDGED, 0.5))
+    metrics.observe(CancellationEnded(record, CancelResult.CONFIRMED, 2.0))
     for status in ("503", "timeout", "200"):
         assert value(registry, "cancel_attempts_total", status=status) == 1
     assert value(registry, "cancellations_total", result="acknowledged") == 1
@@ -223,10 +235,10 @@ def test_cancellations_are_counted_and_timed(registry: CollectorRegistry) -> Non
 def test_requests_commits_and_drains_are_timed(registry: CollectorRegistry) -> None:
     metrics = Metrics.on(registry)
     route = "/api/v1/tasks/{id}/tools/{callId}/approve"
-    metrics.request_answered("POST", route, "200", 0.25)
-    metrics.ledger_committed(3, 0.001)
-    metrics.shutdown_begun(10, 8.0)
-    metrics.shutdown_finished(0, 0, 1.5)
+    metrics.observe(RequestAnswered("POST", route, "200", 0.25))
+    metrics.observe(LedgerCommitted(3, 0.001))
+    metrics.observe(ShutdownBegun(10, 8.0))
+    metrics.observe(ShutdownFinished(0, 0, 1.5))
     labels = {"method": "POST", "route": route, "status": "200"}
     assert value(registry, "http_request_seconds_sum", **labels) == 0.25
     assert value(registry, "ledger_commit_seconds_count") == 1
@@ -237,13 +249,13 @@ def test_labels_are_bounded(registry: CollectorRegistry) -> None:
     """Whatever a server or a bug comes up with, the number of series has an end."""
     metrics, record = Metrics.on(registry), lives.born()
     for number in range(2000):
-        metrics.delete_answered(record, str(number))
-        metrics.delete_answered(record, f"word {number}")
-        metrics.request_answered("GET", f"/api/v1/tasks/{lives.ID}{number}", "200", 0.1)
-        metrics.request_answered("GET", f"/api/v1/tasks/{{id}}/x{number}", "200", 0.1)
-        metrics.request_answered(f"GET{number}", "/api/v1/tasks", str(number), 0.1)
+        metrics.observe(DeleteAnswered(record, str(number)))
+        metrics.observe(DeleteAnswered(record, f"word {number}"))
+        metrics.observe(RequestAnswered("GET", f"/api/v1/tasks/{lives.ID}{number}", "200", 0.1))
+        metrics.observe(RequestAnswered("GET", f"/api/v1/tasks/{{id}}/x{number}", "200", 0.1))
+        metrics.observe(RequestAnswered(f"GET{number}", "/api/v1/tasks", str(number), 0.1))
         letters = "".join(chr(97 + int(digit)) for digit in str(number))
-        metrics.request_answered("GET", f"/api/v1/{{{letters}}}", "200", 0.1)
+        metrics.observe(RequestAnswered("GET", f"/api/v1/{{{letters}}}", "200", 0.1))
     assert len(metrics._attempts) <= 501
     assert len(metrics._routes) <= 257
     assert len(metrics._series.attempts._metrics) <= 501

@@ -17,13 +17,23 @@ from structlog.testing import capture_logs
 from sigmic_guard.lifecycle import (
     CancelReason,
     CancelResult,
-    Change,
     Event,
     ReapResult,
     Record,
     Verdict,
 )
-from sigmic_guard.observe import Logs, Metrics
+from sigmic_guard.observe import (
+    CancellationEnded,
+    CandidatesFound,
+    LedgerCommitted,
+    LedgerFailed,
+    Logs,
+    Metrics,
+    OrphanLeft,
+    OrphanReaped,
+    OrphansCounted,
+    TaskChanged,
+)
 from tests.observe import lives
 from tests.observe.sums import Sums, add_up
 from tests.observe.test_logs import TASK_FIELDS
@@ -72,8 +82,8 @@ def test_what_came_of_an_orphan_is_counted_once_and_with_its_seconds(
 ) -> None:
     """Each result has its own series; all of them add to the seconds that dead owners cost."""
     metrics = Metrics.on(registry)
-    metrics.orphan_reaped(lives.taken_over(*lives.CREATED), result, 12.5)
-    metrics.orphan_reaped(lives.taken_over(*lives.CREATED), result, 0.5)
+    metrics.observe(OrphanReaped(lives.taken_over(*lives.CREATED), result, 12.5))
+    metrics.observe(OrphanReaped(lives.taken_over(*lives.CREATED), result, 0.5))
     counts = {one: value(registry, "orphans_reaped_total", how=one.value) for one in ReapResult}
     assert counts == {one: 2 * (one is result) for one in ReapResult}
     assert value(registry, "orphan_task_seconds_total") == 13
@@ -85,7 +95,7 @@ def test_the_seconds_of_orphans_never_fall(spans: list[float]) -> None:
     registry = CollectorRegistry()
     metrics, record, before = Metrics.on(registry), lives.born(), 0.0
     for seconds in spans:
-        metrics.orphan_reaped(record, ReapResult.CANCELLED, seconds)
+        metrics.observe(OrphanReaped(record, ReapResult.CANCELLED, seconds))
         now = value(registry, "orphan_task_seconds_total")
         assert now is not None
         assert now >= before
@@ -96,8 +106,8 @@ def test_the_size_of_a_batch_is_counted(registry: CollectorRegistry) -> None:
     """Rows a transaction: the sum is the rows, the count the transactions."""
     metrics = Metrics.on(registry)
     for rows in (1, 3, 500):
-        metrics.ledger_committed(rows, 0.001)
-    metrics.ledger_failed(7, OSError())
+        metrics.observe(LedgerCommitted(rows, 0.001))
+    metrics.observe(LedgerFailed(7, OSError()))
     assert value(registry, "ledger_batch_size_count") == 3
     assert value(registry, "ledger_batch_size_sum") == 504
     assert value(registry, "ledger_batch_size_bucket", le="4.0") == 2
@@ -112,16 +122,16 @@ def test_orphans_are_the_sum_and_their_age_the_maximum_over_supervisors(
 ) -> None:
     """And when one closes, what is left is what the others told."""
     metrics = Metrics.on(registry)
-    metrics.orphans_counted("one", 3, 40.0)
-    metrics.orphans_counted("two", 2, 90.0)
+    metrics.observe(OrphansCounted("one", 3, 40.0))
+    metrics.observe(OrphansCounted("two", 2, 90.0))
     assert orphans(registry) == (5, 90.0)
-    metrics.orphans_counted("one", 1, 50.0)  # anew, not on top
+    metrics.observe(OrphansCounted("one", 1, 50.0))  # anew, not on top
     assert orphans(registry) == (3, 90.0)
-    metrics.orphans_counted("two", 0, 0.0)
+    metrics.observe(OrphansCounted("two", 0, 0.0))
     assert orphans(registry) == (1, 50.0)
-    metrics.orphans_counted("two", 0, 0.0)  # closed once more
+    metrics.observe(OrphansCounted("two", 0, 0.0))  # closed once more
     assert orphans(registry) == (1, 50.0)
-    metrics.orphans_counted("one", 0, 0.0)
+    metrics.observe(OrphansCounted("one", 0, 0.0))
     assert orphans(registry) == (0, 0)
     assert metrics._orphans == {}
 
@@ -129,8 +139,8 @@ def test_orphans_are_the_sum_and_their_age_the_maximum_over_supervisors(
 def test_registries_know_nothing_of_each_other(registry: CollectorRegistry) -> None:
     """A supervisor's orphans are in its own registry alone."""
     other = CollectorRegistry()
-    Metrics.on(registry).orphans_counted("one", 3, 40.0)
-    Metrics.on(other).orphans_counted("one", 1, 4.0)
+    Metrics.on(registry).observe(OrphansCounted("one", 3, 40.0))
+    Metrics.on(other).observe(OrphansCounted("one", 1, 4.0))
     assert (orphans(registry), orphans(other)) == ((3, 40), (1, 4))
 
 
@@ -147,8 +157,8 @@ def count_in_threads(registry: CollectorRegistry, metrics: Metrics) -> None:
 
     def supervise(number: int) -> None:
         for count in islice(cycle(range(10)), 500):
-            metrics.orphans_counted(f"owner {number}", count, 10.0 * count)
-        metrics.orphans_counted(f"owner {number}", number, 10.0 * number)
+            metrics.observe(OrphansCounted(f"owner {number}", count, 10.0 * count))
+        metrics.observe(OrphansCounted(f"owner {number}", number, 10.0 * number))
 
     with ThreadPoolExecutor(9) as pool:
         scraping = pool.submit(scrape)
@@ -180,8 +190,8 @@ def test_a_scrape_in_the_middle_of_a_count_waits_for_nothing(
         seen.append(orphans(registry))
 
     monkeypatch.setattr(values.MutexValue, "set", scraped)
-    metrics.orphans_counted("one", 2, 20.0)
-    metrics.orphans_counted("one", 0, 0.0)
+    metrics.observe(OrphansCounted("one", 2, 20.0))
+    metrics.observe(OrphansCounted("one", 0, 0.0))
     assert seen == [(2, 0), (2, 20), (0, 20), (0, 0)]
 
 
@@ -191,7 +201,7 @@ def test_without_the_lock_a_count_would_be_lost(
     """Negative control: another thread's count in the middle of ours, and the gauge is wrong."""
     metrics = Metrics.on(registry)
     write: Any = values.MutexValue.set
-    turns = [lambda: metrics.orphans_counted("two", 5, 50.0)]
+    turns = [lambda: metrics.observe(OrphansCounted("two", 5, 50.0))]
 
     def interrupted(self: Any, amount: float, timestamp: float | None = None) -> None:
         if turns:
@@ -200,7 +210,7 @@ def test_without_the_lock_a_count_would_be_lost(
 
     monkeypatch.setattr(values.MutexValue, "set", interrupted)
     monkeypatch.setattr(metrics, "_counting", nullcontext())
-    metrics.orphans_counted("one", 2, 20.0)
+    metrics.observe(OrphansCounted("one", 2, 20.0))
     assert orphans(registry) != (7, 50)
 
 
@@ -214,11 +224,11 @@ def test_the_sum_holds_for_a_task_that_is_taken_over(
     """A change without before: however its owner left it, it is one task that was started here."""
     metrics = Metrics.on(registry)
     record = lives.taken_over(*left)
-    metrics.task_changed(Change(None, record, Event.TAKE_OVER))
+    metrics.observe(TaskChanged(None, record, Event.TAKE_OVER))
     assert add_up(registry) == Sums(started=1, live=1, finished=0, least=0)
     assert value(registry, "tasks_live", state=record.state.value) == 1
     last = lives.moved(record, Event.FORGET, 900.0, CancelReason.USER)
-    metrics.task_changed(Change(record, last, Event.FORGET))
+    metrics.observe(TaskChanged(record, last, Event.FORGET))
     assert add_up(registry) == Sums(started=1, live=0, finished=1, least=0)
 
 
@@ -230,8 +240,8 @@ def test_the_sum_holds_for_an_intent_that_becomes_a_dead_owners_task(
     metrics, mine = Metrics.on(registry), lives.born()
     claimed = lives.taken_over(*left)
     assert claimed.intent_id != mine.intent_id
-    metrics.task_changed(Change(None, mine, None))
-    metrics.task_changed(Change(mine, claimed, Event.TAKE_OVER))
+    metrics.observe(TaskChanged(None, mine, None))
+    metrics.observe(TaskChanged(mine, claimed, Event.TAKE_OVER))
     assert add_up(registry) == Sums(started=1, live=1, finished=0, least=0)
     assert value(registry, "tasks_live", state="intent") == 0
     assert value(registry, "tasks_live", state=claimed.state.value) == 1
@@ -243,10 +253,10 @@ def test_the_sum_check_sees_a_claimed_task_that_is_told_as_born(
     """Negative control: without its before the intent would stay live for ever."""
     metrics, mine = Metrics.on(registry), lives.born()
     claimed = lives.taken_over(*lives.CREATED)
-    metrics.task_changed(Change(None, mine, None))
-    metrics.task_changed(Change(None, claimed, Event.TAKE_OVER))
+    metrics.observe(TaskChanged(None, mine, None))
+    metrics.observe(TaskChanged(None, claimed, Event.TAKE_OVER))
     lost = lives.moved(claimed, Event.FAIL, 900.0, CancelReason.USER)
-    metrics.task_changed(Change(claimed, lost, Event.FAIL))
+    metrics.observe(TaskChanged(claimed, lost, Event.FAIL))
     assert add_up(registry) == Sums(started=2, live=1, finished=1, least=0)
 
 
@@ -264,13 +274,13 @@ def test_a_task_that_was_to_be_cancelled_can_be_forgotten(registry: CollectorReg
 
 def tell_all(logs: Logs, record: Record, ids: list[str]) -> None:
     """Tell everything that there is to tell of orphans."""
-    logs.task_changed(Change(None, record, Event.TAKE_OVER))
+    logs.observe(TaskChanged(None, record, Event.TAKE_OVER))
     for result in ReapResult:
-        logs.orphan_reaped(record, result, 1.0)
+        logs.observe(OrphanReaped(record, result, 1.0))
     for why in (Verdict.OTHER_CREDENTIAL, Verdict.OTHER_SYSTEM):
-        logs.orphan_left(record, why)
-    logs.candidates_found(record, ids)
-    logs.orphans_counted("me", 3, 40.0)
+        logs.observe(OrphanLeft(record, why))
+    logs.observe(CandidatesFound(record, ids))
+    logs.observe(OrphansCounted("me", 3, 40.0))
 
 
 @given(st.sampled_from(lives.LEFT), st.lists(st.text(), max_size=40))
@@ -304,7 +314,7 @@ def test_the_end_of_an_orphan_is_told_with_what_came_of_it(result: ReapResult) -
     """How, why, and the seconds that nobody owned it: not those since it was created."""
     last = lives.moved(lives.taken_over(*lives.CREATED), Event.FAIL, 9e3, CancelReason.USER)
     with capture_logs() as lines:
-        Logs().orphan_reaped(last, result, 59.12345)
+        Logs().observe(OrphanReaped(last, result, 59.12345))
     assert lines == [
         {
             "event": "orphan.reaped",
@@ -324,7 +334,7 @@ def test_the_end_of_an_orphan_is_told_with_what_came_of_it(result: ReapResult) -
 def test_an_orphan_out_of_reach_is_a_warning_that_says_who_can_end_it(why: Verdict) -> None:
     """It runs on and costs money, and this process may not touch it."""
     with capture_logs() as lines:
-        Logs().orphan_left(lives.left_behind(*lives.CREATED), why)
+        Logs().observe(OrphanLeft(lives.left_behind(*lives.CREATED), why))
     [line] = lines
     assert (line["event"], line["log_level"], line["why"]) == ("orphan.left", "warning", why.value)
     assert (line["task_id"], line["state"]) == (lives.ID, "running")
@@ -339,9 +349,9 @@ def test_a_task_that_is_taken_over_is_told_once_and_its_end_too() -> None:
     ended = lives.moved(cancelling, Event.CANCELLED, 201.0, CancelReason.ORPHAN)
     with capture_logs() as lines:
         logs = Logs()
-        logs.task_changed(Change(None, record, Event.TAKE_OVER))
-        logs.task_changed(Change(record, cancelling, Event.CANCEL))
-        logs.task_changed(Change(cancelling, ended, Event.CANCELLED))
+        logs.observe(TaskChanged(None, record, Event.TAKE_OVER))
+        logs.observe(TaskChanged(record, cancelling, Event.CANCEL))
+        logs.observe(TaskChanged(cancelling, ended, Event.CANCELLED))
     assert [(line["event"], line.get("reason")) for line in lines] == [
         ("task.taken_over", None),
         ("task.cancelling", "orphan"),
@@ -352,8 +362,8 @@ def test_a_task_that_is_taken_over_is_told_once_and_its_end_too() -> None:
 def test_an_intent_that_becomes_a_dead_owners_task_is_told_as_taken_over() -> None:
     """The line has the intent id of the row that lives on."""
     with capture_logs() as lines:
-        change = Change(lives.born(), lives.taken_over(*lives.CREATED), Event.TAKE_OVER)
-        Logs().task_changed(change)
+        change = TaskChanged(lives.born(), lives.taken_over(*lives.CREATED), Event.TAKE_OVER)
+        Logs().observe(change)
     [line] = lines
     assert (line["event"], line["intent_id"]) == ("task.taken_over", "fedcba9876543210")
 
@@ -362,7 +372,7 @@ def test_candidates_are_their_ids_cleaned_and_not_too_many() -> None:
     """One line, whatever the list says: no credential, no control character, an end in sight."""
     ids = [lives.ID, "sigmic_0123456789abcdef", "a\nb\x1b[31m", "x" * 5000, *map(str, range(40))]
     with capture_logs() as lines:
-        Logs().candidates_found(lives.left_behind(Event.POST, Event.LOSE), ids)
+        Logs().observe(CandidatesFound(lives.left_behind(Event.POST, Event.LOSE), ids))
     [line] = lines
     assert line["log_level"] == "warning"
     assert "cancel it" in line["hint"]
@@ -377,7 +387,7 @@ def test_candidates_are_their_ids_cleaned_and_not_too_many() -> None:
 def test_candidates_that_are_few_are_all_listed(count: int) -> None:
     """Nothing is left out, and nothing says so."""
     with capture_logs() as lines:
-        Logs().candidates_found(lives.born(), [str(number) for number in range(count)])
+        Logs().observe(CandidatesFound(lives.born(), [str(number) for number in range(count)]))
     assert lines[0]["candidates"] == " ".join(map(str, range(count)))
 
 
@@ -386,7 +396,7 @@ async def test_counting_orphans_blocks_no_loop(registry: CollectorRegistry) -> N
     metrics = Metrics.on(registry)
     for order in permutations(("one", "two", "three")):
         for number, owner in enumerate(order):
-            metrics.orphans_counted(owner, number, 1.0)
-    metrics.cancellation_ended(lives.born(), CancelResult.CONFIRMED, 1.0)
+            metrics.observe(OrphansCounted(owner, number, 1.0))
+    metrics.observe(CancellationEnded(lives.born(), CancelResult.CONFIRMED, 1.0))
     tell_all(Logs(), lives.taken_over(*lives.CREATED), [lives.ID])
     assert value(registry, "orphans") == 3

@@ -16,13 +16,31 @@ from sigmic_guard.errors import ApiError, LedgerError
 from sigmic_guard.lifecycle import (
     CancelReason,
     CancelResult,
-    Change,
     Event,
     ReapResult,
     TaskPolicy,
     Verdict,
 )
-from sigmic_guard.observe import Logs, Metrics, Observers
+from sigmic_guard.observe import (
+    CancellationAcknowledged,
+    CancellationEnded,
+    CandidatesFound,
+    DeleteAnswered,
+    LedgerCommitted,
+    LedgerFailed,
+    Logs,
+    Metrics,
+    ObservedEvent,
+    Observers,
+    OrphanLeft,
+    OrphanReaped,
+    OrphansCounted,
+    RequestAnswered,
+    ShutdownBegun,
+    ShutdownFinished,
+    TaskChanged,
+    WorkerFailed,
+)
 from sigmic_guard.observe.wording import clean
 from tests.observe import lives
 
@@ -58,27 +76,27 @@ def tell_secrets(observer: Any) -> None:
         lives.TAKEN_OVER,
     ):
         for change in lives.changes(*events, **fields):
-            observer.task_changed(change)
+            observer.observe(change)
             record = change.after
     named = lives.moved(lives.born(**fields), Event.ADOPT, 1.0, CancelReason.USER)
-    observer.task_changed(Change(None, lives.born(**fields, state=named.state), None))
-    observer.delete_answered(record, SECRET)
-    observer.delete_answered(record, "403")
-    observer.cancellation_acknowledged(record, 1.0)
-    observer.cancellation_ended(record, CancelResult.UNCONFIRMED, 1.0)
-    observer.orphans_counted(SECRET, 1, 1.0)
-    observer.orphan_reaped(record, ReapResult.CANCELLED, 1.0)
-    observer.orphan_left(record, Verdict.OTHER_CREDENTIAL)
-    observer.candidates_found(record, [f"{lives.ID}-{KEY}", KEY, f"Bearer {SECRET}"])
-    observer.request_answered(SECRET, f"/api/v1/tasks/{SECRET}", SECRET, 1.0)
-    observer.request_answered("GET", f"/api/v1/tasks/{SECRET.lower()}", "200", 1.0)
-    observer.request_answered("GET", f"/api/v1/tasks?token={SECRET}", "200", 1.0)
-    observer.ledger_committed(1, 1.0)
+    observer.observe(TaskChanged(None, lives.born(**fields, state=named.state), None))
+    observer.observe(DeleteAnswered(record, SECRET))
+    observer.observe(DeleteAnswered(record, "403"))
+    observer.observe(CancellationAcknowledged(record, 1.0))
+    observer.observe(CancellationEnded(record, CancelResult.UNCONFIRMED, 1.0))
+    observer.observe(OrphansCounted(SECRET, 1, 1.0))
+    observer.observe(OrphanReaped(record, ReapResult.CANCELLED, 1.0))
+    observer.observe(OrphanLeft(record, Verdict.OTHER_CREDENTIAL))
+    observer.observe(CandidatesFound(record, [f"{lives.ID}-{KEY}", KEY, f"Bearer {SECRET}"]))
+    observer.observe(RequestAnswered(SECRET, f"/api/v1/tasks/{SECRET}", SECRET, 1.0))
+    observer.observe(RequestAnswered("GET", f"/api/v1/tasks/{SECRET.lower()}", "200", 1.0))
+    observer.observe(RequestAnswered("GET", f"/api/v1/tasks?token={SECRET}", "200", 1.0))
+    observer.observe(LedgerCommitted(1, 1.0))
     for bug in exceptions(error):
-        observer.ledger_failed(1, bug)
-        observer.worker_failed(f"cancel {KEY}", bug)
-    observer.shutdown_begun(1, 1.0)
-    observer.shutdown_finished(1, 0, 1.0)
+        observer.observe(LedgerFailed(1, bug))
+        observer.observe(WorkerFailed(f"cancel {KEY}", bug))
+    observer.observe(ShutdownBegun(1, 1.0))
+    observer.observe(ShutdownFinished(1, 0, 1.0))
 
 
 def exceptions(text: str) -> list[BaseException]:
@@ -145,14 +163,10 @@ def test_no_secret_reaches_a_metric(registry: CollectorRegistry) -> None:
 
 def test_no_secret_of_a_failing_observer_reaches_logging(caplog: pytest.LogCaptureFixture) -> None:
     class Leaky:
-        def __getattr__(self, name: str) -> Any:
-            raise RuntimeError(SECRET)
+        def observe(self, event: ObservedEvent) -> None:
+            raise RuntimeError(event.after.key if isinstance(event, TaskChanged) else SECRET)
 
-        def task_changed(self, change: Change) -> None:
-            raise RuntimeError(change.after.key)
-
-    leaky: Any = Leaky()
-    tell_secrets(Observers([leaky]))
+    tell_secrets(Observers([Leaky()]))
     assert len(caplog.records) == 1
     assert not leaks(caplog.text)
 

@@ -14,7 +14,17 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from sigmic_guard.lifecycle import CancelResult, ReapResult
-from sigmic_guard.observe import Metrics
+from sigmic_guard.observe import (
+    CancellationAcknowledged,
+    CancellationEnded,
+    DeleteAnswered,
+    LedgerCommitted,
+    Metrics,
+    OrphanReaped,
+    OrphansCounted,
+    RequestAnswered,
+    ShutdownFinished,
+)
 from tests.observe import lives
 
 if TYPE_CHECKING:
@@ -54,14 +64,14 @@ def used(registry: CollectorRegistry) -> CollectorRegistry:
     """Every series with samples."""
     metrics, record = Metrics.on(registry), lives.born()
     lives.live(metrics, *lives.CANCELLED)
-    metrics.delete_answered(record, "200")
-    metrics.cancellation_acknowledged(record, 0.1)
-    metrics.cancellation_ended(record, CancelResult.CONFIRMED, 0.2)
-    metrics.request_answered("GET", "/api/v1/tasks/{id}", "200", 0.1)
-    metrics.ledger_committed(1, 0.001)
-    metrics.shutdown_finished(0, 0, 1.0)
-    metrics.orphans_counted("me", 2, 3.0)
-    metrics.orphan_reaped(record, ReapResult.CANCELLED, 4.0)
+    metrics.observe(DeleteAnswered(record, "200"))
+    metrics.observe(CancellationAcknowledged(record, 0.1))
+    metrics.observe(CancellationEnded(record, CancelResult.CONFIRMED, 0.2))
+    metrics.observe(RequestAnswered("GET", "/api/v1/tasks/{id}", "200", 0.1))
+    metrics.observe(LedgerCommitted(1, 0.001))
+    metrics.observe(ShutdownFinished(0, 0, 1.0))
+    metrics.observe(OrphansCounted("me", 2, 3.0))
+    metrics.observe(OrphanReaped(record, ReapResult.CANCELLED, 4.0))
     return registry
 
 
@@ -139,7 +149,7 @@ def test_many_processes_add_up(tmp_path: Path) -> None:
         from prometheus_client import CollectorRegistry
         from prometheus_client.multiprocess import MultiProcessCollector
         from sigmic_guard.lifecycle import ReapResult
-        from sigmic_guard.observe import Metrics
+        from sigmic_guard.observe import Metrics, OrphanReaped, OrphansCounted
         from tests.observe import lives
         from tests.observe.sums import sums
 
@@ -147,8 +157,8 @@ def test_many_processes_add_up(tmp_path: Path) -> None:
             metrics = Metrics.on(CollectorRegistry())
             lives.live(metrics, *lives.CANCELLED)
             lives.live(metrics, *lives.CREATED)
-            metrics.orphans_counted(str(os.getpid()), 3, 7.0)  # both see the same ledger
-            metrics.orphan_reaped(lives.born(), ReapResult.CANCELLED, 1.0)
+            metrics.observe(OrphansCounted(str(os.getpid()), 3, 7.0))  # both see the same ledger
+            metrics.observe(OrphanReaped(lives.born(), ReapResult.CANCELLED, 1.0))
 
         ready, done = os.pipe(), os.pipe()
         child = os.fork()

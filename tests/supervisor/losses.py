@@ -15,7 +15,7 @@ from anyio import Event, current_time
 from sigmic_guard import ConnectionFailed, Supervisor
 from sigmic_guard.ledger import MemoryLedger, MemoryStore, Write
 from sigmic_guard.lifecycle import Record
-from sigmic_guard.observe import Logs
+from sigmic_guard.observe import CandidatesFound, Logs, ObservedEvent
 from sigmic_guard.sigmic.models import CreateRequest, TaskInfo, TaskPage
 from sigmic_guard.supervisor.ground.clock import WallClock
 from sigmic_guard.testing import LOST, FakeSigmic, Reaction
@@ -128,11 +128,12 @@ class Reports:
 def reports(monkeypatch: pytest.MonkeyPatch) -> Reports:
     found = Reports()
 
-    def note(_: Logs, record: Record, ids: Sequence[str]) -> None:
-        found.all.append((record.intent_id, ids))
-        found.heard.set()
+    def note(_: Logs, event: ObservedEvent) -> None:
+        if isinstance(event, CandidatesFound):
+            found.all.append((event.record.intent_id, event.task_ids))
+            found.heard.set()
 
-    monkeypatch.setattr(Logs, "candidates_found", note)
+    monkeypatch.setattr(Logs, "observe", note)
     return found
 
 

@@ -20,6 +20,7 @@ from sigmic_guard import (
     TaskCancelled,
     TaskTimedOut,
 )
+from sigmic_guard.observe import DeleteAnswered
 from sigmic_guard.supervisor.face.host import HostedScope
 from tests.backends import ASYNCIO, UVLOOP
 from tests.supervisor.lab import Lab
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 
     from sigmic_guard import RemoteTask, Supervisor
+    from sigmic_guard.observe import ObservedEvent
 
 pytestmark = [
     pytest.mark.backends(ASYNCIO, UVLOOP),
@@ -330,8 +332,9 @@ async def test_workers_carry_nobody_s_context() -> None:
     seen = set[str]()
 
     class Spy:
-        def __getattr__(self, name: str) -> Any:
-            return lambda *_: seen.add(user.get()) if name == "delete_answered" else None
+        def observe(self, event: ObservedEvent) -> None:
+            if isinstance(event, DeleteAnswered):
+                seen.add(user.get())
 
     async with lab.open(observers=[Spy()], max_cancels=2) as supervisor:
 

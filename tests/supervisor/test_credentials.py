@@ -19,7 +19,7 @@ from sigmic_guard import (
 )
 from sigmic_guard.emulator import Emulator, Script, bodies
 from sigmic_guard.ledger import MemoryLedger, MemoryStore, SqliteLedger
-from sigmic_guard.observe import Observers
+from sigmic_guard.observe import CredentialAccepted, CredentialRefused, Logs, ObservedEvent
 from tests.backends import TRIO_VIRTUAL
 from tests.supervisor.lab import FORBIDDEN, UNAUTHORISED, UNAVAILABLE, Lab
 
@@ -35,12 +35,14 @@ class Told:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.lines: list[Any] = []
-        monkeypatch.setattr(
-            Observers, "credential_refused", lambda _, code, status: self.lines.append(status)
-        )
-        monkeypatch.setattr(
-            Observers, "credential_accepted", lambda _, seconds: self.lines.append("accepted")
-        )
+        monkeypatch.setattr(Logs, "observe", lambda _, event: self._note(event))
+
+    def _note(self, event: ObservedEvent) -> None:
+        match event:
+            case CredentialRefused():
+                self.lines.append(event.status)
+            case CredentialAccepted():
+                self.lines.append("accepted")
 
 
 @pytest.fixture

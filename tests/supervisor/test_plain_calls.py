@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,6 +11,7 @@ from anyio import Event, create_task_group, fail_after, sleep_forever
 from anyio.lowlevel import checkpoint
 
 from sigmic_guard import CancelReason, State, SupervisorShutdown, TaskCancelled
+from sigmic_guard.observe import TaskChanged
 from sigmic_guard.supervisor.ground.inbox import Inbox
 from tests.backends import ASYNCIO, TRIO, UVLOOP
 from tests.supervisor.lab import Lab
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sigmic_guard import RemoteTask, TaskEvent
+    from sigmic_guard.observe import ObservedEvent
 
     Place = Callable[[Callable[[], object]], None]
 
@@ -189,28 +192,18 @@ async def test_a_call_in_the_middle_of_a_step() -> None:
     async with lab.open() as supervisor:
         tasks = [await supervisor.start("m") for _ in range(2)]
         core = tasks[0]._core
-        told = core.ground.observer.task_changed
         interrupting = [tasks[1].request_cancel, tasks[0].request_cancel]
 
-        def interrupted(change: Any) -> None:
-            told(change)
-            if interrupting:
+        def interrupted(event: ObservedEvent) -> None:
+            core.ground.observer.observe(event)
+            if interrupting and isinstance(event, TaskChanged):
                 interrupting.pop()()
 
-        core.roster._observer = _Observer(core.ground.observer, interrupted)
+        core.roster._observer = SimpleNamespace(observe=interrupted)
         await tasks[0].cancel()
         with fail_after(LONG):
             assert [(await task.wait()).reason for task in tasks] == ["user", "user"]
         assert lab.deletes() == 2
-
-
-class _Observer:
-    def __init__(self, others: Any, task_changed: Any) -> None:
-        self._others = others
-        self.task_changed = task_changed
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._others, name)
 
 
 # --- the inbox itself -----------------------------------------------------------------------------

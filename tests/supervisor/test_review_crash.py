@@ -20,7 +20,7 @@ from sigmic_guard import (
     ValidationError,
 )
 from sigmic_guard.ledger import MemoryLedger, MemoryStore, Refusal, Write
-from sigmic_guard.observe import Logs
+from sigmic_guard.observe import Logs, ObservedEvent, OrphanLeft
 from sigmic_guard.sigmic.models import TaskInfo
 from sigmic_guard.supervisor.face.draining import Drain
 from sigmic_guard.supervisor.ground import timer
@@ -314,12 +314,14 @@ async def test_telling_of_many_that_are_left_alone_lets_others_have_their_turn(
     lab, store = Lab(), MemoryStore()
     told, longest, now = 0, 0, 0
 
-    def note(*_: object) -> None:
+    def note(_: Logs, event: ObservedEvent) -> None:
         nonlocal told, longest, now
+        if not isinstance(event, OrphanLeft):
+            return
         told, now = told + 1, now + 1
         longest = max(longest, now)
 
-    monkeypatch.setattr(Logs, "orphan_left", note)
+    monkeypatch.setattr(Logs, "observe", note)
     monkeypatch.setattr(timer, "perf_counter", lambda: told * 1e-4)  # what a line takes
     others = {"credential_fingerprint": "other", "remote_id": "x"}
     await write(store, *(row(lab, f"intent-{number}", **others) for number in range(10_000)))

@@ -15,7 +15,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 
 from sigmic_guard.errors import ConfigurationError
 from sigmic_guard.lifecycle import CancelReason, Event, State
-from sigmic_guard.observe import enter_task, leave_task
+from sigmic_guard.observe import BlockAbandoned, enter_task, leave_task
 from sigmic_guard.sigmic import check_files
 from sigmic_guard.supervisor.face.host import Host, HostedScope
 from sigmic_guard.supervisor.face.task import handle_of
@@ -166,7 +166,7 @@ class TaskBlock:
                 instead="or use supervisor.start() and await task.cancel()",
             )
             if error is not None:  # which goes on
-                self._core.ground.observer.block_abandoned(task.record)
+                self._core.ground.observer.observe(BlockAbandoned(task.record))
         if error is None or ours:
             await checkpoint_if_cancelled()  # a cancellation from outside comes first
             if verdict := self._verdict(task, body_finished=body_finished):

@@ -15,6 +15,7 @@ from sigmic_guard.errors import LedgerError
 from sigmic_guard.lifecycle import CancelReason, Outcome, Record, State
 from sigmic_guard.lifecycle import Event as Happening
 from sigmic_guard.lifecycle.states import ENDED, SETTLED, TO_BE_ENDED
+from sigmic_guard.observe import ShutdownBegun, ShutdownFinished
 from sigmic_guard.supervisor.ground.lifetime import Phase
 from sigmic_guard.supervisor.ground.results import ShutdownReport, Snapshot, Span
 from sigmic_guard.supervisor.ground.timer import Slices
@@ -128,7 +129,7 @@ class Drain:
         core.reconciler.hurry(by=self._end)
         if self._tasks is None:
             self._tasks = list(core.roster.tasks.values())
-            self._ground.observer.shutdown_begun(len(self._tasks), self.grace)
+            self._ground.observer.observe(ShutdownBegun(len(self._tasks), self.grace))
         tasks = self._tasks
         with CancelScope(deadline=self._stop()) as self._budget:
             await self._mark(tasks)
@@ -139,8 +140,8 @@ class Drain:
         unwritten = await self._write_last()
         self.report = report = await self._tell(tasks, unwritten)
         await self._close_ledger()
-        self._ground.observer.shutdown_finished(
-            len(report.unconfirmed), report.unwritten, report.seconds
+        self._ground.observer.observe(
+            ShutdownFinished(len(report.unconfirmed), report.unwritten, report.seconds)
         )
         self.done.set()
 

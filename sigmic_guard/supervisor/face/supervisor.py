@@ -14,7 +14,7 @@ from sigmic_guard.errors import ConfigurationError, SupervisorShutdown, TaskCanc
 from sigmic_guard.lifecycle import CancelReason, Outcome, TaskPolicy
 from sigmic_guard.lifecycle.policy import check_policy
 from sigmic_guard.lifecycle.values import check_flag, check_seconds, shown
-from sigmic_guard.observe import Observers
+from sigmic_guard.observe import Observers, RequestAnswered, WorkerFailed
 from sigmic_guard.sigmic import SigmicClient, check_files, check_id
 from sigmic_guard.sigmic.keyring import Keyring
 from sigmic_guard.supervisor.face import watchdog as watchdogs
@@ -144,7 +144,7 @@ class Supervisor:
             )
             self._policy = TaskPolicy() if policy is None else check_policy(policy)
             watchdog, signals = check_flag("watchdog", watchdog), check_signals(signals)
-            self._observer = Observers(choose_observers(registry, observers))
+            observer = self._observer = Observers(choose_observers(registry, observers))
             self._keyring: Keyring | None = None
             self._own_client: SigmicClient | None = None
             if client is None:
@@ -152,7 +152,7 @@ class Supervisor:
                 client = self._own_client = SigmicClient(
                     self._keyring,
                     base_url,
-                    on_request=self._observer.request_answered,
+                    on_request=lambda *answer: observer.observe(RequestAnswered(*answer)),
                     connections=settings.max_cancels + OTHER_CONNECTIONS,
                 )
             self._api: TaskApi = client
@@ -336,7 +336,7 @@ class Supervisor:
             if self._own_client is not None:
                 await self._own_client.authenticate()
             group = create_task_group()
-            workers = Workers(group, self._crashed, self._observer.worker_failed)
+            workers = Workers(group, self._crashed, self._tell_bug)
             core = Core(self._settings, workers, self._api, self._ledger, self._observer, inbox)
             self._host = Host()
             await self._prepare(core.ground.owner_id)
@@ -512,9 +512,12 @@ class Supervisor:
             await drain.done.wait()
             handlers.drained()
 
+    def _tell_bug(self, worker: str, error: Exception) -> None:
+        self._observer.observe(WorkerFailed(worker, error))
+
     def _crashed(self, worker: str, error: Exception) -> None:
         """Go down loudly after a bug, but not before the DELETEs are sent."""
-        self._observer.worker_failed(worker, error)
+        self._tell_bug(worker, error)
         self._bug = self._bug or error
         assert self._core is not None
         self._core.lifetime.advance(Phase.FORCED)

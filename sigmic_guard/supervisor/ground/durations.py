@@ -6,31 +6,11 @@ account once, when a row becomes ours; from there on the time that passes is mea
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
-
-from sigmic_guard.lifecycle import Change
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sigmic_guard.lifecycle import Event, Record
+    from sigmic_guard.lifecycle import Record
     from sigmic_guard.supervisor.ground.entry import Entry
-
-
-class TimedChange(Change):
-    """A change that finished a task."""
-
-    _seconds: float
-
-    @classmethod
-    def of(cls, before: Record, after: Record, event: Event, seconds: float) -> Self:
-        """Make one; ``seconds`` that the task took."""
-        self = cls(before, after, event)
-        self._seconds = seconds
-        return self
-
-    @property
-    def seconds(self) -> float:
-        """How long the task took, as it was measured."""
-        return self._seconds
 
 
 def begin_in_the_past(task: Entry, record: Record, now: float) -> None:

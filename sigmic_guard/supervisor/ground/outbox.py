@@ -16,6 +16,7 @@ from anyio import Event, current_time, move_on_after
 from sigmic_guard.errors import DuplicateKey, LedgerError, bare, fresh
 from sigmic_guard.ledger import Refusal, Write
 from sigmic_guard.lifecycle import State
+from sigmic_guard.observe import LedgerCommitted, LedgerFailed
 from sigmic_guard.supervisor.ground.timer import Slices
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ class Outbox:
                 await self._write(batch)
             except LedgerError as error:
                 batch.error = bare(error)  # the frames hold rows
-                self._observer.ledger_failed(len(batch.writes), error)
+                self._observer.observe(LedgerFailed(len(batch.writes), error))
             await self._close(batch)
             if batch.error is not None:
                 await self._pause()
@@ -199,7 +200,7 @@ class Outbox:
             portion = writes[start : start + size]
             started = perf_counter()
             refusals = await self._ledger.commit(portion)
-            self._observer.ledger_committed(len(portion), perf_counter() - started)
+            self._observer.observe(LedgerCommitted(len(portion), perf_counter() - started))
             if any(refusals):
                 for write, refusal in zip(portion, refusals, strict=True):
                     if refusal is not None:
@@ -226,7 +227,7 @@ class Outbox:
         batch.refusals[record.intent_id] = refusal
         if record.intent_id not in batch.awaited:
             error = LedgerError(f"the row of a task was changed by somebody else ({refusal})")
-            self._observer.ledger_failed(1, error)
+            self._observer.observe(LedgerFailed(1, error))
 
     async def _is_ours(self, write: Write) -> bool:
         """Tell whether nobody but us wrote the row: then it was in a transaction in doubt."""

@@ -14,7 +14,6 @@ from anyio import current_time
 from sigmic_guard.lifecycle import (
     CancelReason,
     CancelResult,
-    Change,
     Event,
     Record,
     State,
@@ -23,8 +22,8 @@ from sigmic_guard.lifecycle import (
 )
 from sigmic_guard.lifecycle.states import ENDED, TO_BE_ENDED
 from sigmic_guard.lifecycle.text import one_line, tidy_detail, tidy_status
+from sigmic_guard.observe import CancellationEnded, TaskChanged, TaskLeft
 from sigmic_guard.supervisor.ground.durations import (
-    TimedChange,
     begin_in_the_past,
     seconds_of,
     seconds_since_cancel,
@@ -84,14 +83,14 @@ class Roster:
         if record.key is not None:
             self.keys[record.key] = task
         self._outbox.withhold(record)
-        self._observer.task_changed(Change(None, record, None))
+        self._observer.observe(TaskChanged(None, record, None))
 
     def inherit(self, task: Entry) -> None:
         """Take a dead owner's task on, whose row is ours already."""
         record = task.record
         self.tasks[record.intent_id] = task
         self._note_take_over(task, record)
-        self._observer.task_changed(Change(None, record, Event.TAKE_OVER))
+        self._observer.observe(TaskChanged(None, record, Event.TAKE_OVER))
         self._settle_in(task)
 
     def claim(self, task: Entry, record: Record) -> None:
@@ -134,7 +133,7 @@ class Roster:
         del self.tasks[before.intent_id]
         self.tasks[record.intent_id] = task
         task.record = record
-        self._observer.task_changed(Change(before, record, event))
+        self._observer.observe(TaskChanged(before, record, event))
 
     def _settle_in(self, task: Entry) -> None:
         record = task.record
@@ -186,10 +185,8 @@ class Roster:
         if after.state is not before.state:
             task.ended_at = task.lifetime.moment() if after.state in ENDED else None
         finished = after.over and not before.over
-        self._observer.task_changed(
-            TimedChange.of(before, after, event, seconds_of(task))
-            if finished
-            else Change(before, after, event)
+        self._observer.observe(
+            TaskChanged(before, after, event, seconds_of(task) if finished else None)
         )
         if after.state is not before.state:
             self._moved(task, before, after)
@@ -224,7 +221,7 @@ class Roster:
         elif ending.result in {None, CancelResult.UNCONFIRMED}:
             ending.result = CancelResult.CONFIRMED  # somebody saw it, and no DELETE said so
         assert ending.result is not None
-        self._observer.cancellation_ended(after, ending.result, seconds_since_cancel(task))
+        self._observer.observe(CancellationEnded(after, ending.result, seconds_since_cancel(task)))
 
     def _forget(self, task: Entry) -> None:
         record = task.record
@@ -248,7 +245,7 @@ class Roster:
             self._closed, self._untold = True, list(self.tasks.values())
         slices = Slices()
         while self._untold:
-            self._observer.task_left(self._untold.pop().record)
+            self._observer.observe(TaskLeft(self._untold.pop().record))
             await slices.breathe()
 
     def cancel(self, task: Entry, reason: CancelReason) -> None:

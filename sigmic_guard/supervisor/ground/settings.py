@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from sigmic_guard.observe import Observer
 
-#: What every observer is asked for: one method is as good as another.
-_TOLD = "task_changed"
+#: What every observer has.
+_TOLD = "observe"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

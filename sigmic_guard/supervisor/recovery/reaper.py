@@ -33,6 +33,7 @@ from sigmic_guard.lifecycle import (
     step,
 )
 from sigmic_guard.lifecycle import Event as Happening
+from sigmic_guard.observe import LedgerCommitted, LedgerFailed
 from sigmic_guard.supervisor.ground.results import OrphanRow, ReapReport
 from sigmic_guard.supervisor.ground.telling import tell_left, tell_orphan
 from sigmic_guard.supervisor.ground.timer import Slices
@@ -181,7 +182,7 @@ class Reaper:
                 await self._look_around(round_)
             except LedgerError as error:
                 round_.error = error
-                self._observer.ledger_failed(0, error)
+                self._observer.observe(LedgerFailed(0, error))
             self._round = None
             round_.done.set()
             until_due = max(LEAST, round_.due - current_time())
@@ -218,7 +219,7 @@ class Reaper:
     def _tell_illegible(self, illegible: Mapping[str, str]) -> None:
         """Tell of rows that nobody here can act on, whenever they are others than before."""
         if illegible and illegible != self._illegible:
-            self._observer.ledger_failed(0, IllegibleRows(illegible))
+            self._observer.observe(LedgerFailed(0, IllegibleRows(illegible)))
         self._illegible = illegible
 
     async def judge(self, orphan: Orphan) -> Verdict:
@@ -296,7 +297,7 @@ class Reaper:
                     self.see_to(row)
             self._doubt(taken)
             raise
-        self._observer.ledger_committed(len(taken), perf_counter() - began)
+        self._observer.observe(LedgerCommitted(len(taken), perf_counter() - began))
         return [one for one, refusal in zip(taken, refusals, strict=True) if refusal is None]
 
     def _doubt(self, taken: Iterable[TakenRow]) -> None:

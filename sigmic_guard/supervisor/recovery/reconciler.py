@@ -22,6 +22,7 @@ from sigmic_guard.errors import LedgerError, SigmicGuardError
 from sigmic_guard.lifecycle import Backoff, Verdict
 from sigmic_guard.lifecycle import Event as Happening
 from sigmic_guard.lifecycle.backoff import believed
+from sigmic_guard.observe import CandidatesFound, LedgerFailed
 from sigmic_guard.sigmic import is_id
 from sigmic_guard.supervisor.ground.lag import BRAND_NEW
 from sigmic_guard.supervisor.ground.marking import marked_with
@@ -363,7 +364,7 @@ class Reconciler:
         try:
             proposal = await self._candidates.of(one.task.record)
         except LedgerError as error:
-            self._observer.ledger_failed(0, error)
+            self._observer.observe(LedgerFailed(0, error))
             return
         if proposal is None or self._sought.get(one.task.record.intent_id) is not one:
             return
@@ -390,7 +391,7 @@ class Reconciler:
         """
         record, candidates = one.task.record, proposal.ids
         wanted = record.policy.on_lost == "cancel" and proposal.near
-        self._observer.candidates_found(record, candidates)
+        self._observer.observe(CandidatesFound(record, candidates))
         if wanted and one.task.orphan is not Verdict.RELEASE:
             self._found(one, candidates[0])
             for task_id in candidates[1:]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from anyio import current_time
 
 from sigmic_guard.lifecycle import State, Verdict
+from sigmic_guard.observe import OrphanLeft, OrphanReaped, OrphansCounted
 from sigmic_guard.supervisor.ground.durations import orphaned_since
 from sigmic_guard.supervisor.ground.timer import Slices
 
@@ -51,7 +52,7 @@ class Tally:
         self._told = set()
         for (record, orphaned_at, _), verdict in left:
             if verdict is not Verdict.WAIT and record.intent_id not in self._reported:
-                self._observer.orphan_left(record, verdict)
+                self._observer.observe(OrphanLeft(record, verdict))
                 self._reported.add(record.intent_id)  # hit here, it is not told again
             ids.add(record.intent_id)
             since = min(since, orphaned_at - ahead)
@@ -77,7 +78,7 @@ class Tally:
             self._since = since if self._since is None else min(self._since, since)
         count, now = self._left + len(self._tasks), current_time()
         age = max(0.0, now - self._since) if count and self._since is not None else 0.0
-        self._observer.orphans_counted(self._owner_id, count, age)
+        self._observer.observe(OrphansCounted(self._owner_id, count, age))
 
     def tell(
         self,
@@ -94,7 +95,7 @@ class Tally:
             if ended_at is not None:
                 seconds = min(seconds, ended_at - orphaned_at)
             seconds = max(0.0, seconds)
-        self._observer.orphan_reaped(record, result, seconds)
+        self._observer.observe(OrphanReaped(record, result, seconds))
         self._told.add(record.intent_id)
         if record.intent_id in self._reported:  # left for who asks for its key, and claimed since
             self._reported.discard(record.intent_id)
@@ -104,4 +105,4 @@ class Tally:
     def close(self) -> None:
         """Count none any more: whoever comes next does."""
         self._closed = True
-        self._observer.orphans_counted(self._owner_id, 0, 0.0)
+        self._observer.observe(OrphansCounted(self._owner_id, 0, 0.0))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from sigmic_guard.errors import AuthenticationError, PermissionDenied
 from sigmic_guard.lifecycle.states import SETTLED
+from sigmic_guard.observe import CredentialAccepted, CredentialRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,7 +97,7 @@ class Access:
             refusals.add(error, self._heard)
         if self._told_at is None and any(refusals.believed for refusals in heard):
             self._told_at = self._now()
-            self._observer.credential_refused(error.code, error.status)
+            self._observer.observe(CredentialRefused(error.code, error.status))
         for one in tuple(self._waiting):
             if listed:  # which is not read in a hurry
                 self.look(one)
@@ -120,7 +121,7 @@ class Access:
 
     def _tell(self) -> None:
         if self._told_at is not None and self._silent:
-            self._observer.credential_accepted(self._now() - self._told_at)
+            self._observer.observe(CredentialAccepted(self._now() - self._told_at))
             self._told_at = None
 
     async def until_settled(self, task: Entry) -> None:

@@ -27,6 +27,7 @@ from sigmic_guard.errors import (
 from sigmic_guard.lifecycle import Backoff, CancelResult, Event, State
 from sigmic_guard.lifecycle.states import TO_BE_ENDED
 from sigmic_guard.lifecycle.text import tidy_status
+from sigmic_guard.observe import CancellationAcknowledged, DeleteAnswered
 from sigmic_guard.supervisor.ground.durations import seconds_since_cancel
 from sigmic_guard.supervisor.ground.pacing import REFUSALS, SLOWLY, asked_pause
 from sigmic_guard.supervisor.ground.workers import Pool
@@ -207,18 +208,18 @@ class Canceller:
             if task.record.remote_id != record.remote_id:
                 return False  # that was about another create's task
             self._refused(task, error)  # first: this is what is told of it, the attempt is counted
-            self._observer.delete_answered(task.record, status_of(error))
+            self._observer.observe(DeleteAnswered(task.record, status_of(error)))
             return False
         except SigmicGuardError as error:
-            self._observer.delete_answered(task.record, status_of(error))
+            self._observer.observe(DeleteAnswered(task.record, status_of(error)))
             if task.record.remote_id != record.remote_id:
                 return False
             await self._unproven(task, error)
             return False
-        self._observer.delete_answered(task.record, "200")
+        self._observer.observe(DeleteAnswered(task.record, "200"))
         if task.record.remote_id != record.remote_id:
             return False
-        self._observer.cancellation_acknowledged(task.record, seconds_since_cancel(task))
+        self._observer.observe(CancellationAcknowledged(task.record, seconds_since_cancel(task)))
         if documented and record.policy.confirm == "accepted" and task.orphan is None:
             self._ended(task, CancelResult.ACKNOWLEDGED)
             return False

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from sigmic_guard.lifecycle import CancelReason, Event, State
 from sigmic_guard.lifecycle.states import SETTLED, TO_BE_ENDED
+from sigmic_guard.observe import BlockAbandoned
 
 if TYPE_CHECKING:
     from sigmic_guard.supervisor.ground.entry import Entry
@@ -44,7 +45,7 @@ class Decider:
         """End a task whose block was left behind: nobody can leave that any more."""
         task.block = None
         if task.record.state not in SETTLED and task.record.reason is None:
-            self._ground.observer.block_abandoned(task.record)
+            self._ground.observer.observe(BlockAbandoned(task.record))
         self.release(task)
 
     def release(self, task: Entry) -> None:

@@ -10,25 +10,22 @@ import signal
 import sys
 import time
 from collections import Counter as Counts
-from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry
 
 from sigmic_guard import Supervisor
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from sigmic_guard.observe import DeleteAnswered
 
 
-class Counter(Counts[str]):
+class Counter(Counts[type]):
     """An observer that counts what it is told."""
 
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *_: self.update([name])
+    def observe(self, event: object) -> None:
+        self[type(event)] += 1
 
 
 async def main(signals: str) -> None:
-    counter: Any = Counter()
+    counter = Counter()
     supervisor = Supervisor(
         signals=signals == "true" or "auto",
         registry=CollectorRegistry(),
@@ -51,7 +48,7 @@ async def main(signals: str) -> None:
             "event": "end",
             "child": os.waitstatus_to_exitcode(status),
             "state": task.state,
-            "deletes before the end": counter["delete_answered"],
+            "deletes before the end": counter[DeleteAnswered],
         }
     sys.stdout.write(json.dumps(end) + "\n")
     sys.stdout.flush()
