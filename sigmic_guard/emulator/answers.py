@@ -74,11 +74,15 @@ def plain(document: object) -> Answer:
     return Answer(200, _encode(document))
 
 
-def timestamp(seconds: float | None) -> str | None:
-    """ISO-8601 in UTC with milliseconds and a Z, as the API writes it."""
+def timestamp(seconds: float | None, epoch: float = 0.0) -> str | None:
+    """ISO-8601 in UTC with milliseconds and a Z, as the API writes it.
+
+    `epoch` is where the clock that counts the seconds has its zero, in seconds since 1970; so it is
+    everywhere below.
+    """
     if seconds is None:
         return None
-    moment = dt.datetime.fromtimestamp(seconds, dt.UTC)
+    moment = dt.datetime.fromtimestamp(epoch + seconds, dt.UTC)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03}Z"
 
 
@@ -88,7 +92,7 @@ def fingerprint(credential: str) -> str:
     return "key-" + hashlib.sha256(credential.encode()).hexdigest()[:16]
 
 
-def task_fields(task: Task) -> dict[str, object]:
+def task_fields(task: Task, epoch: float) -> dict[str, object]:
     """The fields that GET and list have in common."""
     draft = task.draft
     return {
@@ -104,48 +108,48 @@ def task_fields(task: Task) -> dict[str, object]:
         "autoExecute": draft.auto_execute,
         "env": draft.env,
         "error": task.error,
-        "createdAt": timestamp(task.created_at),
-        "startedAt": timestamp(task.started_at),
-        "completedAt": timestamp(task.completed_at),
+        "createdAt": timestamp(task.created_at, epoch),
+        "startedAt": timestamp(task.started_at, epoch),
+        "completedAt": timestamp(task.completed_at, epoch),
     }
 
 
-def task_detail(task: Task, now: float) -> dict[str, object]:
+def task_detail(task: Task, now: float, epoch: float = 0.0) -> dict[str, object]:
     """A task as GET shows it."""
-    fields = task_fields(task)
+    fields = task_fields(task, epoch)
     if task.started_at is not None:
-        fields["output"] = _output(task, now)
+        fields["output"] = _output(task, now, epoch)
     if task.asked is not None:
         asked = task.asked
         fields["pendingApprovals"] = [{key: asked[key] for key in ("callId", "toolName", "args")}]
     return fields
 
 
-def task_row(task: Task) -> dict[str, object]:
+def task_row(task: Task, epoch: float = 0.0) -> dict[str, object]:
     """A task as the list shows it."""
-    fields = task_fields(task)
-    fields["lastActivityAt"] = timestamp(task.activity_at)
+    fields = task_fields(task, epoch)
+    fields["lastActivityAt"] = timestamp(task.activity_at, epoch)
     fields["messageCount"] = len(task.messages)
     return fields
 
 
-def history(task: Task) -> list[dict[str, object]]:
+def history(task: Task, epoch: float = 0.0) -> list[dict[str, object]]:
     """The saved messages, as the stream's `history_message` shows them."""
     return [
         {
             "id": f"{task.id}-{number}",
             "role": message.role,
             "content": message.content,
-            "createdAt": timestamp(message.created_at),
+            "createdAt": timestamp(message.created_at, epoch),
         }
         for number, message in enumerate(task.messages, 1)
     ]
 
 
-def _output(task: Task, now: float) -> dict[str, object]:
+def _output(task: Task, now: float, epoch: float) -> dict[str, object]:
     steps = task.steps(now)
     updated = task.updated_at(len(steps))
-    output: dict[str, object] = {"content": task.said(now), "updatedAt": timestamp(updated)}
+    output: dict[str, object] = {"content": task.said(now), "updatedAt": timestamp(updated, epoch)}
     if thoughts := [step.data["text"] for step in steps if step.event == "thought"]:
         output["thoughts"] = thoughts
     if calls := _latest_calls(steps):

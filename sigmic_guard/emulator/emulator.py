@@ -14,6 +14,7 @@ from sigmic_guard.emulator.log import RequestLog, RequestSeen
 from sigmic_guard.emulator.past import Past
 from sigmic_guard.emulator.script import Script, ScriptBook
 from sigmic_guard.emulator.server import LOG_BELL, Server
+from sigmic_guard.emulator.service import Service
 from sigmic_guard.emulator.world import Task, World
 
 SLICE = 200
@@ -68,22 +69,20 @@ class Emulator:
         self._timer_at = float("inf")
         self._log = RequestLog()
         self._faults = FaultBox(seed)
-        self._past = Past(read_lag)
-        self._api = Api(
-            World(self._changed),
-            ScriptBook(script),
-            self._now,
-            self._past,
-            accepted={api_key} if isinstance(api_key, str) else api_key,
-            cancel_finished=cancel_finished,
-        )
+        self._past = Past()
+        self._past.begin(read_lag, ())
+        self._service = Service(World(self._changed), ScriptBook(script), self._past, self._now)
         self._server = Server(
-            self._api,
+            Api(
+                self._service,
+                accepted={api_key} if isinstance(api_key, str) else api_key,
+                cancel_finished=cancel_finished,
+            ),
+            self._service,
             self,
             self._faults,
             self._log,
             self._bells,
-            self._now,
             heartbeat=heartbeat,
             wrap_events=wrap_events,
         )
@@ -149,11 +148,11 @@ class Emulator:
 
         A create whose env carries `EMULATOR_SCRIPT`, the JSON of `Script` fields, overrides this.
         """
-        self._api.scripts.add(match, script)
+        self._service.scripts.add(match, script)
 
     def set_script(self, script: Script) -> None:
         """Replace the default script for tasks created from now on."""
-        self._api.scripts.default = script
+        self._service.scripts.default = script
 
     def fault(self, route: str, fault: Fault) -> None:
         """Arm a fault on `create, get, list, delete, stream, send, approve` or `*`.
@@ -199,9 +198,9 @@ class Emulator:
 
     def reset(self) -> None:
         """Forget every task, request, fault and script; open streams end."""
-        self._api.world = World(self._changed)
+        self._service.world = World(self._changed)
         self._past.clear()
-        self._api.scripts.reset()
+        self._service.scripts.reset()
         self._faults.clear()
         self._log.clear()
         self._bells.ring_all()
@@ -220,7 +219,7 @@ class Emulator:
 
     @property
     def _world(self) -> World:
-        return self._api.world
+        return self._service.world
 
     def _now(self) -> float:
         return self._epoch + time.monotonic()

@@ -21,7 +21,8 @@ class Script:
     says only `follow_up`.
 
     Raises:
-        ValueError: a time is negative or not finite, or `approval` is empty. `fail` may be empty.
+        ValueError: a time is negative or not finite, `approval_at` is not 0 to 1, or `approval` is
+            empty. `fail` may be empty.
     """
 
     duration: float = 0.05
@@ -34,8 +35,12 @@ class Script:
     """Names of subagents; each starts, thinks, uses a tool, and ends."""
     fail: str | None = None
     """The first turn ends with this error instead of completing."""
+    answer: str | None = None
+    """The final response of the first turn; None is the chunks."""
     approval: str | None = None
     """Name of the tool that the first turn asks for; it stands still until it is told."""
+    approval_at: float = 0.5
+    """The part of the duration, 0 to 1, that passes before it asks."""
     follow_up: tuple[str, ...] = ("Done", ".")
     hold: bool = False
     """No turn ends by itself: it says all it has to say and runs on until pushed or cancelled."""
@@ -53,6 +58,9 @@ class Script:
                 message = f"Script.{name} is several strings, such as ({value!r},), not one"
                 raise ValueError(message)  # noqa: TRY004 - so does all that is wrong with a script
             object.__setattr__(self, name, tuple(value))
+        if not 0 <= self.approval_at <= 1:
+            message = f"Script.approval_at is 0 to 1, not {self.approval_at!r}"
+            raise ValueError(message)
         if self.approval == "":
             message = "Script.approval is the name of a tool, or None"
             raise ValueError(message)

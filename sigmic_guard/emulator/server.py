@@ -1,7 +1,5 @@
 """The HTTP server: takes requests, notes them, lets faults befall them, sees their answers out."""
 
-from collections.abc import Callable
-
 from aiohttp import web
 
 from sigmic_guard.emulator import control, delivery, routes, sse
@@ -11,7 +9,9 @@ from sigmic_guard.emulator.bells import Bells
 from sigmic_guard.emulator.faults import SPOILING, Fault, FaultBox
 from sigmic_guard.emulator.log import RequestLog, RequestSeen
 from sigmic_guard.emulator.routes import Call
-from sigmic_guard.emulator.world import Task
+from sigmic_guard.emulator.service import Service
+from sigmic_guard.emulator.sse import Feed
+from sigmic_guard.emulator.turn import Step
 
 LOG_BELL = "log"
 """Rung when the request log changes."""
@@ -28,11 +28,11 @@ class Server:
     def __init__(
         self,
         api: Api,
+        service: Service,
         controlled: control.Controlled,
         faults: FaultBox,
         log: RequestLog,
         bells: Bells,
-        clock: Callable[[], float],
         *,
         heartbeat: float,
         wrap_events: bool,
@@ -40,10 +40,10 @@ class Server:
         """Listen to nothing yet."""
         self._log = log
         self._api = api
+        self._service = service
         self._controlled = controlled
         self._faults = faults
         self._bells = bells
-        self._clock = clock
         self._heartbeat = heartbeat
         self._wrap = wrap_events
         self._closing = False
@@ -85,7 +85,7 @@ class Server:
             resource=call.resource,
             path=request.raw_path,
             task_id=call.task_id or None,
-            at=self._clock(),
+            at=self._service.clock(),
         )
         self._log.add(seen)
         self._bells.ring(LOG_BELL)
@@ -100,7 +100,7 @@ class Server:
         if fault is not None:
             return await self._spoil(request, call, seen, fault)
         result = await self._result(request, call, seen)
-        if isinstance(result, Task):
+        if isinstance(result, Feed):
             return await self._stream(request, result, seen, None)
         self._note(seen, result)
         return delivery.whole(result)
@@ -117,7 +117,7 @@ class Server:
             case "black_hole" | "black_hole_after":
                 await self._bells.wait(CLOSING_BELL)
                 return delivery.drop(request)
-        if isinstance(result, Task) and fault.kind in _STREAM_FAULTS:
+        if isinstance(result, Feed) and fault.kind in _STREAM_FAULTS:
             return await self._stream(request, result, seen, fault)
         if fault.kind == "swapped" and isinstance(result, Answer):
             if result.status == 200:
@@ -137,7 +137,7 @@ class Server:
 
     async def _result(
         self, request: web.BaseRequest, call: Call, seen: RequestSeen
-    ) -> Answer | Task:
+    ) -> Answer | Feed:
         try:
             result = await self._api.perform(request, call)
         except Refusal as refusal:
@@ -149,7 +149,7 @@ class Server:
         return result
 
     async def _stream(
-        self, request: web.BaseRequest, task: Task, seen: RequestSeen, fault: Fault | None
+        self, request: web.BaseRequest, feed: Feed, seen: RequestSeen, fault: Fault | None
     ) -> web.StreamResponse:
         outlet = delivery.StreamOutlet(request, fault)
         await outlet.open()
@@ -158,16 +158,16 @@ class Server:
         if fault is not None and fault.kind == "silent":
             await self._bells.wait(CLOSING_BELL)
             return delivery.drop(request)
-        feed = sse.Feed(task, wrap=self._wrap)
-        events = feed.opening(self._clock())
-        beat_at = self._clock() + self._heartbeat
+        task = feed.task
+        events = self._wire(feed.opening(self._service.clock()))
+        beat_at = self._service.clock() + self._heartbeat
         while await outlet.send(events):
-            now = self._clock()
-            self._api.world.settle(task, now)
-            events = feed.fresh(now)
+            now = self._service.clock()
+            self._service.world.settle(task, now)
+            events = self._wire(feed.fresh(now))
             if events:
                 continue
-            if feed.over or self._closing or task.id not in self._api.world.tasks:
+            if feed.over or self._closing or task.id not in self._service.world.tasks:
                 return await outlet.finish()
             if now >= beat_at:
                 events = [sse.HEARTBEAT]
@@ -175,6 +175,9 @@ class Server:
                 continue
             await self._bells.wait(task.id, min(feed.next_at, beat_at) - now)
         return outlet.response
+
+    def _wire(self, steps: list[Step]) -> list[bytes]:
+        return [sse.wire(step, wrap=self._wrap) for step in steps]
 
     def _note(self, seen: RequestSeen, answer: Answer) -> None:
         seen.status = answer.status

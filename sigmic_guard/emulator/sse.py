@@ -5,7 +5,7 @@ import math
 import msgspec
 
 from sigmic_guard.emulator import answers
-from sigmic_guard.emulator.turn import Data, Step
+from sigmic_guard.emulator.turn import ENDINGS, Step
 from sigmic_guard.emulator.world import Task
 
 HEARTBEAT = b":heartbeat\n\n"
@@ -14,70 +14,79 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Feed:
-    """The events of one connection to a task's stream, from its history to the end of the turn."""
+    """The events of one connection to a task's stream, from its history to the end of the turn.
 
-    def __init__(self, task: Task, *, wrap: bool = False) -> None:
-        """Say nothing yet; `wrap` makes every payload `{"type": …, "data": …}`."""
+    It tells that one turn to its end, also where the next has begun by then.
+    """
+
+    def __init__(self, task: Task, seen: Task, epoch: float = 0.0) -> None:
+        """Say nothing yet; `seen` is the task as it is shown when the stream opens.
+
+        `epoch` is where the clock of the task has its zero, in seconds since 1970.
+        """
         self.task = task
-        self._wrap = wrap
-        self._turn_number = task.turn_number
+        self._seen = seen
+        self._epoch = epoch
+        self._turn_number = seen.turn_number
+        self._over = False
         self._position = 0
 
-    def opening(self, now: float) -> list[bytes]:
+    def opening(self, now: float) -> list[Step]:
         """The history, and if the task runs, what it said in this turn so far. Call once, first."""
-        task = self.task
-        events = [self._event("history_message", message) for message in answers.history(task)]
-        done = {"messageCount": len(events), "isStreaming": task.live}
-        events.append(self._event("history_done", done))
-        if task.live:
-            steps = task.steps(now)
-            self._position = len(steps)
-            events += [self._event(step.event, step.data) for step in _caught_up(steps)]
-        else:
-            self._position = len(task.turn.steps)
+        seen = self._seen
+        self._turn_number = seen.turn_number
+        history = answers.history(seen, self._epoch)
+        done = {"messageCount": len(history), "isStreaming": seen.live}
+        events = [*(Step("history_message", message) for message in history)]
+        events.append(Step("history_done", done))
+        if seen.live:
+            return events + _caught_up(self.fresh(now))
+        self._over = True
         return events
 
-    def fresh(self, now: float) -> list[bytes]:
+    def fresh(self, now: float) -> list[Step]:
         """What was said since the last call."""
-        if self._overtaken:
+        if self._over:
             return []
-        passed = self.task.passed(now)
-        steps = self.task.turn.steps[self._position : passed]
-        self._position = passed
-        return [self._event(step.event, step.data) for step in steps]
+        steps = self.task.steps(now, self._turn_number)[self._position :]
+        self._position += len(steps)
+        return list(steps)
 
     @property
     def over(self) -> bool:
         """Whether nothing more comes once `fresh` was read."""
-        return self._overtaken or not self.task.live
+        return self._over or self._overtaken or not self.task.live
 
     @property
     def next_at(self) -> float:
-        """When the next event comes by itself, in seconds since 1970; infinite if none will."""
+        """When the next event comes by itself, by the clock of the task; infinite if none will."""
         offsets = self.task.turn.offsets
-        if self._position >= len(offsets):
+        if self._overtaken or self._position >= len(offsets):
             return math.inf
         return self.task.turn_begun + offsets[self._position]
 
     @property
     def _overtaken(self) -> bool:
-        """Whether a new turn began before this connection had told all of its own."""
+        """Whether a new turn has begun."""
         return self.task.turn_number != self._turn_number
 
-    def _event(self, name: str, data: Data) -> bytes:
-        payload = {"type": name, "data": data} if self._wrap else data
-        return event(name, _encode(payload))
+
+def wire(step: Step, *, wrap: bool = False) -> bytes:
+    """One event on the wire; `wrap` makes its payload `{"type": …, "data": …}`."""
+    payload = {"type": step.event, "data": step.data} if wrap else step.data
+    return event(step.event, _encode(payload))
 
 
 def event(name: str, payload: bytes) -> bytes:
-    """One event on the wire."""
+    """One event on the wire, whatever its payload."""
     return b"event: %b\ndata: %b\n\n" % (name.encode(), payload)
 
 
-def _caught_up(steps: tuple[Step, ...]) -> list[Step]:
+def _caught_up(steps: list[Step]) -> list[Step]:
     """Fewer steps that lead to the same: the last status only, and the text in one piece."""
     statuses = [step for step in steps if step.event == "status"]
-    others = [step for step in steps if step.event not in {"status", "content"}]
+    ends = [step for step in steps if step.event in ENDINGS]
+    others = [step for step in steps if step.event not in {"status", "content", *ENDINGS}]
     text = "".join(str(step.data["text"]) for step in steps if step.event == "content")
     content = [Step("content", {"text": text, "isPartial": True})] if text else []
-    return [*statuses[-1:], *others, *content]
+    return [*statuses[-1:], *others, *content, *ends]

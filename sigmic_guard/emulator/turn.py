@@ -18,6 +18,9 @@ from sigmic_guard.emulator.script import Script
 Status = Literal["pending", "running", "awaiting_approval", "completed", "failed", "cancelled"]
 Data = Mapping[str, object]
 
+ENDINGS = frozenset({"done", "error"})
+"""The events that a turn can end with."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Step:
@@ -61,7 +64,7 @@ class Turn:
 
 @functools.lru_cache(maxsize=1024)
 def first_turn(script: Script) -> Turn:
-    """What a new task does; with an approval, the half of the duration that comes before it."""
+    """What a new task does; with an approval, the part of the duration that comes before it."""
     calls = [f"call-{number}" for number in range(1, len(script.tool_calls) + 2)]
     before = [
         *((Step("thought", {"text": text}),) for text in script.thoughts),
@@ -77,14 +80,14 @@ def first_turn(script: Script) -> Turn:
         return _turn(
             opening,
             _spread(said, script.pending, script.duration),
-            _ending(script, script.chunks, script.pending + script.duration, fail=script.fail),
+            _ending(script, _answer(script), script.pending + script.duration, fail=script.fail),
         )
-    half = script.duration / 2
+    before_asking = script.duration * script.approval_at
     asked = _call(calls[-1], script.approval, "awaiting_approval")
     return _turn(
         opening,
-        _spread(before, script.pending, half),
-        [(script.pending + half, Step("tool_call", asked, becomes="awaiting_approval"))],
+        _spread(before, script.pending, before_asking),
+        [(script.pending + before_asking, Step("tool_call", asked, becomes="awaiting_approval"))],
     )
 
 
@@ -93,14 +96,14 @@ def decided(script: Script, asked: Data, *, approved: bool, offset: float) -> Tu
     outcome = "executing" if approved else "cancelled"
     call = {**asked, "status": outcome}
     result = _result(call, "ok" if approved else "not approved")
-    half = script.duration / 2
+    rest = script.duration * (1 - script.approval_at)
     return _turn(
         [
             (offset, Step("tool_call", call, becomes="running")),
             (offset, Step("tool_result", result)),
         ],
-        _spread(_contents(script.chunks), offset, half),
-        _ending(script, script.chunks, offset + half, fail=script.fail),
+        _spread(_contents(script.chunks), offset, rest),
+        _ending(script, _answer(script), offset + rest, fail=script.fail),
     )
 
 
@@ -110,8 +113,14 @@ def follow_up_turn(script: Script) -> Turn:
     return _turn(
         [(0.0, Step("status", {"status": "processing"}, becomes="running"))],
         _spread(_contents(script.follow_up), 0.0, script.duration),
-        _ending(script, script.follow_up, script.duration, fail=None),
+        _ending(script, "".join(script.follow_up), script.duration, fail=None),
     )
+
+
+def asking(offset: float, call_id: str, tool: str) -> Turn:
+    """What a turn comes to that has to ask for a tool now."""
+    call = _call(call_id, tool, "awaiting_approval")
+    return _turn([(offset, Step("tool_call", call, becomes="awaiting_approval"))])
 
 
 def completing(offset: float, said: str, text: str | None) -> Turn:
@@ -150,12 +159,16 @@ def _spread(groups: Sequence[tuple[Step, ...]], begin: float, duration: float) -
     return [(begin + gap * n, step) for n, group in enumerate(groups, 1) for step in group]
 
 
-def _ending(script: Script, chunks: Iterable[str], at: float, *, fail: str | None) -> list[_Timed]:
+def _answer(script: Script) -> str:
+    return "".join(script.chunks) if script.answer is None else script.answer
+
+
+def _ending(script: Script, answer: str, at: float, *, fail: str | None) -> list[_Timed]:
     if script.hold:
         return []
     if fail is not None:
         return [(at, Step("error", {"message": fail}, becomes="failed"))]
-    return [(at, Step("done", {"finalResponse": "".join(chunks)}, becomes="completed"))]
+    return [(at, Step("done", {"finalResponse": answer}, becomes="completed"))]
 
 
 def _contents(chunks: Iterable[str]) -> list[tuple[Step, ...]]:

@@ -1,8 +1,8 @@
 """What the emulator believes to be the truth: tasks, their statuses, their order by activity.
 
-Pure: no network, no timer, no clock; `now` is an argument, in seconds since 1970, and `next_due`
-says when to come back. Every change of a status goes through one funnel, `_move`, which validates
-before it mutates.
+Pure: no network, no timer, no clock; `now` is an argument, in seconds of whichever clock, and
+`next_due` says when to come back. Every change of a status goes through one funnel, `_move`, which
+validates before it mutates.
 A task that ends is kept, until `reset`.
 """
 
@@ -59,7 +59,7 @@ class Message:
 
 @dataclasses.dataclass(slots=True, eq=False)
 class Task:
-    """A task as the server knows it; only `World` changes it. Times are seconds since 1970."""
+    """A task as the server knows it; only `World` changes it. Times are seconds of its clock."""
 
     id: str
     owner: str
@@ -74,6 +74,8 @@ class Task:
     completed_at: float | None = None
     activity_at: float = 0.0
     turn_number: int = 1
+    earlier: tuple[tuple[Step, ...], ...] = ()
+    """What was said in each turn before this one."""
     messages: list[Message] = dataclasses.field(default_factory=list)
     asked: Data | None = None
     """The tool call that the task waits for; set exactly while it awaits approval."""
@@ -97,8 +99,10 @@ class Task:
         """Whether it still runs, that is, costs money."""
         return self.status not in TERMINAL
 
-    def steps(self, now: float) -> tuple[Step, ...]:
-        """The steps of the current turn that lie behind."""
+    def steps(self, now: float, turn_number: int | None = None) -> tuple[Step, ...]:
+        """The steps of a turn, by default the current one, that lie behind."""
+        if turn_number is not None and turn_number != self.turn_number:
+            return self.earlier[turn_number - 1]
         return self.turn.steps[: self.passed(now)]
 
     def passed(self, now: float) -> int:
@@ -200,11 +204,25 @@ class World:
 
     def complete(self, task: Task, text: str | None, now: float) -> bool:
         """Complete a task by hand; False if it had ended already, which changes nothing."""
-        return self._push(task, now, lambda offset: turns.completing(offset, task.said(now), text))
+        scripted = task.script.answer
+        said = task.said(now) if scripted is None else scripted
+        return self._push(task, now, lambda offset: turns.completing(offset, said, text))
 
     def fail(self, task: Task, error: str, now: float) -> bool:
         """Fail a task by hand; False if it had ended already, which changes nothing."""
         return self._push(task, now, lambda offset: turns.failing(offset, error))
+
+    def ask(self, task: Task, call_id: str, tool: str, now: float) -> None:
+        """Let a task stand still until somebody decides on a tool call, from now on.
+
+        Raises:
+            ValueError: it does not run.
+        """
+        self.settle(task, now)
+        if task.status != "running":
+            message = f"task {task.id} is {task.status} and cannot ask"
+            raise ValueError(message)
+        self._rewrite(task, now, lambda offset: turns.asking(offset, call_id, tool))
 
     def decide(self, task: Task, *, approved: bool, now: float) -> None:
         """Let a task go on that awaits approval, with or without the tool.
@@ -222,8 +240,10 @@ class World:
             lambda offset: turns.decided(task.script, asked, approved=approved, offset=offset),
         )
 
-    def send(self, task: Task, message: str, now: float) -> None:
+    def send(self, task: Task, message: str, now: float, script: Script | None = None) -> None:
         """Save a follow-up message; a task that had completed or failed begins a new turn with it.
+
+        The turn goes as its own `script` says, or else as that of the task says of follow-ups.
 
         Raises:
             ValueError: the task was cancelled, its session is gone.
@@ -236,7 +256,11 @@ class World:
         if task.live:
             self._touch(task, now)
             return
-        task.turn = turns.follow_up_turn(task.script)
+        task.earlier = (*task.earlier, task.steps(now))
+        if script is None:
+            task.turn = turns.follow_up_turn(task.script)
+        else:
+            task.script, task.turn = script, turns.first_turn(script)
         task.turn_begun = now
         task.turn_number += 1
         self._aim(task, 0)
@@ -296,6 +320,6 @@ class World:
         """Make this the most recently active task of its credential."""
         task.activity_at = at
         mine = self._activity[task.owner]
-        del mine[task.id]
+        mine.pop(task.id, None)
         mine[task.id] = task
         self._changed(task)

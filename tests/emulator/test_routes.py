@@ -417,7 +417,7 @@ async def test_reads_that_lag(start: Start, monkeypatch: pytest.MonkeyPatch) -> 
     """GET, the list, streams and DELETE's 404 know what was known two seconds ago."""
     async with start(script=Script(hold=True), read_lag=2.0) as api:
         now = api.emulator._now()
-        monkeypatch.setattr(api.emulator._api, "_clock", lambda: now)
+        monkeypatch.setattr(api.emulator._service, "clock", lambda: now)
         task_id = await api.create()
         path = f"/api/v1/tasks/{task_id}"
         for method, where in (("GET", path), ("GET", f"{path}/stream"), ("DELETE", path)):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sigmic_guard.emulator import Script
+from sigmic_guard.emulator.sse import Feed
 from sigmic_guard.emulator.world import MOVES, STATUSES, TERMINAL, Draft, World
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ OPERATIONS: dict[str, Callable[[World, Task, float], object]] = {
     "complete": lambda world, task, now: world.complete(task, "x", now),
     "fail": lambda world, task, now: world.fail(task, "x", now),
     "send": lambda world, task, now: world.send(task, "x", now),
+    "ask": lambda world, task, now: world.ask(task, "call-9", "deploy", now),
     "decide": lambda world, task, now: world.decide(task, approved=True, now=now),
     "settle": World.settle,
 }
@@ -56,6 +58,8 @@ def expected(operation: str, status: str) -> str | None:
             return {"completed": "running", "failed": "running", "cancelled": None}.get(
                 status, status
             )
+        case "ask":
+            return "awaiting_approval" if status == "running" else None
         case "decide":
             return "running" if status == "awaiting_approval" else None
         case _:
@@ -128,3 +132,31 @@ def test_advancing_in_slices() -> None:
     ]
     recent, total = world.page("owner", 3, 0)
     assert ([task.id for task in recent], total) == (["t7", "t8", "t9"], 10)
+
+
+def test_a_stream_tells_its_turn_to_the_end() -> None:
+    """What the turn said last is told although the next one has begun, and nothing of that."""
+    world = World()
+    task = create(world, Script(duration=4, answer="Bye"))
+    world.settle(task, BEGIN)
+    feed = Feed(task, task)
+    assert [step.event for step in feed.opening(BEGIN)][-2:] == ["history_done", "status"]
+    assert feed.next_at == BEGIN + 1
+    world.send(task, "and then?", BEGIN + 9, Script(duration=1, chunks=("Well",)))
+    assert feed.over
+    told = [step.data for step in feed.fresh(BEGIN + 99)]
+    assert told[-1] == {"finalResponse": "Bye"}
+    assert [data.get("text") for data in told[:-1]] == ["Hello", " ", "world"]
+    assert (feed.fresh(BEGIN + 99), feed.next_at) == ([], math.inf)
+    assert task.said(BEGIN + 99) == "Well"
+
+
+@pytest.mark.parametrize("part", [0.0, 0.5, 0.75])
+def test_when_a_task_asks(part: float) -> None:
+    """It asks when that part of its duration has passed, and the rest comes after the decision."""
+    world = World()
+    task = create(world, Script(duration=8, approval="deploy", approval_at=part))
+    world.advance(BEGIN + 8 * part)
+    assert task.status == "awaiting_approval"
+    world.decide(task, approved=True, now=BEGIN + 100)
+    assert world.next_due() - BEGIN == pytest.approx(100 + 8 * (1 - part))
