@@ -1,5 +1,6 @@
 """``Supervisor(watchdog=True)``: a helper process that ends a dead process's tasks at once.
 
-* :mod:`.parent`: starts the helper, and keeps it running,
-* :mod:`.helper`: the helper process itself.
+* :mod:`.parent`: keeps a helper running, :mod:`.process`: one helper, as its parent has it,
+* :mod:`.messages`: what the parent tells it,
+* :mod:`.helper`: what runs in the helper's process.
 """

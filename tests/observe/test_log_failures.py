@@ -90,7 +90,7 @@ def test_the_watchdogs_thread_goes_on(broken: str, monkeypatch: pytest.MonkeyPat
 
     died: list[object] = []
     monkeypatch.setattr(threading, "excepthook", died.append)
-    thread = threading.Thread(target=parent._tell, args=(1,))
+    thread = threading.Thread(target=parent._log_death, args=(1,))
     thread.start()
     thread.join(10)
     assert not died

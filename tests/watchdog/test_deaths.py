@@ -112,7 +112,7 @@ async def test_a_death_after_the_pipe_was_closed(stage: Stage) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "how", ["before the helper", "before its charge", "in the middle of its charge"]
+    "how", ["before the helper", "before its config", "in the middle of its config"]
 )
 async def test_a_death_before_there_is_anything_to_lose(stage: Stage, how: str) -> None:
     """There is no helper before it has been told everything, and nothing was sent."""

@@ -30,7 +30,7 @@ from sigmic_guard import ConfigurationError, Supervisor
 from sigmic_guard.emulator import Fault
 from sigmic_guard.ledger import MemoryLedger, SqliteLedger, open_ledger
 from sigmic_guard.testing import FakeSigmic
-from sigmic_guard.watchdog import helper, parent
+from sigmic_guard.watchdog import helper, messages, parent, process
 from tests.backends import ASYNCIO, UVLOOP
 from tests.watchdog.stage import KEY, Stage, end, gone, lives, state_of
 
@@ -75,7 +75,7 @@ class Starts:
 def starts() -> Iterator[Starts]:
     """None of them outlives the test."""
     starts = Starts()
-    with patch.object(parent, "Popen", starts):
+    with patch.object(process, "Popen", starts):
         yield starts
     end(*starts.pids)
 
@@ -129,7 +129,7 @@ async def test_the_key_goes_through_the_pipe_alone(
         assert KEY[7:] not in read(pid, "environ")
         parents = supervisor._watchdog
         assert isinstance(parents, parent.Watchdog)
-        for shown in (supervisor, parents, parents._thread, *parent._helpers):
+        for shown in (supervisor, parents, parents._thread, *process.helpers):
             assert KEY[7:] not in repr(vars(shown))
 
 
@@ -184,7 +184,7 @@ async def test_a_helper_that_nobody_can_end(stage: Stage, starts: Starts) -> Non
         refused = patch.object(subprocess.Popen, "kill", side_effect=PermissionError)
         refused.start()
     refused.stop()
-    assert time.monotonic() - since < parent.PATIENCE + SOON
+    assert time.monotonic() - since < parent.EXIT_TIMEOUT + SOON
     assert lives(pid)
     os.kill(pid, signal.SIGCONT)
     await gone(pid)  # it had been told
@@ -216,7 +216,7 @@ async def test_cancellations_of_the_end(stage: Stage, starts: Starts) -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    assert parent.PATIENCE / 2 < time.monotonic() - since < parent.PATIENCE + SOON
+    assert parent.EXIT_TIMEOUT / 2 < time.monotonic() - since < parent.EXIT_TIMEOUT + SOON
     [pid] = starts.pids
     os.kill(pid, signal.SIGCONT)
     await gone(pid)
@@ -262,7 +262,7 @@ async def test_a_pipe_that_is_closed_while_its_owner_lives(stage: Stage, starts:
     async with supervised(stage) as supervisor:
         pid = await starts.next()
         await supervisor.start("hello")
-        [helper] = parent._helpers
+        [helper] = process.helpers
         nothing = os.open(os.devnull, os.O_WRONLY | os.O_NONBLOCK)
         os.dup2(nothing, helper._fds[1], inheritable=False)
         os.close(nothing)
@@ -292,7 +292,7 @@ async def test_helpers_that_die(
 ) -> None:
     """Each is replaced, after longer and longer pauses, and that is said once."""
     starts.command = [sys.executable, "-S", "-c", "raise SystemExit(7)"]
-    with caplog.at_level(logging.WARNING), patch.object(parent, "PAUSE", 0.01):
+    with caplog.at_level(logging.WARNING), patch.object(parent, "RESTART_DELAY", 0.01):
         async with supervised(stage):
             began = time.monotonic()
             for _ in range(5):
@@ -303,7 +303,7 @@ async def test_helpers_that_die(
     assert KEY[7:] not in caplog.text
 
 
-CHARGE = parent.Charge(
+CONFIG = messages.HelperConfig(
     parent=os.getpid(),
     owner_id="me",
     namespace="default",
@@ -316,30 +316,30 @@ CHARGE = parent.Charge(
 )
 
 
-def test_a_charge_does_not_show_the_key() -> None:
+def test_a_config_does_not_show_the_key() -> None:
     """It can be printed."""
-    assert KEY[7:] not in repr(CHARGE)
+    assert KEY[7:] not in repr(CONFIG)
 
 
 def test_a_forked_child_has_no_helper() -> None:
     """Its copies of the pipe are closed, and it never waits for what is not its child."""
-    helper = parent._Helper(CHARGE)
-    fds, process = helper._fds, helper._process
-    assert process is not None
+    helper = process.HelperProcess(CONFIG)
+    fds, popen = helper._fds, helper._process
+    assert popen is not None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # there are threads; the child has none
         child = os.fork()
     if child == 0:
         try:
-            renounced = not parent._helpers and process.returncode == 0
+            disowned = not process.helpers and popen.returncode == 0
             closed = not any(Path(f"/proc/self/fd/{fd}").exists() for fd in fds)
-            helper.hear(parent.BYE)
-            os._exit(0 if renounced and closed else 1)
+            helper.send_last(messages.EXIT)
+            os._exit(0 if disowned and closed else 1)
         finally:
             os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert process.poll() is None
-    helper.hear(parent.BYE)
+    assert popen.poll() is None
+    helper.send_last(messages.EXIT)
     assert helper.wait() == -signal.SIGKILL
     assert not any(Path(f"/proc/self/fd/{fd}").exists() for fd in fds)
 
@@ -349,16 +349,16 @@ def test_no_word_to_the_dead_ends_us() -> None:
     before = signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
     try:
-        helper = parent._Helper(CHARGE)
-        process = helper._process
-        assert process is not None
-        os.kill(process.pid, signal.SIGKILL)
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        helper.hear(parent.GO_ON)
-        helper.hear(parent.BYE)
+        helper = process.HelperProcess(CONFIG)
+        popen = helper._process
+        assert popen is not None
+        os.kill(popen.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, popen.pid, os.WEXITED | os.WNOWAIT)
+        helper.send_last(messages.TAKE_OVER)
+        helper.send_last(messages.EXIT)
         assert signal.SIGPIPE not in signal.sigpending()
         assert helper.wait() == -signal.SIGKILL
-        helper.hear(parent.BYE)
+        helper.send_last(messages.EXIT)
     finally:
         signal.signal(signal.SIGPIPE, before)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPIPE})
@@ -373,7 +373,7 @@ async def _refused(stage: Stage, supervisor: Supervisor, error: type[Exception])
     assert isinstance(ledger, SqliteLedger)
     await ledger.open("somebody")
     await ledger.aclose()
-    assert not parent._helpers
+    assert not process.helpers
     assert stage.emulator.count() == 0
     return caught.value
 
@@ -392,7 +392,7 @@ async def test_no_process_can_be_started(stage: Stage, starts: Starts) -> None:
 
 
 async def test_a_pipe_that_is_too_small(stage: Stage, starts: Starts) -> None:
-    """The same where it cannot be told its charge: it is not started."""
+    """The same where it cannot be told its config: it is not started."""
     write = os.write
 
     def little(fd: int, data: bytes) -> int:
@@ -479,21 +479,21 @@ async def test_a_renewed_credential_reaches_the_helper(
     """The helper hears of it through the pipe, and one that comes after it is told that alone."""
     heard = tmp_path / "heard"
     starts.command = [sys.executable, "-c", _WRITE_DOWN, str(heard)]
-    with patch.object(parent, "PAUSE", 0.01):
+    with patch.object(parent, "RESTART_DELAY", 0.01):
         async with supervised(stage, api_key=lambda: "eyJold") as supervisor:
             pid = await starts.next()
             ring = supervisor._keyring
             assert ring is not None
             ring._take("eyJnew")
-            _, charge, renewed = await lines(heard, 3)
-            assert b"Bearer eyJold" in charge
-            assert renewed == parent.RENEWED + b'"Bearer eyJnew"'
+            _, config, renewed = await lines(heard, 3)
+            assert b"Bearer eyJold" in config
+            assert renewed == messages.NEW_CREDENTIAL + b'"Bearer eyJnew"'
             heard.unlink()
             os.kill(pid, signal.SIGKILL)
             await starts.next()
-            _, charge = await lines(heard, 2)
-            assert b"Bearer eyJnew" in charge
-            assert ring.fingerprint in charge.decode()
+            _, config = await lines(heard, 2)
+            assert b"Bearer eyJnew" in config
+            assert ring.fingerprint in config.decode()
 
 
 _WRITE_DOWN = """
@@ -506,25 +506,25 @@ for line in sys.stdin.buffer:
 
 def test_a_helper_takes_the_newest() -> None:
     """Each line brings another credential; one that was cut off by a death brings none."""
-    charge = helper._renewed(CHARGE, b'"Bearer eyJnew"\n')
-    assert charge.authorization == "Bearer eyJnew"
-    assert charge.fingerprint == CHARGE.fingerprint
-    assert helper._renewed(charge, b'"Bearer eyJ') is charge
+    config = helper._renewed(CONFIG, b'"Bearer eyJnew"\n')
+    assert config.authorization == "Bearer eyJnew"
+    assert config.fingerprint == CONFIG.fingerprint
+    assert helper._renewed(config, b'"Bearer eyJ') is config
 
 
 async def test_the_helper_counts_the_same_rows_as_ours() -> None:
     """It derives no fingerprint from a renewed credential."""
-    charge = msgspec.structs.replace(CHARGE, authorization="Bearer eyJnew")
-    made = helper.supervisor(charge, open_ledger("memory:"))
-    assert made._api.credential_fingerprint == CHARGE.fingerprint
+    config = msgspec.structs.replace(CONFIG, authorization="Bearer eyJnew")
+    made = helper.supervisor(config, open_ledger("memory:"))
+    assert made._api.credential_fingerprint == CONFIG.fingerprint
 
 
 def test_a_pipe_that_is_full() -> None:
     """What there is no room for is said before anything else, as soon as there is."""
-    started = parent._Helper(CHARGE)
+    started = process.HelperProcess(CONFIG)
     try:
         with patch.object(os, "write", lambda fd, data: 3):
-            started.update(msgspec.structs.replace(CHARGE, authorization="Bearer eyJone"))
+            started.update(msgspec.structs.replace(CONFIG, authorization="Bearer eyJone"))
         written: list[bytes] = []
 
         def write(fd: int, data: bytes) -> int:
@@ -533,8 +533,8 @@ def test_a_pipe_that_is_full() -> None:
             return len(data)
 
         with patch.object(os, "write", write):
-            started.hear(parent.GO_ON)
-        assert written == [b'ewed "Bearer eyJone"\n' + parent.GO_ON]
+            started.send_last(messages.TAKE_OVER)
+        assert written == [b'dential "Bearer eyJone"\n' + messages.TAKE_OVER]
     finally:
-        started.hear(parent.BYE)
+        started.send_last(messages.EXIT)
         started.wait()

@@ -21,11 +21,11 @@ PROGRAM = """
 import sys
 import anyio, msgspec
 from sigmic_guard.watchdog import helper
-charge = msgspec.json.decode(sys.stdin.readline(), type=helper.Charge)
+config = msgspec.json.decode(sys.stdin.readline(), type=helper.HelperConfig)
 if {warm}:
-    anyio.run(helper._warm_up, charge)
+    anyio.run(helper._warm_up, config)
 before = set(sys.modules)
-anyio.run(helper.reap, charge)
+anyio.run(helper.reap, config)
 print(*sorted(set(sys.modules) - before))
 """
 
@@ -38,7 +38,7 @@ async def test_nothing_is_imported_after_the_death(stage: Stage, warm: bool) -> 
         owner_id = await victim.hear("owner")
         await victim.hear("ready")
         await victim.kill()
-    charge = {
+    config = {
         "parent": os.getpid(),
         "owner_id": owner_id,
         "namespace": "default",
@@ -51,7 +51,7 @@ async def test_nothing_is_imported_after_the_death(stage: Stage, warm: bool) -> 
     }
     done = await anyio.run_process(
         [sys.executable, "-c", PROGRAM.format(warm=warm)],
-        input=json.dumps(charge).encode() + b"\n",
+        input=json.dumps(config).encode() + b"\n",
         env=stage.environment,
         stderr=None,
     )

@@ -20,7 +20,7 @@ import anyio
 from prometheus_client import CollectorRegistry
 
 from sigmic_guard import Supervisor
-from sigmic_guard.watchdog import parent
+from sigmic_guard.watchdog import parent, process
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,7 +61,7 @@ def fork() -> None:
 
 def fork_that_inherits() -> None:
     """Do it as if nothing closed the pipe in a child."""
-    parent._helpers.clear()
+    process.helpers.clear()
     fork()
 
 
@@ -73,7 +73,7 @@ def spawn() -> None:
 
 def hang_up() -> None:
     """Close our end of the pipe, as whoever closes all that is open does."""
-    [helper] = parent._helpers
+    [helper] = process.helpers
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, helper._fds[1], inheritable=False)
 
@@ -82,7 +82,7 @@ def fail() -> NoReturn:
     raise RuntimeError("as intended")
 
 
-def half(helper: parent._Helper, thing: object) -> NoReturn:
+def half(helper: process.HelperProcess, thing: object) -> NoReturn:
     """Write half of a line, and die."""
     line = json.dumps(thing).encode()
     os.write(helper._fds[1], line[: len(line) // 2])
@@ -91,8 +91,8 @@ def half(helper: parent._Helper, thing: object) -> NoReturn:
 
 BEFORE: dict[str, Callable[[], Any]] = {
     "before the helper": lambda: patch.object(parent.Watchdog, "start", die),
-    "before its charge": lambda: patch.object(parent._Helper, "_write", die),
-    "in the middle of its charge": lambda: patch.object(parent._Helper, "_write", half),
+    "before its config": lambda: patch.object(process.HelperProcess, "_write", die),
+    "in the middle of its config": lambda: patch.object(process.HelperProcess, "_write", half),
 }
 AFTER: dict[str, Callable[[], object]] = {
     "exit": lambda: os._exit(3),
@@ -148,7 +148,7 @@ async def main(how: str, number: int) -> None:
 
 if __name__ == "__main__":
     how, number = sys.argv[1], int(sys.argv[2])
-    with patch.object(parent, "Popen", partial(starting, deaf=how == "deaf")):
+    with patch.object(process, "Popen", partial(starting, deaf=how == "deaf")):
         if how in BEFORE:
             with BEFORE[how]():
                 anyio.run(main, how, number)
