@@ -19,7 +19,6 @@ from anyio import create_task_group, fail_after, move_on_after, run, sleep
 
 from sigmic_guard.cli import child
 from sigmic_guard.cli.codes import CANNOT_RUN, NOT_FOUND, NOT_STARTED, USAGE
-from sigmic_guard.cli.reap import Survey, reap, survey
 from sigmic_guard.cli.terminal import Terminal
 from sigmic_guard.errors import ConfigurationError, LedgerError, SigmicGuardError
 from sigmic_guard.ledger import (
@@ -31,6 +30,7 @@ from sigmic_guard.ledger import (
     sqlite_url,
 )
 from sigmic_guard.lifecycle import REAPABLE, Verdict
+from sigmic_guard.watchdog.reaping import Survey, reap, survey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sigmic_guard import State
 from sigmic_guard.cli.codes import DONE
-from sigmic_guard.cli.ledger import judge_row
 from sigmic_guard.cli.ps import fields
 from sigmic_guard.cli.terminal import span
 from sigmic_guard.errors import ConfigurationError, SigmicGuardError
@@ -20,6 +19,7 @@ from sigmic_guard.lifecycle import CancelReason, Record, Verdict, claimable_for
 from sigmic_guard.lifecycle.states import NAMELESS
 from sigmic_guard.sigmic.credentials import ENVIRONMENT_VARIABLE
 from sigmic_guard.sigmic.keyring import ACCOUNT_VARIABLE, Keyring
+from sigmic_guard.watchdog.reaping import judge_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,17 +1,11 @@
-"""Which ledger a command means, and what ``sigmic-guard reap`` would do with a row of it."""
+"""Which ledger a command means."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sigmic_guard.errors import ConfigurationError
 from sigmic_guard.ledger import LEDGER_VARIABLE, chosen_ledger_url, sqlite_path
-from sigmic_guard.lifecycle import Verdict, judge
-from sigmic_guard.sigmic.urls import check_base_url
-
-if TYPE_CHECKING:
-    from sigmic_guard.ledger.looking import OwnedRow
 
 
 def ledger_path(url: str | None) -> str:
@@ -30,31 +24,3 @@ def ledger_path(url: str | None) -> str:
             f"it: name a file with --ledger, or in {LEDGER_VARIABLE}"
         )
     return str(Path(path).absolute())
-
-
-def judge_row(row: OwnedRow, fingerprint: str, now: float) -> Verdict:
-    """Tell what becomes of a dead owner's row when ``sigmic-guard reap`` comes.
-
-    :param fingerprint: of the credential that it would have.
-    """
-    record = row.record
-    if not _is_base_url(record.base_url):
-        return Verdict.OTHER_SYSTEM
-    verdict = judge(
-        record,
-        base_url=record.base_url,
-        credential_fingerprint=fingerprint,
-        orphaned_at=row.orphaned_at,
-        dead_for=row.dead_for,
-        now=now,
-    )
-    if verdict is Verdict.REAP and row.adopted:
-        return Verdict.RELEASE
-    return verdict
-
-
-def _is_base_url(text: str) -> bool:
-    try:
-        return check_base_url(text) == text
-    except ConfigurationError:
-        return False

@@ -1,46 +1,28 @@
-"""Ending what dead owners left in a ledger, whatever the namespace and the system: :func:`reap`.
-
-``sigmic-guard reap`` and ``sigmic-guard exec`` come down to this. The work is a supervisor's; the
-ledger is what is believed of it in the end.
-"""
+"""``sigmic-guard reap``: what dead owners left, whatever the namespace and the system, is ended."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
-from anyio import create_task_group, current_time, move_on_after, sleep
-from prometheus_client import CollectorRegistry
+from anyio import current_time
 
-from sigmic_guard import (
-    LedgerError,
-    OrphanRow,
-    ReapResult,
-    SigmicClient,
-    SigmicGuardError,
-    State,
-    Supervisor,
-)
+from sigmic_guard import SigmicClient, SigmicGuardError
 from sigmic_guard.cli.codes import CONNECTION, DONE, NOT_DONE
-from sigmic_guard.cli.ledger import judge_row
 from sigmic_guard.cli.terminal import span
-from sigmic_guard.ledger import IllegibleRows, Orphan, SqliteLedger
-from sigmic_guard.ledger.looking import UnfinishedRows, get, see_dead, unfinished
-from sigmic_guard.lifecycle import REAPABLE, Verdict, contradiction
-from sigmic_guard.sigmic.keyring import Keyring
-from sigmic_guard.supervisor.ground.telling import result_of_orphan
+from sigmic_guard.ledger import IllegibleRows
+from sigmic_guard.ledger.looking import get, see_dead
+from sigmic_guard.lifecycle import REAPABLE, Verdict
+from sigmic_guard.watchdog.reaping import reap_found, survey
 
 if TYPE_CHECKING:
+    from sigmic_guard import OrphanRow, ReapResult
     from sigmic_guard.cli.terminal import Terminal
+    from sigmic_guard.ledger import Orphan
     from sigmic_guard.lifecycle import Record
 
-#: Seconds before the ledger is tried again.
-RETRY: Final = 0.5
-#: Seconds that ending our part may take beyond the time to wait.
-GRACE: Final = 1.0
-#: Seconds for the look at an API that seems not to work.
-PROBE: Final = 5.0
+#: Seconds for a request to an API that seems not to work.
+PROBE_TIMEOUT: Final = 5.0
 
 _WIDTHS: Final = (36, 16, 12, 8, 0)
 _WORDS: Final = {
@@ -50,143 +32,6 @@ _WORDS: Final = {
     Verdict.OTHER_CREDENTIAL: "made with another API key, or for another account",
     Verdict.OTHER_SYSTEM: "made at what is no API",
 }
-
-
-# --- the work -------------------------------------------------------------------------------------
-
-
-class Survey(NamedTuple):
-    """What dead owners left."""
-
-    #: And what is to become of it if we are asked.
-    found: Sequence[tuple[Orphan, Verdict]]
-    #: Rows that make no sense here, whose owners may live: why, by intent id.
-    illegible: Mapping[str, str]
-
-
-async def survey(path: str, namespace: str | None = None) -> Survey:
-    """Return what dead owners left. Writes nothing, and sends nothing.
-
-    :param namespace: default: of all namespaces.
-    :raises LedgerError: the ledger cannot be read.
-    :raises ConfigurationError: there is no credential.
-    """
-    fingerprint = Keyring().fingerprint
-    rows, illegible = await unfinished(path, namespace) or UnfinishedRows((), {})
-    found, illegible, now = list[tuple[Orphan, Verdict]](), dict(illegible), time.time()
-    for row in rows:
-        if not row.orphan:
-            continue
-        if (why := contradiction(row.record)) is not None:
-            illegible[row.record.intent_id] = why
-        else:
-            orphan = Orphan(row.record, row.orphaned_at, row.dead_for)
-            found.append((orphan, judge_row(row, fingerprint, now)))
-    return Survey(found, illegible)
-
-
-async def reap(path: str, *, wait: float, namespace: str | None = None) -> Sequence[OrphanRow]:
-    """End what dead owners left, and tell of each task what came of it.
-
-    :param wait: seconds to try for. Ending the attempt takes a second more at most.
-    :param namespace: default: of all namespaces.
-    :raises LedgerError: the ledger cannot be read.
-    :raises ConfigurationError: there is no credential.
-    """
-    until = current_time() + wait
-    await see_dead(path, namespace)
-    return await reap_found(path, (await survey(path, namespace)).found, until)
-
-
-async def reap_found(
-    path: str, found: Sequence[tuple[Orphan, Verdict]], until: float
-) -> list[OrphanRow]:
-    """End what was found, and tell of each task, in their order, what came of it.
-
-    :param until: when to stop trying, by the event loop's clock.
-    :raises LedgerError: the ledger cannot be read.
-    """
-    places = {
-        (record.base_url, record.namespace)
-        for (record, _, _), verdict in found
-        if verdict in REAPABLE
-    }
-    reported: dict[str, OrphanRow] = {}
-    broken: list[SigmicGuardError] = []
-
-    async def see_to(base_url: str, namespace: str) -> None:
-        try:
-            rows = await _reap_there(path, base_url, namespace, until)
-        except SigmicGuardError as error:
-            broken.append(error)
-        else:
-            reported.update((row.intent_id, row) for row in rows)
-
-    async with create_task_group() as group:
-        for place in sorted(places):
-            group.start_soon(see_to, *place)
-    if broken:
-        raise broken[0]
-    records = await _until_settled(path, found, until)
-    now = time.time()
-    rows = [_tell(orphan, verdict, records, now) for orphan, verdict in found]
-    # Who did it knows best how.
-    return [row if row.result is None else reported.get(row.intent_id, row) for row in rows]
-
-
-async def _reap_there(
-    path: str, base_url: str, namespace: str, until: float
-) -> Sequence[OrphanRow]:
-    """End what was left in one namespace of one system."""
-    supervisor = Supervisor(
-        base_url=base_url,
-        ledger=SqliteLedger(path),
-        namespace=namespace,
-        registry=CollectorRegistry(),
-        grace=GRACE,
-    )
-    async with supervisor:
-        with move_on_after(until - current_time()):
-            while True:
-                try:
-                    return (await supervisor.reap()).reaped
-                except LedgerError:
-                    await sleep(RETRY)
-    return []
-
-
-async def _until_settled(
-    path: str, found: Sequence[tuple[Orphan, Verdict]], until: float
-) -> dict[str, Record]:
-    """Wait for whoever was quicker than we were, and return the rows by intent id."""
-    ours = {record.intent_id for (record, _, _), verdict in found if verdict in REAPABLE}
-    while True:
-        rows = await get(path, [record.intent_id for (record, _, _), _ in found])
-        pursued = any(
-            row.alive and not row.record.over and row.record.state is not State.UNCONFIRMED
-            for intent_id, row in rows.items()
-            if intent_id in ours
-        )
-        if not pursued or current_time() + RETRY > until:
-            return {intent_id: row.record for intent_id, row in rows.items()}
-        await sleep(RETRY)
-
-
-def _tell(orphan: Orphan, verdict: Verdict, records: dict[str, Record], now: float) -> OrphanRow:
-    """Say what the ledger holds now of what was found."""
-    record = records.get(orphan.record.intent_id, orphan.record)
-    result = result_of_orphan(record)
-    return OrphanRow(
-        id=record.remote_id,
-        intent_id=record.intent_id,
-        state=record.state,
-        result=result,
-        why=None if result else record.state.value if verdict in REAPABLE else verdict.value,
-        age=max(0.0, (record.finished_at or now) - orphan.orphaned_at),
-    )
-
-
-# --- the command ----------------------------------------------------------------------------------
 
 
 async def command(
@@ -283,7 +128,7 @@ async def _is_out_of_order(terminal: Terminal, base_urls: set[str]) -> bool:
     for base_url in sorted(base_urls):
         async with SigmicClient(base_url=base_url) as client:
             try:
-                await client.list(limit=1, timeout=PROBE)
+                await client.list(limit=1, timeout=PROBE_TIMEOUT)
             except SigmicGuardError as error:
                 terminal.problem(f"{base_url}: {error}")
                 broken = True

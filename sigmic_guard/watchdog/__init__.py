@@ -2,5 +2,6 @@
 
 * :mod:`.parent`: keeps a helper running, :mod:`.process`: one helper, as its parent has it,
 * :mod:`.messages`: what the parent tells it,
-* :mod:`.helper`: what runs in the helper's process.
+* :mod:`.helper`: what runs in the helper's process,
+* :mod:`.reaping`: how it reaps, as do ``sigmic-guard exec`` and ``sigmic-guard reap``.
 """

@@ -10,34 +10,30 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import anyio
 import msgspec
 from anyio import CancelScope, create_task_group, current_time, open_signal_receiver, sleep
-from prometheus_client import CollectorRegistry
 
-from sigmic_guard.errors import LedgerError
 from sigmic_guard.ledger import SqliteLedger, open_ledger
 from sigmic_guard.lifecycle import Verdict
 from sigmic_guard.sigmic.keyring import Keyring
-from sigmic_guard.supervisor import Supervisor
 from sigmic_guard.watchdog.messages import EXIT, NEW_CREDENTIAL, HelperConfig
+from sigmic_guard.watchdog.reaping import reaping_session, retry_ledger_errors
 
 if TYPE_CHECKING:
     from sigmic_guard.ledger import Ledger
+    from sigmic_guard.supervisor import Supervisor
 
 #: Seconds to try for: longer than most outages, and than ``reattach_within`` usually is.
 REAP_TIMEOUT: Final = 600.0
 #: Seconds between two looks at the lock of a parent that hung up: at first, and in the end.
 LOCK_CHECK_INTERVAL: Final = 0.01
 MAX_LOCK_CHECK_INTERVAL: Final = 1.0
-#: Seconds before a ledger that failed is tried again.
-LEDGER_RETRY_DELAY: Final = 1.0
 #: Seconds between two rounds while somebody may still ask for a task by its key.
 RECHECK_INTERVAL: Final = 5.0
-#: Seconds that leaving may take beyond all that.
-GRACE: Final = 1.0
 
 
 def main() -> None:
@@ -63,21 +59,18 @@ def _renewed(config: HelperConfig, line: bytes) -> HelperConfig:
 
 async def _warm_up(config: HelperConfig) -> None:
     """Import everything that is needed later; open and send nothing."""
-    supervisor(config, open_ledger("memory:"))
+    session(config, open_ledger("memory:"))
 
 
-def supervisor(config: HelperConfig, ledger: Ledger) -> Supervisor:
-    """Return what does the work."""
-    return Supervisor(
-        api_key=Keyring(
-            config.authorization.removeprefix("Bearer "), fingerprint=config.fingerprint
-        ),
+def session(config: HelperConfig, ledger: Ledger) -> Supervisor:
+    """Return what reaps."""
+    keyring = Keyring(config.authorization.removeprefix("Bearer "), fingerprint=config.fingerprint)
+    return reaping_session(
+        ledger,
         base_url=config.base_url,
-        ledger=ledger,
         namespace=config.namespace,
+        keyring=keyring,
         create_timeout=config.create_timeout,
-        registry=CollectorRegistry(),
-        grace=GRACE,
     )
 
 
@@ -85,14 +78,7 @@ async def reap(config: HelperConfig) -> None:
     """End what the dead owner left."""
     async with create_task_group() as group:
         group.start_soon(_limit_on_sigterm, group.cancel_scope, config.grace)
-        while True:
-            try:
-                await _reap(config, group.cancel_scope)
-                break
-            except LedgerError:
-                if os.getppid() != config.parent:
-                    _limit(group.cancel_scope)
-                await sleep(LEDGER_RETRY_DELAY)
+        await retry_ledger_errors(partial(_reap, config, group.cancel_scope))
         group.cancel_scope.cancel()
 
 
@@ -109,19 +95,21 @@ async def _limit_on_sigterm(scope: CancelScope, grace: float) -> None:
 
 
 async def _reap(config: HelperConfig, scope: CancelScope) -> None:
+    # Our parent may live, and have closed the pipe, not knowing what it is: then there is no hurry.
+    if os.getppid() != config.parent:
+        _limit(scope)
     ledger = SqliteLedger(config.ledger)
-    async with supervisor(config, ledger) as reaper:
+    async with session(config, ledger) as supervisor:
         interval = LOCK_CHECK_INTERVAL
+        # The kernel may close the pipe a moment before it drops the lock.
         while await ledger.owner_alive(config.owner_id):
-            # The kernel may close the pipe a moment before it drops the lock. Or the parent lives,
-            # and has closed the pipe, not knowing what it is: then there is all the time.
             if os.getppid() != config.parent:
                 _limit(scope)
             await sleep(interval)
             interval = min(2 * interval, MAX_LOCK_CHECK_INTERVAL)
         _limit(scope)
         while True:
-            report = await reaper.reap()
+            report = await supervisor.reap()
             if all(row.why != Verdict.WAIT for row in report.left):
                 return  # what else is left is out of reach
             await sleep(RECHECK_INTERVAL)

@@ -515,7 +515,7 @@ def test_a_helper_takes_the_newest() -> None:
 async def test_the_helper_counts_the_same_rows_as_ours() -> None:
     """It derives no fingerprint from a renewed credential."""
     config = msgspec.structs.replace(CONFIG, authorization="Bearer eyJnew")
-    made = helper.supervisor(config, open_ledger("memory:"))
+    made = helper.session(config, open_ledger("memory:"))
     assert made._api.credential_fingerprint == CONFIG.fingerprint
 
 

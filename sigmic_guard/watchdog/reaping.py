@@ -1,0 +1,219 @@
+"""Ending what dead owners left in a ledger: for the helper, ``sigmic-guard exec`` and ``reap``.
+
+All of them reap with a :func:`reaping_session`: one namespace of one system, with an ordinary
+supervisor. :func:`reap` does so for a whole ledger, and believes in the end what the ledger says.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+
+from anyio import create_task_group, current_time, move_on_after, sleep
+from prometheus_client import CollectorRegistry
+
+from sigmic_guard.errors import ConfigurationError, LedgerError, SigmicGuardError
+from sigmic_guard.ledger import Orphan, SqliteLedger
+from sigmic_guard.ledger.looking import UnfinishedRows, get, see_dead, unfinished
+from sigmic_guard.lifecycle import REAPABLE, State, Verdict, contradiction, judge
+from sigmic_guard.sigmic.keyring import Keyring
+from sigmic_guard.sigmic.urls import check_base_url
+from sigmic_guard.supervisor import OrphanRow, Supervisor
+from sigmic_guard.supervisor.ground.telling import result_of_orphan
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from sigmic_guard.ledger import Ledger
+    from sigmic_guard.ledger.looking import OwnedRow
+    from sigmic_guard.lifecycle import Record
+
+T = TypeVar("T")
+
+#: Seconds that leaving a session may take.
+GRACE: Final = 1.0
+#: Seconds before a ledger that failed is tried again, or looked at again for what others took over.
+RETRY_DELAY: Final = 0.5
+
+
+# --- one namespace of one system ------------------------------------------------------------------
+
+
+def reaping_session(
+    ledger: Ledger,
+    *,
+    base_url: str,
+    namespace: str,
+    keyring: Keyring | None = None,
+    create_timeout: float = 30.0,
+) -> Supervisor:
+    """Return a supervisor, not entered yet, that is only to reap.
+
+    :param keyring: default: the credential of the environment.
+    :param create_timeout: seconds that the dead owners' creates may have taken.
+    :raises ConfigurationError: there is no credential, or an argument cannot be right.
+    """
+    return Supervisor(
+        api_key=keyring,
+        base_url=base_url,
+        ledger=ledger,
+        namespace=namespace,
+        create_timeout=create_timeout,
+        registry=CollectorRegistry(),
+        grace=GRACE,
+    )
+
+
+async def retry_ledger_errors(call: Callable[[], Awaitable[T]]) -> T:
+    """Call until the ledger does not fail. It has no bound of its own."""
+    while True:
+        try:
+            return await call()
+        except LedgerError:
+            await sleep(RETRY_DELAY)
+
+
+# --- a whole ledger -------------------------------------------------------------------------------
+
+
+class Survey(NamedTuple):
+    """What dead owners left."""
+
+    #: And what is to become of it if we are asked.
+    found: Sequence[tuple[Orphan, Verdict]]
+    #: Rows that make no sense here, whose owners may live: why, by intent id.
+    illegible: Mapping[str, str]
+
+
+async def survey(path: str, namespace: str | None = None) -> Survey:
+    """Return what dead owners left. Writes nothing, and sends nothing.
+
+    :param namespace: default: of all namespaces.
+    :raises LedgerError: the ledger cannot be read.
+    :raises ConfigurationError: there is no credential.
+    """
+    fingerprint = Keyring().fingerprint
+    rows, illegible = await unfinished(path, namespace) or UnfinishedRows((), {})
+    found, illegible, now = list[tuple[Orphan, Verdict]](), dict(illegible), time.time()
+    for row in rows:
+        if not row.orphan:
+            continue
+        if (why := contradiction(row.record)) is not None:
+            illegible[row.record.intent_id] = why
+        else:
+            orphan = Orphan(row.record, row.orphaned_at, row.dead_for)
+            found.append((orphan, judge_row(row, fingerprint, now)))
+    return Survey(found, illegible)
+
+
+def judge_row(row: OwnedRow, fingerprint: str, now: float) -> Verdict:
+    """Tell what :func:`reap` does with a dead owner's row.
+
+    :param fingerprint: of the credential that it would have.
+    """
+    record = row.record
+    if not _is_base_url(record.base_url):
+        return Verdict.OTHER_SYSTEM
+    verdict = judge(
+        record,
+        base_url=record.base_url,
+        credential_fingerprint=fingerprint,
+        orphaned_at=row.orphaned_at,
+        dead_for=row.dead_for,
+        now=now,
+    )
+    if verdict is Verdict.REAP and row.adopted:
+        return Verdict.RELEASE
+    return verdict
+
+
+def _is_base_url(text: str) -> bool:
+    try:
+        return check_base_url(text) == text
+    except ConfigurationError:
+        return False
+
+
+async def reap(path: str, *, wait: float, namespace: str | None = None) -> Sequence[OrphanRow]:
+    """End what dead owners left, and tell of each task what came of it.
+
+    :param wait: seconds to try for. Ending the attempt takes a second more at most.
+    :param namespace: default: of all namespaces.
+    :raises LedgerError: the ledger cannot be read.
+    :raises ConfigurationError: there is no credential.
+    """
+    until = current_time() + wait
+    await see_dead(path, namespace)
+    return await reap_found(path, (await survey(path, namespace)).found, until)
+
+
+async def reap_found(
+    path: str, found: Sequence[tuple[Orphan, Verdict]], until: float
+) -> list[OrphanRow]:
+    """End what was found, and tell of each task, in their order, what came of it.
+
+    :param until: when to stop trying, by the event loop's clock.
+    :raises LedgerError: the ledger cannot be read.
+    """
+    ours = {
+        record.intent_id: (record.base_url, record.namespace)
+        for (record, _, _), verdict in found
+        if verdict in REAPABLE
+    }
+    reported: dict[str, OrphanRow] = {}
+    broken: list[SigmicGuardError] = []
+
+    async def reap_there(base_url: str, namespace: str) -> None:
+        try:
+            ledger = SqliteLedger(path)
+            async with reaping_session(ledger, base_url=base_url, namespace=namespace) as session:
+                with move_on_after(until - current_time()):
+                    report = await retry_ledger_errors(session.reap)
+                    reported.update((row.intent_id, row) for row in report.reaped)
+        except SigmicGuardError as error:
+            broken.append(error)
+
+    async with create_task_group() as group:
+        for place in sorted(set(ours.values())):
+            group.start_soon(reap_there, *place)
+    if broken:
+        raise broken[0]
+    records = await _until_settled(path, found, ours, until)
+    now = time.time()
+    rows = [_report(orphan, verdict, records, now) for orphan, verdict in found]
+    # Who did it knows best how.
+    return [row if row.result is None else reported.get(row.intent_id, row) for row in rows]
+
+
+async def _until_settled(
+    path: str,
+    found: Sequence[tuple[Orphan, Verdict]],
+    ours: Mapping[str, object],
+    until: float,
+) -> dict[str, Record]:
+    """Wait for whoever was quicker than we were, and return the rows by intent id."""
+    while True:
+        rows = await get(path, [record.intent_id for (record, _, _), _ in found])
+        pursued = any(
+            row.alive and not row.record.over and row.record.state is not State.UNCONFIRMED
+            for intent_id, row in rows.items()
+            if intent_id in ours
+        )
+        if not pursued or current_time() + RETRY_DELAY > until:
+            return {intent_id: row.record for intent_id, row in rows.items()}
+        await sleep(RETRY_DELAY)
+
+
+def _report(orphan: Orphan, verdict: Verdict, records: dict[str, Record], now: float) -> OrphanRow:
+    """Say what the ledger holds now of what was found."""
+    record = records.get(orphan.record.intent_id, orphan.record)
+    result = result_of_orphan(record)
+    return OrphanRow(
+        id=record.remote_id,
+        intent_id=record.intent_id,
+        state=record.state,
+        result=result,
+        why=None if result else record.state.value if verdict in REAPABLE else verdict.value,
+        age=max(0.0, (record.finished_at or now) - orphan.orphaned_at),
+    )
