@@ -20,7 +20,7 @@ help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
 
 demo: $(READY)  ## A few hundred tasks, SIGTERM, then SIGKILL and a next start: none is left running
-	$(BIN)/python -m sigmic_guard.cli demo
+	$(BIN)/python examples/demo
 
 test: $(READY)  ## The suite on this checkout, without the tests marked slow
 	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS)

@@ -64,6 +64,7 @@ def test_the_wheel_holds_the_package_and_nothing_else() -> None:
     assert {"__init__.py", "py.typed", "errors.py"} <= rooms
     assert {"lifecycle", "sigmic", "ledger", "observe", "supervisor", "watchdog"} <= rooms
     assert {"emulator", "testing", "cli"} <= rooms
+    assert not any("demo" in name for name in names)
     assert any(name.endswith("/licenses/LICENSE") for name in names)
 
 

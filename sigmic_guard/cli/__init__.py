@@ -17,10 +17,11 @@ def main() -> None:
     try:
         import_module("sigmic_guard.cli.app").main()
     except ModuleNotFoundError as error:
-        if error.name not in _EXTRA:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in _EXTRA:
             raise
         sys.stderr.write(
-            f"sigmic-guard: {error.name} is missing; "
+            f"sigmic-guard: {missing} is missing; "
             "the command line needs it: pip install 'sigmic-guard[cli]'\n"
         )
         sys.exit(2)

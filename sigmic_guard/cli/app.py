@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Final, NoReturn
 
 import anyio
 import typer
@@ -18,7 +18,7 @@ from sigmic_guard.cli import forget as forgetting
 from sigmic_guard.cli import ps as showing
 from sigmic_guard.cli import reap as reaping
 from sigmic_guard.cli import running, tasks
-from sigmic_guard.cli.codes import CONNECTION, INTERRUPTED, NOT_DONE, code_of
+from sigmic_guard.cli.codes import CONNECTION, INTERRUPTED, NOT_DONE, USAGE, code_of
 from sigmic_guard.cli.exec import execute
 from sigmic_guard.cli.ledger import ledger_path
 from sigmic_guard.cli.terminal import Terminal
@@ -49,6 +49,9 @@ Ledger = Annotated[
     ),
 ]
 Namespace = Annotated[str | None, typer.Option(help="One namespace only; default: all of them.")]
+
+#: For a command whose program parses its own arguments.
+_PASS_ON: Final = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 def main() -> None:
@@ -274,41 +277,22 @@ def exec_(
     raise typer.Exit(execute(command, check_credential=_check_credential, grace=grace))
 
 
-@app.command(
-    add_help_option=False,
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-)
+@app.command(add_help_option=False, context_settings=_PASS_ON)
 def emulator(context: typer.Context) -> None:
     """Serve a Sigmic API on this machine, and print its URL; see emulator --help."""
     sys.argv[1:] = context.args
     runpy.run_module("sigmic_guard.emulator", run_name="__main__", alter_sys=True)
 
 
-@app.command()
-def demo(
-    *,
-    number: Annotated[
-        int, typer.Option("--tasks", min=20, max=5000, help="How many tasks to run.")
-    ] = 400,
-    svg: Annotated[
-        Path | None, typer.Option(help="Draw the last screen into this file.", dir_okay=False)
-    ] = None,
-    lie: Annotated[
-        bool,
-        typer.Option(
-            "--lie",
-            help="Let each DELETE lie and be believed, and the ledger forget: the demo must fail.",
-        ),
-    ] = False,
-) -> None:
-    """Run tasks against an emulator, stop them with SIGTERM, then with SIGKILL; compare the books.
-
-    Exits with 0 only if, in both acts, the supervisor's counts and the emulator's agree, and no
-    task is left running. Half as many tasks are live when SIGKILL comes as --tasks says.
-    """
-    # Not needed by any other command, and rich takes its time.
-    stage = import_module("sigmic_guard.cli.demo.stage")
-    raise typer.Exit(stage.main(tasks=number, svg=svg, lie=lie))
+@app.command(add_help_option=False, context_settings=_PASS_ON)
+def demo(context: typer.Context) -> None:
+    """Play a SIGTERM and a SIGKILL, and compare the books; in a checkout only; see demo --help."""
+    program = Path(__file__).parents[2] / "examples" / "demo"
+    if not (program / "__main__.py").is_file():
+        print("sigmic-guard: the demo is not installed; run it in a checkout", file=sys.stderr)
+        raise typer.Exit(USAGE)
+    sys.argv[1:] = context.args
+    runpy.run_path(str(program), run_name="__main__")
 
 
 def _pairs(

@@ -1,4 +1,4 @@
-"""``sigmic-guard demo``: the verdict on its first act is green only for the truth."""
+"""The demo: the verdict on its first act is green only for the truth."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from xml.etree import ElementTree as ET
 
 import msgspec
 import pytest
+from demo.counts import Counts, read_counts
+from demo.display import draw
+from demo.screens import last_screen, shutdown_details
+from demo.verdict import Act, Truth, Verdict, judge_shutdown
+from demo.workload import Size
 from prometheus_client import CollectorRegistry
 
-from sigmic_guard.cli.demo.counts import Counts, read_counts
-from sigmic_guard.cli.demo.display import draw
-from sigmic_guard.cli.demo.screens import last_screen, shutdown_details
-from sigmic_guard.cli.demo.verdict import Act, Truth, Verdict, judge_shutdown
-from sigmic_guard.cli.demo.workload import Size
 from tests.supervisor.lab import Lab
 
 COUNTS = Counts(

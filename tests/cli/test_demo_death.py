@@ -1,4 +1,4 @@
-"""``sigmic-guard demo``: the verdict on its second act is green only for the truth."""
+"""The demo: the verdict on its second act is green only for the truth."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from demo.counts import Counts, read_counts
+from demo.death import Scene
+from demo.display import WIDTH
+from demo.screens import death_details, last_screen
+from demo.verdict import Act, Killed, Truth, Verdict, judge_death
 from rich.console import Console
 
-from sigmic_guard.cli.demo.counts import Counts, read_counts
-from sigmic_guard.cli.demo.death import Scene
-from sigmic_guard.cli.demo.display import WIDTH
-from sigmic_guard.cli.demo.screens import death_details, last_screen
-from sigmic_guard.cli.demo.verdict import Act, Killed, Truth, Verdict, judge_death
 from sigmic_guard.ledger import MemoryLedger, MemoryStore
 from sigmic_guard.supervisor.work.creating import MAX_CREATES
 from tests.supervisor.lab import Lab

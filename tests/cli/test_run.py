@@ -338,12 +338,14 @@ async def _on_a_terminal(cli: Cli, *arguments: str) -> tuple[int | None, str]:
 # --- without the extra --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("missing, command", [("typer", "list"), ("rich", "demo")])
+@pytest.mark.parametrize(
+    "missing, command", [("typer", "list"), ("rich", "ps --watch --ledger sqlite:///x.db")]
+)
 async def test_without_the_extra(missing: str, command: str) -> None:
     """Where the extra is not installed the command says how to get it, and exits with 2."""
     program = f"import sys; sys.modules[{missing!r}] = None\nimport sigmic_guard.cli as c; c.main()"
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", program, command),
+        *(sys.executable, "-c", program, *command.split()),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )

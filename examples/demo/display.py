@@ -13,8 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sigmic_guard.cli.demo.counts import Counts
-from sigmic_guard.cli.demo.screens import states
+from demo.counts import Counts
+from demo.screens import states
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from sigmic_guard.cli.demo.verdict import Truth
+    from demo.verdict import Truth
 
 #: Columns of the picture.
 WIDTH: Final = 100

@@ -1,4 +1,4 @@
-"""The process that runs the tasks: ``python -m sigmic_guard.cli.demo.worker TASKS [CONFIRM]``.
+"""The process that runs the tasks: ``python -m demo.worker TASKS [CONFIRM]``.
 
 It is what a service would be: a supervisor that listens to signals. Beside it runs a reporter that
 prints the metrics, a line of JSON each, to the end of the drain and once after it.
@@ -14,9 +14,9 @@ import anyio
 import msgspec
 from prometheus_client import CollectorRegistry
 
+from demo.counts import Report, read_counts
+from demo.workload import Size, Workload
 from sigmic_guard import Supervisor
-from sigmic_guard.cli.demo.counts import Report, read_counts
-from sigmic_guard.cli.demo.workload import Size, Workload
 
 if TYPE_CHECKING:
     from sigmic_guard.lifecycle.policy import Confirm

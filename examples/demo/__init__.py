@@ -1,4 +1,4 @@
-"""``sigmic-guard demo``: two acts, and for each two sets of books.
+"""The demo: two acts, and for each two sets of books.
 
 ::
 

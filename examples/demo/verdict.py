@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sigmic_guard.cli.demo.counts import Counts
+    from demo.counts import Counts
 
 _MARKER: Final = "SIGMIC_GUARD_INTENT"
 #: Whatever else may come of an orphan is no end that the emulator knows of.

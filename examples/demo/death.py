@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from time import time
 from typing import TYPE_CHECKING, Final
 
-from sigmic_guard.cli.demo.counts import Counts
-from sigmic_guard.cli.demo.processes import Emulator, Fault, Worker, emulator, worker
-from sigmic_guard.cli.demo.screens import death_details, orphans
-from sigmic_guard.cli.demo.service import Order
-from sigmic_guard.cli.demo.shutdown import FAILURES
-from sigmic_guard.cli.demo.verdict import Act, Killed, judge_death
+from demo.counts import Counts
+from demo.processes import Emulator, Fault, Worker, emulator, worker
+from demo.screens import death_details, orphans
+from demo.service import Order
+from demo.shutdown import FAILURES
+from demo.verdict import Act, Killed, judge_death
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
-    from sigmic_guard.cli.demo.display import Display
+    from demo.display import Display
 
 #: From when the creates are to hang on: half of them have their effect, the others never will.
 HANG: Final[tuple[Fault, ...]] = (
@@ -143,7 +143,7 @@ class _Death:
         self, server: Emulator, create_timeout: float, expected_code: int
     ) -> AbstractAsyncContextManager[Worker]:
         return worker(
-            *("-m", "sigmic_guard.cli.demo.service", f"{create_timeout}"),
+            *("-m", "demo.service", f"{create_timeout}"),
             url=server.url,
             ledger=self._scene.ledger,
             expected_code=expected_code,

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
+from demo.counts import Counts
+from demo.processes import Emulator, Fault, emulator, worker
+from demo.screens import shutdown_details, states
+from demo.verdict import Act, judge_shutdown
 from sigmic_guard.cli.codes import TERMINATED
-from sigmic_guard.cli.demo.counts import Counts
-from sigmic_guard.cli.demo.processes import Emulator, Fault, emulator, worker
-from sigmic_guard.cli.demo.screens import shutdown_details, states
-from sigmic_guard.cli.demo.verdict import Act, judge_shutdown
 
 if TYPE_CHECKING:
-    from sigmic_guard.cli.demo.display import Display
-    from sigmic_guard.cli.demo.workload import Size
+    from demo.display import Display
+    from demo.workload import Size
 
 #: What goes wrong. Every k-th request, counted over those that no fault before it has hit.
 FAILURES: Final[tuple[Fault, ...]] = (
@@ -84,7 +84,7 @@ class _Shutdown:
     async def _work(self, server: Emulator) -> tuple[int, float]:
         """Have the worker work; return its exit code, and how long it took from the SIGTERM on."""
         scene, signalled_at = self._scene, 0.0
-        arguments = ("-m", "sigmic_guard.cli.demo.worker", str(scene.size.tasks), scene.confirm)
+        arguments = ("-m", "demo.worker", str(scene.size.tasks), scene.confirm)
         async with worker(
             *arguments, url=server.url, ledger=scene.ledger, expected_code=TERMINATED
         ) as process:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 import aiohttp
 import msgspec
 
-from sigmic_guard.cli.demo.counts import Report
-from sigmic_guard.cli.demo.verdict import Truth
+from demo.counts import Report
+from demo.verdict import Truth
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
@@ -159,7 +159,7 @@ async def _process(
         stdin=stdin,
         stdout=asyncio.subprocess.PIPE,
         stderr=stderr,
-        env={**os.environ, **environment},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
         # A Ctrl-C at the terminal is for us: the worker needs its emulator to the end.
         start_new_session=True,
     )

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from demo import death, shutdown
+from demo.display import Display
+from demo.screens import last_screen
+from demo.workload import Size
 from sigmic_guard.cli.codes import DONE, INTERRUPTED, NOT_DONE, TERMINATED
-from sigmic_guard.cli.demo import death, shutdown
-from sigmic_guard.cli.demo.display import Display
-from sigmic_guard.cli.demo.screens import last_screen
-from sigmic_guard.cli.demo.workload import Size
 
 if TYPE_CHECKING:
-    from sigmic_guard.cli.demo.verdict import Act
+    from demo.verdict import Act
 
 #: Seconds after which the demo gives up.
 PATIENCE: Final = 120.0

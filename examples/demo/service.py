@@ -1,4 +1,4 @@
-"""The process that dies, and the one after it: ``python -m sigmic_guard.cli.demo.service SECONDS``.
+"""The process that dies, and the one after it: ``python -m demo.service SECONDS``.
 
 Both are one program: it ends what the one before it left, and then starts the tasks that it is
 asked for, in lines of JSON on stdin, until there are no more. It listens to no signal. A reporter
@@ -21,9 +21,9 @@ import anyio
 import msgspec
 from prometheus_client import CollectorRegistry
 
+from demo.counts import Report, read_counts
+from demo.workload import SCRIPT
 from sigmic_guard import SigmicGuardError, Supervisor, TaskPolicy
-from sigmic_guard.cli.demo.counts import Report, read_counts
-from sigmic_guard.cli.demo.workload import SCRIPT
 
 #: Seconds between two lines.
 PERIOD: Final = 0.1

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from sigmic_guard.cli.demo.counts import Counts
-    from sigmic_guard.cli.demo.verdict import Act, Killed, Truth, Verdict
+    from demo.counts import Counts
+    from demo.verdict import Act, Killed, Truth, Verdict
 
 _REASONS: Final = {
     "user": "a user pressed cancel",
