@@ -1,4 +1,4 @@
-"""Proof 7: a process is killed in the middle of its task, and the next one goes on with it."""
+"""A process is killed in the middle of its task, and the next one goes on with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of a dead owner's task: every case, against the rules as DESIGN words them."""
+"""What becomes of a dead owner's task: every case, against the rules in words."""
 
 from __future__ import annotations
 
@@ -71,12 +71,12 @@ def rightly(
 ) -> bool:
     """Whether the rules allow the verdict, each for itself: they exclude each other, and all fit.
 
-    DESIGN 4: a decision to cancel is never taken back; what had completed may have been asked
-    again, so it is judged like what runs. DESIGN 7: ``reattach`` rows are left for who asks for the
-    key. DESIGN 3: so is what an orderly deploy left, which is no crash. Issue 3: a row made with
-    another credential is left and reported; ``reattach_within`` bounds how long an unclaimed one
-    may run. Promise: it gets no more than the time-out that it was given. Rule 19: no two clocks
-    that are wrong by an hour each cut that short, and none makes it last for ever.
+    A decision to cancel is never taken back. What had completed may have been asked again, so it is
+    judged like what runs. ``reattach`` rows are left for who asks for the key, and so is what an
+    orderly deploy left, which is no crash. A row made with another credential is left and reported.
+    ``reattach_within`` bounds how long an unclaimed one may run, and so does the time-out that it
+    was given. No two clocks that are wrong by an hour each cut that short, and none makes it last
+    for ever.
     """
     ours = record.base_url == url and record.credential_fingerprint == credential
     to_end = record.reason is not None

@@ -25,7 +25,7 @@ from sigmic_guard.lifecycle import (
 from sigmic_guard.lifecycle.states import ENDED, NAMELESS, OPEN, SETTLED, TO_BE_ENDED, TRANSITIONS
 from sigmic_guard.testing.records import make_record
 
-# Written from DESIGN section 4, not from the code.
+# Written by hand, from what each state means, and not drawn from the table.
 LATE = "cancel attempt give_up complete fail cancelled detach hand_over"
 ENDS = "complete>completed fail>failed cancelled>cancelled"
 LETTING_GO = "detach hand_over"  # of what has no name: its terms say so from then on

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 ROOT = str(Path(__file__).parents[2])
 PROMTOOL = shutil.which("promtool")
 
-#: DESIGN, section 8, and the issue that brought the reaper.
+#: Written from what operators are promised, not from the code.
 SERIES = {
     "tasks_started": ("counter", set()),
     "tasks_live": ("gauge", {"state"}),
