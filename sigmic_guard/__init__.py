@@ -99,4 +99,5 @@ __all__ = [
 ]
 __version__ = "0.1.0"
 
-_watchdog.make_watchdog = _Watchdog  # the package of the one stands above that of the other
+# Set here, since the watchdog's package stands above the supervisor's, which cannot import it.
+_watchdog.make_watchdog = _Watchdog

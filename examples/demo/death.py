@@ -25,10 +25,10 @@ HANG: Final[tuple[Fault, ...]] = (
     {"route": "create", "kind": "black_hole"},
 )
 #: Seconds that a create may take: more than the service has to live.
-PATIENT: Final = 60.0
+LONG_CREATE_TIMEOUT: Final = 60.0
 #: The next start sends none. What it looks for was sent before it began, and so long after that it
 #: takes for proven that a create had no effect.
-BRISK: Final = 1.0
+SHORT_CREATE_TIMEOUT: Final = 1.0
 
 #: How tasks go: one never ends; some end though nobody has their id, or waits for them.
 HELD: Final = ({"hold": True, "duration": 2.0},)
@@ -104,7 +104,7 @@ class _Death:
     async def _live_and_die(self, server: Emulator) -> Killed:
         """Have a service start its tasks, and kill it with some of its creates in flight."""
         scene, hanging, live, in_flight = self._scene, False, 0, 0
-        async with self._service(server, PATIENT, -signal.SIGKILL) as process:
+        async with self._service(server, LONG_CREATE_TIMEOUT, -signal.SIGKILL) as process:
             self._display.phase(f"{scene.live} more tasks")
             process.ask(Order(scene.live, HELD))
             async for report in process.reports():
@@ -131,7 +131,7 @@ class _Death:
 
     async def _start_again(self, server: Emulator) -> int:
         """Start the service again, which reaps, and is asked for nothing more."""
-        async with self._service(server, BRISK, 0) as process:
+        async with self._service(server, SHORT_CREATE_TIMEOUT, 0) as process:
             self._display.phase("the next start, on the same ledger")
             process.ask_no_more()
             async for report in process.reports():

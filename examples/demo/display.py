@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 #: Columns of the picture.
 WIDTH: Final = 100
 #: Seconds between two lines where there is no terminal.
-LINE_PERIOD: Final = 2.0
+LINE_INTERVAL: Final = 2.0
 
 #: A picture must not load anything from elsewhere.
 _FONT_FACE: Final = re.compile(r"@font-face\s*\{[^}]*\}\s*")
@@ -87,7 +87,7 @@ class Display:
         """Show how things stand with the supervisor."""
         self._counts = counts
         if self._live is None and monotonic() >= self._line_due:
-            self._line_due = monotonic() + LINE_PERIOD
+            self._line_due = monotonic() + LINE_INTERVAL
             live, seconds = counts.live, monotonic() - self._began
             self._console.print(
                 f"{seconds:5.1f} s  {counts.ended} of {self._tasks} finished, "

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from typing import IO
 
 #: Seconds that a process may take to end when it is told to: more than the worker's grace.
-GOODBYE: Final = 12.0
+END_TIMEOUT: Final = 12.0
 #: Seconds between two looks at the emulator.
-PERIOD: Final = 0.25
+LOOK_INTERVAL: Final = 0.25
 
 #: What goes wrong, by route; see ``sigmic_guard.emulator.Fault``.
 Fault = dict[str, Any]
@@ -65,7 +65,7 @@ class Emulator:
         async def keep_looking() -> None:
             while True:
                 see(await self.look())
-                await asyncio.sleep(PERIOD)
+                await asyncio.sleep(LOOK_INTERVAL)
 
         looking = asyncio.create_task(keep_looking())
         try:
@@ -169,7 +169,7 @@ async def _process(
         if process.returncode is None:
             process.terminate()
             try:
-                async with asyncio.timeout(GOODBYE):
+                async with asyncio.timeout(END_TIMEOUT):
                     await process.communicate()
             finally:
                 if process.returncode is None:

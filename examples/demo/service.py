@@ -25,8 +25,8 @@ from demo.counts import Report, read_counts
 from demo.workload import SCRIPT
 from sigmic_guard import SigmicGuardError, Supervisor, TaskPolicy
 
-#: Seconds between two lines.
-PERIOD: Final = 0.1
+#: Seconds between two reports.
+REPORT_INTERVAL: Final = 0.1
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -47,7 +47,7 @@ async def serve(create_timeout: float) -> int:
     async def report() -> None:
         while True:
             _tell(registry)
-            await anyio.sleep(PERIOD)
+            await anyio.sleep(REPORT_INTERVAL)
 
     async with anyio.create_task_group() as reporting:
         reporting.start_soon(report)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from demo.verdict import Act
 
 #: Seconds after which the demo gives up.
-PATIENCE: Final = 120.0
+TIMEOUT: Final = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ async def _main(demo: Demo, svg: Path | None) -> int:
             return TERMINATED
         raise
     except TimeoutError:
-        display.phase(f"not done within {PATIENCE:g} s")
+        display.phase(f"not done within {TIMEOUT:g} s")
         return NOT_DONE
     display.finish(last_screen(acts), svg)
     return DONE if all(act.verdict.good for act in acts) else NOT_DONE
@@ -85,7 +85,7 @@ async def _play(demo: Demo, display: Display) -> tuple[Act, Act]:
     """
     with tempfile.TemporaryDirectory(prefix="sigmic-guard-demo-") as folder:
         one, two = demo.scenes(Path(folder))
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             return await shutdown.play(one, display), await death.play(two, display)
 
 

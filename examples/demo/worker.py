@@ -21,8 +21,8 @@ from sigmic_guard import Supervisor
 if TYPE_CHECKING:
     from sigmic_guard.lifecycle.policy import Confirm
 
-#: Seconds between two lines.
-PERIOD = 0.1
+#: Seconds between two reports.
+REPORT_INTERVAL = 0.1
 #: Seconds that a drain may take.
 GRACE = 8.0
 
@@ -42,7 +42,7 @@ async def work(size: Size, confirm: Confirm) -> Any:
     async def report() -> None:
         while True:
             _tell(registry, workload, size)
-            await anyio.sleep(PERIOD)
+            await anyio.sleep(REPORT_INTERVAL)
 
     code: Any = 0
     async with anyio.create_task_group() as group:

@@ -46,7 +46,7 @@ _TYPED: Final = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGWINCH})
 _HANG_UP: Final = frozenset({signal.SIGHUP, signal.SIGCONT})
 
 #: Seconds that what else runs in a container may take to end after SIGTERM, and after SIGKILL.
-LAST_SECONDS: Final = 1.0
+END_TIMEOUT: Final = 1.0
 
 
 def hold_signals() -> None:
@@ -167,7 +167,7 @@ def _end_the_rest() -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):
             os.kill(-1, number)
-        if _all_gone(within=LAST_SECONDS):
+        if _all_gone(within=END_TIMEOUT):
             return
 
 

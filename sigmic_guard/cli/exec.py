@@ -39,11 +39,11 @@ if TYPE_CHECKING:
 
 
 #: Seconds that opening the ledger may take. Signals wait for that long.
-OPENING: Final = 20.0
-#: Seconds beyond the grace to write down, and to say, what is left.
-CLOSING: Final = 4.0
-#: Seconds between two looks for signals, while tasks are ended.
-GLANCE: Final = 0.05
+OPEN_TIMEOUT: Final = 20.0
+#: Seconds beyond the grace for closing the ledger, and for reading what is left in it.
+CLOSE_TIMEOUT: Final = 4.0
+#: Seconds between two checks for signals, while tasks are ended.
+SIGNAL_CHECK_INTERVAL: Final = 0.05
 
 _SAID: Final = ("task.unconfirmed", "shutdown.finished", "orphan.left")
 _ASKING: Final = frozenset({signal.SIGTERM, signal.SIGINT})
@@ -118,11 +118,11 @@ async def _open_once(url: str) -> None:
     """
     ledger = open_ledger(url)
     try:
-        with fail_after(OPENING):
+        with fail_after(OPEN_TIMEOUT):
             await ledger.open(uuid4().hex)
             await ledger.aclose()
     except TimeoutError:
-        raise LedgerError(f"the ledger {url} did not open within {OPENING:g} s") from None
+        raise LedgerError(f"the ledger {url} did not open within {OPEN_TIMEOUT:g} s") from None
 
 
 def _is_news(record: logging.LogRecord) -> bool:
@@ -140,12 +140,12 @@ async def _reap(terminal: Terminal, path: str, *, grace: float, since: float) ->
     """
     left, illegible = Survey((), {})
     try:
-        with move_on_after(grace + CLOSING):
+        with move_on_after(grace + CLOSE_TIMEOUT):
             async with create_task_group() as group:
-                group.start_soon(_be_hurried, terminal, group.cancel_scope)
+                group.start_soon(_stop_on_second_signal, terminal, group.cancel_scope)
                 await reap(path, wait=grace)
                 group.cancel_scope.cancel()
-        with fail_after(CLOSING):
+        with fail_after(CLOSE_TIMEOUT):
             left, illegible = await survey(path)
     except* SigmicGuardError as errors:
         terminal.problem(f"the program's tasks may still run: {_first(errors)}")
@@ -170,11 +170,11 @@ def _first(error: BaseException) -> BaseException:
     return error
 
 
-async def _be_hurried(terminal: Terminal, scope: CancelScope) -> None:
+async def _stop_on_second_signal(terminal: Terminal, scope: CancelScope) -> None:
     # The signals stay blocked: a handler would have to go again, and then they could end us.
     asked = 0
     while asked < 2:
-        await sleep(GLANCE)
+        await sleep(SIGNAL_CHECK_INTERVAL)
         if signal.sigpending() & _ASKING:
             signal.sigwait(_ASKING)
             asked += 1

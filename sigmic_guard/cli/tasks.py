@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from sigmic_guard.cli.terminal import Terminal
 
 #: Seconds that one request may take.
-PATIENCE: Final = 30.0
+REQUEST_TIMEOUT: Final = 30.0
 
 _WORTH_RETRYING: Final = (ConnectionFailed, ProtocolError, RateLimited, ServerError)
 _WIDTHS: Final = (36, 17, 24, 0)
@@ -60,14 +60,14 @@ async def cancel(
         try:
             task = await _adopt(supervisor, task_id, current_time() + wait)
         except SigmicGuardError as error:
-            await _tell_refusal(terminal, task_id, error)
+            await _show_refusal(terminal, task_id, error)
             codes.append(code_of(error))
             return
         untold[task_id] = task
         cancellation = await task.cancel()
         if cancellation.result is not CancelResult.UNCONFIRMED:
             del untold[task_id]
-            codes.append(await _tell_cancellation(terminal, task_id, cancellation))
+            codes.append(await _show_cancellation(terminal, task_id, cancellation))
 
     try:
         async with supervisor, create_task_group() as group:
@@ -76,7 +76,7 @@ async def cancel(
     finally:  # the shutdown has tried once more, and nothing is left to wait for
         for task_id, task in untold.items():
             if (last := (await task.wait()).cancellation) is not None:
-                codes.append(await _tell_cancellation(terminal, task_id, last))
+                codes.append(await _show_cancellation(terminal, task_id, last))
     return max(codes, default=DONE)
 
 
@@ -95,7 +95,7 @@ async def _adopt(supervisor: Supervisor, task_id: str, until: float) -> RemoteTa
             await sleep(delay)
 
 
-async def _tell_cancellation(terminal: Terminal, task_id: str, cancellation: Cancellation) -> int:
+async def _show_cancellation(terminal: Terminal, task_id: str, cancellation: Cancellation) -> int:
     """Say what came of it, and return the exit code for it."""
     unproven = cancellation.result is CancelResult.UNCONFIRMED
     if terminal.json:
@@ -110,7 +110,7 @@ async def _tell_cancellation(terminal: Terminal, task_id: str, cancellation: Can
     return NOT_DONE if unproven else DONE
 
 
-async def _tell_refusal(terminal: Terminal, task_id: str, error: SigmicGuardError) -> None:
+async def _show_refusal(terminal: Terminal, task_id: str, error: SigmicGuardError) -> None:
     if terminal.json:
         fields = {"error": type(error).__name__, "message": str(error)}
         await terminal.object({"kind": "cancellation", "id": task_id, "result": None, **fields})
@@ -125,7 +125,7 @@ async def _tell_refusal(terminal: Terminal, task_id: str, error: SigmicGuardErro
 async def status(terminal: Terminal, task_id: str, *, base_url: str | None) -> int:
     """Show one task."""
     async with SigmicClient(base_url=base_url) as client:
-        info = await client.get(task_id, timeout=PATIENCE)
+        info = await client.get(task_id, timeout=REQUEST_TIMEOUT)
     if terminal.json:
         await terminal.object({"kind": "task", **_fields(info)})
         return DONE
@@ -162,13 +162,13 @@ async def list_tasks(terminal: Terminal, *, limit: int | None, base_url: str | N
             for info in page:
                 if info.id not in shown:
                     shown.add(info.id)
-                    await _tell_task(terminal, info)
+                    await _show_task(terminal, info)
     if listing.scraps:
         terminal.problem(f"{len(listing.scraps)} of the list's items could not be read")
     return DONE
 
 
-async def _tell_task(terminal: Terminal, info: TaskInfo) -> None:
+async def _show_task(terminal: Terminal, info: TaskInfo) -> None:
     if terminal.json:
         await terminal.object({"kind": "task", **_fields(info)})
     else:

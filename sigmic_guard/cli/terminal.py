@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     Told = Callable[[OSError | None], object]
 
-#: Seconds that the last words may take at the end.
-LAST_WORDS: Final = 1.0
+#: Seconds to wait at the end for what is not written yet.
+FLUSH_TIMEOUT: Final = 1.0
 
 #: What would move a terminal's cursor, change its colours or the writing direction.
 _DIRECTION: Final = r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
@@ -76,7 +76,7 @@ class Outlet:
         if self._thread is not None:
             written = threading.Event()
             self.post("", lambda _: written.set())
-            written.wait(LAST_WORDS)
+            written.wait(FLUSH_TIMEOUT)
 
     def _work(self) -> None:
         broken: OSError | None = None
@@ -224,7 +224,7 @@ class Terminal:
         )
 
     def flush(self) -> None:
-        """Wait for the last words."""
+        """Wait for what is not written yet, within reason."""
         self._out.flush()
         self._err.flush()
 

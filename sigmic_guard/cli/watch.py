@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from sigmic_guard.cli.ps import View
     from sigmic_guard.cli.terminal import Terminal
 
-#: Seconds between two looks.
-PERIOD: Final = 1.0
+#: Seconds between two looks at the ledger.
+REFRESH_INTERVAL: Final = 1.0
 #: Lines of the screen that are not rows: the head, the summary, the clock, and those left out.
 _OTHER_LINES: Final = 5
 
@@ -78,7 +78,7 @@ async def _repeat(terminal: Terminal, view: View, namespace: str | None) -> None
         if not terminal.json:
             await terminal.row(_clock(view.taken_at), view.summary, widths=(20, 0))
         await ps.show(terminal, view)
-        await sleep(PERIOD)
+        await sleep(REFRESH_INTERVAL)
         try:
             view = await ps.take(view.path, namespace)
         except LedgerError as error:
@@ -91,7 +91,7 @@ async def _draw(view: View, namespace: str | None) -> None:
     with Live(console=console, auto_refresh=False) as live:
         while True:
             live.update(screen(view, console.height, problem), refresh=True)
-            await sleep(PERIOD)
+            await sleep(REFRESH_INTERVAL)
             try:
                 view, problem = await ps.take(view.path, namespace), ""
             except LedgerError as error:
