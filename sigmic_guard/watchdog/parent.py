@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from sigmic_guard.ledger import Ledger
     from sigmic_guard.sigmic.credentials import Credential
     from sigmic_guard.sigmic.keyring import Keyring
+    from sigmic_guard.supervisor.ground.settings import Settings
 
 #: Seconds to wait for the end of a helper that was told to exit.
 EXIT_TIMEOUT: Final = 0.25
@@ -46,24 +47,13 @@ MAX_RESTART_DELAY: Final = 60.0
 class Watchdog:
     """The helper process, as its parent sees it.
 
-    :param keyring: holds the credential of the tasks.
-    :param ledger: that of the tasks.
-    :param create_timeout: seconds that their creates may take.
-    :param grace: seconds that the helper may go on for once it was sent SIGTERM.
+    Its arguments are the supervisor's. The helper goes on for ``grace`` once it was sent SIGTERM.
+
     :raises ConfigurationError: the ledger is none that another process can open, or there is no
         Python to run the helper.
     """
 
-    def __init__(
-        self,
-        keyring: Keyring,
-        *,
-        base_url: str,
-        ledger: Ledger,
-        namespace: str,
-        create_timeout: float,
-        grace: float,
-    ) -> None:
+    def __init__(self, keyring: Keyring, base_url: str, ledger: Ledger, settings: Settings) -> None:
         if not isinstance(ledger, SqliteLedger):
             raise ConfigurationError(
                 "a watchdog needs a ledger in a file, named by its URL or a SqliteLedger"
@@ -78,9 +68,9 @@ class Watchdog:
             HelperConfig,
             base_url=base_url,
             ledger=ledger.path,
-            namespace=namespace,
-            create_timeout=create_timeout,
-            grace=grace,
+            namespace=settings.namespace,
+            create_timeout=settings.create_timeout,
+            grace=settings.grace,
         )
         self._thread: _HelperThread | None = None
 

@@ -162,12 +162,7 @@ class Supervisor:
                 if self._keyring is None:
                     raise ConfigurationError("a watchdog needs api_key and base_url, not client")
                 self._watchdog = watchdogs.make_watchdog(
-                    self._keyring,
-                    base_url=self._api.base_url,
-                    ledger=self._ledger,
-                    namespace=settings.namespace,
-                    create_timeout=settings.create_timeout,
-                    grace=settings.grace,
+                    self._keyring, self._api.base_url, self._ledger, settings
                 )
             self._handlers = (
                 SignalHandlers(self._signalled, yielding=signals == "auto") if signals else None

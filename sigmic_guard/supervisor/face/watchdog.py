@@ -9,8 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sigmic_guard.ledger import Ledger
     from sigmic_guard.sigmic.keyring import Keyring
+    from sigmic_guard.supervisor.ground.settings import Settings
 
 
 class Watchdog(Protocol):
@@ -29,24 +32,6 @@ class Watchdog(Protocol):
         """
 
 
-class WatchdogFactory(Protocol):
-    """Makes a watchdog that is not started yet."""
-
-    def __call__(
-        self,
-        keyring: Keyring,
-        *,
-        base_url: str,
-        ledger: Ledger,
-        namespace: str,
-        create_timeout: float,
-        grace: float,
-    ) -> Watchdog:
-        """Make one.
-
-        :raises ConfigurationError: there can be none for this ledger, or in this program.
-        """
-
-
-#: What ``Supervisor(watchdog=True)`` calls.
-make_watchdog: WatchdogFactory
+#: What ``Supervisor(watchdog=True)`` calls with its keyring, base URL, ledger and settings.
+#: Raises ``ConfigurationError`` where there can be no watchdog.
+make_watchdog: Callable[[Keyring, str, Ledger, Settings], Watchdog]
