@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-#: Not passed on: what nobody can catch; what stops a job, which we do with the program; what tells
+#: What nobody can catch; what stops a job, which we do with the program; what tells
 #: of this process's own children, pipes, limits and faults.
-_OURS: Final = frozenset(
+_NOT_PASSED_ON: Final = frozenset(
     {
         *(signal.SIGKILL, signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU),
         *(signal.SIGCHLD, signal.SIGPIPE, signal.SIGXCPU, signal.SIGXFSZ),
@@ -36,7 +36,7 @@ _OURS: Final = frozenset(
         ),
     }
 )
-PASSED_ON: Final = frozenset(signal.valid_signals()) - _OURS
+PASSED_ON: Final = frozenset(signal.valid_signals()) - _NOT_PASSED_ON
 _AWAITED: Final = PASSED_ON | {signal.SIGCHLD}
 #: Python ignores these from its start on; whether its caller did is lost.
 _IGNORED_BY_PYTHON: Final = (signal.SIGPIPE, signal.SIGXFSZ)
@@ -75,7 +75,7 @@ def run(
     pid = os.posix_spawnp(
         command[0], list(command), environment, setsigmask=(), setsigdef=_IGNORED_BY_PYTHON
     )
-    _let_go_of_the_pipes()
+    _release_pipes()
     status = None
     while status is None:
         number, sender = next_signal()
@@ -89,12 +89,12 @@ def run(
             except PermissionError:
                 problem(f"may not pass signal {number} on to the program")
     if os.getpid() == 1:
-        _end_the_rest()
+        _end_other_processes()
     code = os.waitstatus_to_exitcode(status)
     return 128 - code if code < 0 else code
 
 
-def _let_go_of_the_pipes() -> None:
+def _release_pipes() -> None:
     """Leave stdin and stdout to the program: their other ends see when it is gone."""
     nothing = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1):
@@ -119,20 +119,20 @@ def _collect(pid: int) -> int | None:
 # --- who sent it ------------------------------------------------------------------------------
 
 
-def _next_signal_told() -> tuple[int, int | None]:
+def _next_signal_with_sender() -> tuple[int, int | None]:
     """Wait for a signal; return it and who sent it, ``None`` for the kernel."""
     info = signal.sigwaitinfo(_AWAITED)
     return info.si_signo, info.si_pid if info.si_code <= 0 else None
 
 
-def _next_signal_guessed() -> tuple[int, int | None]:
-    """Do the same where the system does not tell: what could be typed was."""
+def _next_signal_by_guess() -> tuple[int, int | None]:
+    """Do the same where the system does not tell: a signal that could be typed was typed."""
     number = signal.sigwait(_AWAITED)
     return number, None if number in _TYPED and _in_foreground() else 0
 
 
 # Elsewhere there is no sigwaitinfo, or its codes are others.
-next_signal = _next_signal_told if sys.platform == "linux" else _next_signal_guessed
+next_signal = _next_signal_with_sender if sys.platform == "linux" else _next_signal_by_guess
 
 
 def _in_foreground() -> bool:
@@ -162,7 +162,7 @@ def _reached(pid: int, number: int) -> bool:
 # --- PID 1 ------------------------------------------------------------------------------------
 
 
-def _end_the_rest() -> None:
+def _end_other_processes() -> None:
     """End all other processes that we can see. One that holds tasks may end them first."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):

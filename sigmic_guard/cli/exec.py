@@ -6,7 +6,6 @@ is gone there is nothing left to import, and the DELETEs begin at once.
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import time
@@ -45,8 +44,7 @@ CLOSE_TIMEOUT: Final = 4.0
 #: Seconds between two checks for signals, while tasks are ended.
 SIGNAL_CHECK_INTERVAL: Final = 0.05
 
-_SAID: Final = ("task.unconfirmed", "shutdown.finished", "orphan.left")
-_ASKING: Final = frozenset({signal.SIGTERM, signal.SIGINT})
+_STOP_SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT})
 
 
 def execute(
@@ -63,7 +61,8 @@ def execute(
     child.hold_signals()  # before there are threads
     terminal = Terminal()
     terminal.log_here()
-    logging.getLogger("sigmic_guard").addFilter(_is_news)
+    # We say more of them in the end, task by task.
+    terminal.leave_out("task.unconfirmed", "shutdown.finished", "orphan.left")
     try:
         try:
             check_credential()
@@ -125,11 +124,6 @@ async def _open_once(url: str) -> None:
         raise LedgerError(f"the ledger {url} did not open within {OPEN_TIMEOUT:g} s") from None
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """Tell whether a record says more than we do in the end, task by task."""
-    return not any(event in record.getMessage() for event in _SAID)
-
-
 async def _reap(terminal: Terminal, path: str, *, grace: float, since: float) -> None:
     """End what dead owners left in the ledger, and name what may still run.
 
@@ -175,8 +169,8 @@ async def _stop_on_second_signal(terminal: Terminal, scope: CancelScope) -> None
     asked = 0
     while asked < 2:
         await sleep(SIGNAL_CHECK_INTERVAL)
-        if signal.sigpending() & _ASKING:
-            signal.sigwait(_ASKING)
+        if signal.sigpending() & _STOP_SIGNALS:
+            signal.sigwait(_STOP_SIGNALS)
             asked += 1
             if asked == 1:
                 terminal.status("ending the tasks that are left; once more leaves them running")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from sigmic_guard.errors import SigmicGuardError
 
-    Told = Callable[[OSError | None], object]
+    Written = Callable[[OSError | None], object]
 
 #: Seconds to wait at the end for what is not written yet.
 FLUSH_TIMEOUT: Final = 1.0
@@ -46,15 +46,15 @@ class Outlet:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._queue: SimpleQueue[tuple[bytes, Told]] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[bytes, Written]] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
-    def post(self, text: str, told: Told | None = None) -> None:
-        """Have ``text`` written some time; ``told`` is called in the thread afterwards."""
+    def post(self, text: str, done: Written | None = None) -> None:
+        """Have ``text`` written some time; ``done`` is called in the thread afterwards."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, daemon=True)
             self._thread.start()
-        self._queue.put((text.encode(errors="replace"), told or _forget))
+        self._queue.put((text.encode(errors="replace"), done or _ignore))
 
     async def write(self, text: str) -> None:
         """Write ``text`` and wait for it. Who is cancelled meanwhile leaves it to the thread.
@@ -64,11 +64,11 @@ class Outlet:
         loop = asyncio.get_running_loop()
         written: asyncio.Future[None] = loop.create_future()
 
-        def told(error: OSError | None) -> None:
+        def done(error: OSError | None) -> None:
             with suppress(RuntimeError):  # the loop is closed, and nobody waits
                 loop.call_soon_threadsafe(_resolve, written, error)
 
-        self.post(text, told)
+        self.post(text, done)
         await written
 
     def flush(self) -> None:
@@ -81,13 +81,13 @@ class Outlet:
     def _work(self) -> None:
         broken: OSError | None = None
         while True:
-            data, told = self._queue.get()
+            data, done = self._queue.get()
             if broken is None:
                 try:
                     self._write(data)
                 except OSError as error:
                     broken = error
-            told(broken)
+            done(broken)
 
     def _write(self, data: bytes) -> None:
         while data:
@@ -97,7 +97,7 @@ class Outlet:
                 select.select((), (self._fd,), ())
 
 
-def _forget(error: OSError | None) -> None:
+def _ignore(error: OSError | None) -> None:
     del error
 
 
@@ -185,13 +185,13 @@ class Terminal:
     def status(self, text: str, **look: Any) -> None:
         """Tell what goes on, in one line; nothing of it is an answer."""
         if not self.json:
-            self._tell(text, look or {"dim": True})
+            self._write_status(text, look or {"dim": True})
 
     def problem(self, text: str) -> None:
         """Tell what is wrong, in one line."""
-        self._tell(f"sigmic-guard: {text}", {"fg": "red"})
+        self._write_status(f"sigmic-guard: {text}", {"fg": "red"})
 
-    def _tell(self, text: str, look: dict[str, Any]) -> None:
+    def _write_status(self, text: str, look: dict[str, Any]) -> None:
         line = one_line(text)
         if self._colours:
             line = style(line, **look)

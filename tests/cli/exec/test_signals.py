@@ -183,7 +183,7 @@ def test_where_the_system_tells_no_senders(watch: Watch) -> None:
     """Without ``sigwaitinfo`` a Ctrl-C at the terminal arrives once too, and other signals do."""
     guess = (
         "import os, sys; from sigmic_guard.cli import child;"
-        "child.next_signal = child._next_signal_guessed; child.hold_signals();"
+        "child.next_signal = child._next_signal_by_guess; child.hold_signals();"
         "sys.exit(child.run(sys.argv[1:], os.environ, print))"
     )
     watch.exec = (sys.executable, "-c", guess)
