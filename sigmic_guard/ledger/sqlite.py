@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
+#: Seconds for which rows of creates that were proven absent are kept at least: a task that appears
+#: all the same is told by them, and two wall clocks may be wrong by an hour each.
+ABSENT_KEEP: Final = 3 * 3600.0
 #: Transactions in which one call of `upkeep` deletes old rows.
 PORTIONS: Final = 20
 #: Seconds to wait, at the end, for a read that is under way: nobody wants its result any more.
@@ -130,6 +133,7 @@ class SqliteLedger:
     :param path: of the file; it is made with mode 0600, and its folder with 0700, if they do not
         exist. A relative path starts at the folder that is the current one now.
     :param keep: seconds, or a ``timedelta``, for which finished rows are kept; default seven days.
+        Those of lost creates that were proven absent are kept for three hours at least.
     :raises ConfigurationError: ``path`` can be none, or ``keep`` is no number of seconds.
     """
 
@@ -226,8 +230,10 @@ class SqliteLedger:
         """
         session = self._opened()
         await session.writer.thread.run(partial(session.upkeep, now, self._keep))
+        before, absent = now - self._keep, now - max(self._keep, ABSENT_KEEP)
         for _ in range(PORTIONS):
-            if await session.writer.run(statements.prune, now - self._keep) < statements.PORTION:
+            deleted = await session.writer.run(statements.prune, before, absent)
+            if deleted < statements.PORTION:
                 break
 
     async def aclose(self) -> None:

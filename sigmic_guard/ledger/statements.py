@@ -112,13 +112,18 @@ def _one(connection: Connection, row: Row, expected: int) -> Refusal | None:
     raise LedgerError(f"the ledger cannot hold the row {row[INTENT_ID]!r}")
 
 
-def prune(connection: Connection, before: float) -> int:
-    """Delete a portion of the rows that finished before; return how many."""
+def prune(connection: Connection, before: float, absent_before: float) -> int:
+    """Delete a portion of the rows that finished before; return how many.
+
+    :param absent_before: as ``before``, for rows of lost creates that were proven absent.
+    """
     connection.execute("BEGIN IMMEDIATE")
     deleted = connection.execute(
         "DELETE FROM tasks WHERE rowid IN (SELECT rowid FROM tasks "
-        "WHERE finished_at IS NOT NULL AND finished_at < ? ORDER BY finished_at LIMIT ?)",
-        (before, PORTION),
+        "WHERE finished_at IS NOT NULL AND finished_at < ? "
+        "AND (state != 'never_created' OR lost_at IS NULL OR finished_at < ?) "
+        "ORDER BY finished_at LIMIT ?)",
+        (before, absent_before, PORTION),
     ).rowcount
     connection.execute("COMMIT")
     return deleted

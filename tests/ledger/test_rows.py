@@ -12,7 +12,7 @@ import pytest
 from sigmic_guard.errors import LedgerError
 from sigmic_guard.ledger import IllegibleRows, Refusal, SqliteLedger, Write, statements
 from sigmic_guard.ledger.schema import COLUMNS, FIXED, migrate
-from sigmic_guard.lifecycle import Record, TaskPolicy
+from sigmic_guard.lifecycle import Record, State, TaskPolicy
 from sigmic_guard.testing.ledger_handles import ids, opened, write
 from sigmic_guard.testing.records import FULL_RECORD, make_record
 
@@ -217,6 +217,19 @@ async def test_old_rows_go(path: Path) -> None:
         assert left == [("open",), ("young",)]
 
 
+async def test_rows_of_proven_absences_stay_longer(path: Path) -> None:
+    """A task that appears all the same is told by them, however short the others are kept."""
+    now = 10 * DAY
+    gone = make_record(state=State.NEVER_CREATED, lost_at=1.0, finished_at=now)
+    async with opened(lambda: SqliteLedger(path, keep=0)) as ledger:
+        rows = [gone, _but(gone, intent_id="refused", lost_at=None)]
+        await ledger.commit([Write(row, 0) for row in rows])
+        await ledger.upkeep(now + 3 * 3600 - 1)
+        assert administer(path, "SELECT intent_id FROM tasks") == [(gone.intent_id,)]
+        await ledger.upkeep(now + 3 * 3600 + 1)
+        assert not administer(path, "SELECT intent_id FROM tasks")
+
+
 async def test_commits_come_between_the_portions(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -244,7 +257,7 @@ def test_every_read_has_an_index() -> None:
                 for remote_id in None, "z":
                     statements.unfinished(database, namespace, owner_id, remote_id)
             statements.owners(database, namespace)
-        statements.prune(database, 0.0)
+        statements.prune(database, 0.0, 0.0)
         database.set_trace_callback(None)
         questions = [sql for sql in asked if sql.startswith(("SELECT", "DELETE"))]
         plans = [

@@ -130,6 +130,45 @@ async def test_a_lost_create_is_no_sooner_absent(wall: Wall, step: float) -> Non
 
 
 @STEPS
+async def test_it_appears_after_the_proof_and_the_step(wall: Wall, step: float) -> None:
+    """A task that appears although it was proven absent is ended; then nobody looks for more."""
+    lab = LossLab()
+    lab.fake.on("create", GONE)
+    async with lab.open(create_timeout=5) as supervisor:
+        await unwanted(supervisor)
+        wall.off = step
+        await sleep(540)
+        stray = lab.fake.appear()
+        with fail_after(60):
+            await lab.fake.until(lambda: not lab.fake.live)
+        assert lab.deletes(stray) == 1
+        await sleep(100)
+        scans = lab.lists()
+        await sleep(2 * HOUR)
+        assert lab.lists() == scans
+
+
+@pytest.mark.parametrize("theirs", [-HOUR, 0.0, HOUR])
+@pytest.mark.parametrize("ours", [-HOUR, 0.0, HOUR])
+async def test_it_appears_after_another_process_proved_it(
+    wall: Wall, theirs: float, ours: float
+) -> None:
+    """It is ended by whoever shares the ledger, whatever the two wall clocks say; no other is."""
+    lab, store = LossLab(), MemoryStore()
+    sent = wall.time() + theirs
+    gone = {"state": State.NEVER_CREATED, "created_at": sent, "posted_at": sent}
+    await leave_behind(lab, store, "a", "b", lost_at=sent + 5, finished_at=sent + 9, **gone)
+    wall.off = ours
+    async with lab.open(left=1, ledger=MemoryLedger(store)):
+        await sleep(500)
+        lab.fake.add("m", **{MARKER: "a"})
+        lab.fake.add("m", **{MARKER: "somebody else's"})
+        with fail_after(60):
+            await lab.fake.until(lambda: len(lab.fake.live) == 1)
+        assert lab.deletes() == 1
+
+
+@STEPS
 async def test_a_lost_create_appears_after_the_step(wall: Wall, step: float) -> None:
     """What takes effect within the time-out is found, and told as quickly as ever."""
     lab = LossLab()

@@ -54,8 +54,6 @@ EVERY: Final = 30.0
 LEAST: Final = 1.0
 #: Rows that are taken in one transaction.
 PORTION: Final = 500
-#: Seconds for which a task may still appear after its absence was proven.
-AFTERLIFE: Final = 600.0
 
 
 class TakenRow(NamedTuple):
@@ -213,8 +211,16 @@ class Reaper:
         await self.tally.report(round_.left)
         self._examiner.ask_again()
         await self.take_over(to_take)
-        absent = await self._ledger.absent(self._namespace, self._roster.now() - AFTERLIFE)
-        self._reconciler.beware_of(filter(self._examiner.is_within_reach, absent))
+        await self._look_for_strays()
+
+    async def _look_for_strays(self) -> None:
+        since, slices = self._reconciler.afterlife.since(self._roster.now()), Slices()
+        recent: list[Record] = []
+        for record in await self._ledger.absent(self._namespace, since):
+            if self._examiner.is_within_reach(record) and self._reconciler.afterlife.lasts(record):
+                recent.append(record)
+            await slices.breathe()
+        self._reconciler.beware_of(recent)
 
     def _tell_illegible(self, illegible: Mapping[str, str]) -> None:
         """Tell of rows that nobody here can act on, whenever they are others than before."""

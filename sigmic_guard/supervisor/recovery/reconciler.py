@@ -11,7 +11,6 @@ proof: such *candidates* are reported, and touched only where the policy says so
 
 from __future__ import annotations
 
-from itertools import chain
 from math import inf
 from random import random
 from typing import TYPE_CHECKING, Final
@@ -28,13 +27,13 @@ from sigmic_guard.supervisor.ground.lag import BRAND_NEW
 from sigmic_guard.supervisor.ground.marking import marked_with
 from sigmic_guard.supervisor.ground.pacing import REFUSALS, SLOWLY, asked_pause
 from sigmic_guard.supervisor.ground.timer import Slices
-from sigmic_guard.supervisor.recovery.absence import Absence
+from sigmic_guard.supervisor.recovery.absence import Absence, Afterlife
 from sigmic_guard.supervisor.recovery.candidates import NEAR, WRONG_CLOCK, Candidates, Proposal
 from sigmic_guard.supervisor.recovery.whole_list import read_all
 from sigmic_guard.supervisor.work.listing import AHEAD, MAX_AIMLESS, EndlessList, seconds_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Sequence
 
     from sigmic_guard.lifecycle import Record
     from sigmic_guard.sigmic.models import Scrap, TaskInfo
@@ -110,10 +109,12 @@ class Reconciler:
         self._sought: dict[str, _Sought] = {}
         #: By intent id: records whose absence was proven, and who may appear all the same.
         self._strays: dict[str, Record] = {}
+        #: For how long they may.
+        self.afterlife = Afterlife()
         #: Until when, on anyio's clock, the list may not show one of them that is brand new.
         self._strays_until: dict[str, float] = {}
         #: More of these. There may be many, so they are sorted in by the worker.
-        self._warnings: list[Iterator[Record]] = []
+        self._warnings: list[Sequence[Record]] = []
         self._candidates = self._compare_nothing()
         self._wanted = Event()
         #: When the shutdown's budget ends, on anyio's clock; set when that comes to be earlier.
@@ -153,13 +154,11 @@ class Reconciler:
             self._lister.hasten(by)
             self._shortened.set()
 
-    def beware_of(self, records: Iterable[Record]) -> None:
+    def beware_of(self, records: Sequence[Record]) -> None:
         """Read the list once for tasks that were proven absent and may have appeared since."""
-        rest = iter(records)
-        for first in rest:
-            self._warnings.append(chain((first,), rest))
+        if records:
+            self._warnings.append(records)
             self._wanted.set()
-            break
 
     # --- when to scan ---------------------------------------------------------------------------
 
@@ -378,6 +377,7 @@ class Reconciler:
 
     def _absent(self, task: Entry) -> None:
         """Take in that a lost create had no effect: a task that was claimed is still wanted."""
+        self.afterlife.begin(task.record)
         wanted = task.request is not None and task.reason is None
         if wanted and not self._ground.lifetime.closing:
             self._creator.begin_anew(task)
