@@ -164,7 +164,7 @@ def check_moment(name: str, value: Any) -> float:
 def check_path(name: str, value: object) -> Path:
     """Return a path: of a string, or of anything that has ``__fspath__``.
 
-    :raises ConfigurationError: it is neither, or holds a NUL.
+    :raises ConfigurationError: it is neither, holds a NUL, or can be the name of no file.
     """
     text = plain(value)
     if type(text) is not str:
@@ -178,7 +178,13 @@ def check_path(name: str, value: object) -> Path:
             ) from error
     if "\x00" in text:
         raise ConfigurationError(f"{name} holds a path with a NUL in it")
-    return Path(text)
+    try:
+        os.fsencode(text)
+    except UnicodeError as error:
+        problem = f"{name} holds a path that the file system cannot encode ({type(error).__name__})"
+    else:
+        return Path(text)
+    raise ConfigurationError(problem)
 
 
 def check_paths(name: str, values: object) -> tuple[Path, ...]:

@@ -341,13 +341,30 @@ def test_a_path_is_exact(make: Callable[[], Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "make", each(1, None, b"a", Anywhere(5), Anywhere(RuntimeError()), "a\x00b", Anywhere("\x00"))
+    "make",
+    each(
+        1,
+        None,
+        b"a",
+        Anywhere(5),
+        Anywhere(RuntimeError()),
+        "a\x00b",
+        Anywhere("\x00"),
+        "\ud800",
+        HostileStr("\ud800"),
+        Path("\ud800"),
+    ),
 )
 def test_no_path(make: Callable[[], Any]) -> None:
     """It is refused by name."""
     value = make()
     with pytest.raises(ConfigurationError, match="files"):
         check_path("files", value)
+
+
+def test_a_name_of_bytes_that_are_no_text() -> None:
+    """The operating system gives it, and takes it back."""
+    assert check_path("files", "\udcff") == Path("\udcff")
 
 
 def test_an_iterable_of_paths_is_read_once() -> None:

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sigmic_guard.errors import ConfigurationError, ConnectionFailed
 from sigmic_guard.sigmic import CreateRequest, check_create, check_files
-from sigmic_guard.sigmic.requests import MAX_FILE_SIZE
+from sigmic_guard.sigmic.requests import MAX_FILE_SIZE, create_body
 from tests.sigmic.raw_server import Exchange, client_of, success
 
 HIDDEN = "hunter2-the-secret"
@@ -104,6 +106,30 @@ async def test_a_file_of_the_largest_size(tmp_path: Path) -> None:
     os.truncate(path, MAX_FILE_SIZE)
     (found,) = await check_files([path])
     assert found.size == MAX_FILE_SIZE
+
+
+TEXT = st.text() | st.text(st.characters(categories=["Cs", "Lu"]))
+VARIABLES = st.dictionaries(st.from_regex(r"[A-Za-z_]\w?", fullmatch=True) | TEXT, TEXT, max_size=3)
+
+
+@given(message=TEXT, system_prompt=st.none() | TEXT, env=VARIABLES, secrets=VARIABLES)
+def test_what_is_accepted_can_be_encoded(**arguments: Any) -> None:
+    """Whatever passes the checks has its bytes; nothing is found to have none later on."""
+    request = CreateRequest(**arguments)
+    try:
+        check_create(request)
+    except ConfigurationError:
+        return
+    body = b"".join(create_body(request, ())._pieces)  # type: ignore[arg-type]
+    if request.env or request.secrets:
+        sent = json.loads(body)
+        assert (sent.get("env", {}), sent.get("secrets", {})) == (request.env, request.secrets)
+        assert (sent["message"], sent.get("systemPrompt")) == (
+            request.message,
+            request.system_prompt,
+        )
+    else:
+        assert request.message.encode() in body
 
 
 class Wire:
