@@ -95,6 +95,23 @@ def is_kept_for_its_key(record: Record) -> bool:
     )
 
 
+def is_expected(record: Record, verdict: Verdict) -> bool:
+    """Tell whether an orderly deploy left it, and somebody may still come: nothing went wrong."""
+    return record.state is State.HANDED_OVER and verdict is Verdict.WAIT
+
+
+def orphan_since(record: Record, orphaned_at: float, dead_for: float, now: float) -> float:
+    """Return since when nobody wants it: at the owner's last sign of life, or later.
+
+    What was handed over is wanted for as long as its key can be asked for. All are by our clock,
+    but for ``orphaned_at``.
+    """
+    if record.state is not State.HANDED_OVER:
+        return orphaned_at
+    left = claimable_for(record, orphaned_at, dead_for, now)
+    return max(orphaned_at, now + min(left, 0.0))
+
+
 def claimable_for(record: Record, orphaned_at: float, dead_for: float, now: float) -> float:
     """Return for how many seconds more the record's key can be asked for.
 

@@ -26,6 +26,7 @@ from tests.backends import ASYNCIO, TRIO_VIRTUAL
 from tests.observe.sums import add_up
 from tests.supervisor.deaths import Process, reaped
 from tests.supervisor.lab import UNAVAILABLE, Lab
+from tests.supervisor.orphanage import core_of, orphans, seconds
 
 pytestmark = pytest.mark.backends(ASYNCIO, TRIO_VIRTUAL)
 virtual = pytest.mark.backends(TRIO_VIRTUAL)
@@ -294,6 +295,34 @@ async def test_nobody_asks() -> None:
         assert lab.deletes() == 1
     assert lab.finished == {("detached", "none"): 1, ("cancelled", "orphan"): 1}
     assert add_up(lab.registry) == (2, 0, 2, 0)
+
+
+@virtual
+@pytest.mark.parametrize("claimed", [False, True])
+async def test_what_a_deploy_costs(claimed: bool) -> None:
+    """It is no orphan while its key can be asked for; from then on it is, and its time counts."""
+    lab, store = Lab(), MemoryStore()
+    await deployed(lab, store, reattach_within=60)
+    await sleep(20)
+    async with lab.open(ledger=MemoryLedger(store)) as supervisor:
+        [left] = (await supervisor.reap()).left
+        assert left.why == "wait"
+        assert left.age == pytest.approx(20, abs=2)
+        assert orphans(lab) == (0, 0)
+        if claimed:
+            await sleep(30)
+            await (await supervisor.start("m", **MINE)).cancel()
+            assert orphans(lab) == (0, 0)
+        else:
+            gate = lab.fake.gate("delete")
+            await gate.entered.wait()
+            await sleep(10)
+            core_of(supervisor).examiner.tally.count()
+            assert orphans(lab) == pytest.approx((1, 10), abs=3)
+            gate.open()
+            [reaped] = (await supervisor.reap()).reaped
+            assert reaped.age == pytest.approx(10, abs=4)
+    assert seconds(lab) == (0 if claimed else pytest.approx(10, abs=4))
 
 
 async def test_another_row_of_the_same_task() -> None:

@@ -19,6 +19,7 @@ from anyio import current_time, move_on_after
 from sigmic_guard.errors import DuplicateKey, LedgerError
 from sigmic_guard.ledger import Orphan, last_sign
 from sigmic_guard.lifecycle import REAPABLE, Event, ReapResult, State, TakeOver, Verdict, step
+from sigmic_guard.lifecycle.orphan import orphan_since
 from sigmic_guard.supervisor.ground.workers import Pool
 from sigmic_guard.supervisor.recovery.reaper import TakenRow
 
@@ -195,9 +196,10 @@ class Claims:
             )
         mine = task.record
         heir = TakeOver(self._owner_id, None, mine.policy, mine.deadline_at)
-        after = step(row, Event.TAKE_OVER, self._roster.now(), heir=heir)
+        now = self._roster.now()
+        after, since = step(row, Event.TAKE_OVER, now, heir=heir), orphan_since(*orphan, now)
         # If we are hit meanwhile, or nobody wants it any more, it is an orphan like any other.
-        taken = TakenRow(after, Verdict.REAP, orphan.orphaned_at)
+        taken = TakenRow(after, Verdict.REAP, since)
         if not await self._reaper.commit([taken]):
             return False
         if task.record.state is not State.INTENT:
@@ -206,7 +208,7 @@ class Claims:
         task.marked = after.message_digest is None
         task.inherit().claimed = True
         self._roster.claim(task, after)
-        self._reaper.tally.tell(task, ReapResult.REATTACHED, orphaned_at=orphan.orphaned_at)
+        self._reaper.tally.tell(task, ReapResult.REATTACHED, orphaned_at=since)
         return True
 
 

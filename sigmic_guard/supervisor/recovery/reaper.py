@@ -34,6 +34,7 @@ from sigmic_guard.lifecycle import (
 )
 from sigmic_guard.lifecycle import Event as Happening
 from sigmic_guard.observe import LedgerCommitted, LedgerFailed
+from sigmic_guard.lifecycle.orphan import orphan_since
 from sigmic_guard.supervisor.ground.results import OrphanRow, ReapReport
 from sigmic_guard.supervisor.ground.telling import tell_left, tell_orphan
 from sigmic_guard.supervisor.ground.timer import Slices
@@ -61,7 +62,7 @@ class TakenRow(NamedTuple):
 
     record: Record
     verdict: Verdict
-    #: The dead owner's last sign of life: a row that was claimed by its key no longer has it.
+    #: Since when it is an orphan: a row that was claimed by its key no longer has that.
     orphaned_at: float
 
 
@@ -261,10 +262,12 @@ class Reaper:
         slices = Slices()
         for start in range(0, len(orphans), PORTION):
             taken: list[TakenRow] = []
-            for (record, orphaned_at, _), verdict in orphans[start : start + PORTION]:
-                heir = TakeOver(self._owner_id, orphaned_at)
-                after = step(record, Happening.TAKE_OVER, self._roster.now(), heir=heir)
-                taken.append(TakenRow(after, verdict, orphaned_at))
+            for orphan, verdict in orphans[start : start + PORTION]:
+                now = self._roster.now()
+                since = orphan_since(*orphan, now)
+                heir = TakeOver(self._owner_id, since)
+                after = step(orphan.record, Happening.TAKE_OVER, now, heir=heir)
+                taken.append(TakenRow(after, verdict, since))
                 await slices.breathe()
             self._ours.extend(await self.commit(taken))
             await self._see_to_ours()

@@ -9,6 +9,7 @@ from anyio import current_time
 
 from sigmic_guard.lifecycle import State, Verdict
 from sigmic_guard.observe import OrphanLeft, OrphanReaped, OrphansCounted
+from sigmic_guard.lifecycle.orphan import is_expected
 from sigmic_guard.supervisor.ground.durations import orphaned_since
 from sigmic_guard.supervisor.ground.timer import Slices
 
@@ -51,6 +52,8 @@ class Tally:
         ahead = self._now() - now
         self._told = set()
         for (record, orphaned_at, _), verdict in left:
+            if is_expected(record, verdict):
+                continue
             if verdict is not Verdict.WAIT and record.intent_id not in self._reported:
                 self._observer.observe(OrphanLeft(record, verdict))
                 self._reported.add(record.intent_id)  # hit here, it is not told again
