@@ -204,14 +204,21 @@ def outlook(row: OwnedRow, fingerprint: str | None, now: float) -> Explanation:
             )
             return Explanation(False, why, (again, forget))
         case Verdict.WAIT:
-            until = now + claimable_for(record, row.orphaned_at, row.dead_for, now)
+            left = claimable_for(record, row.orphaned_at, row.dead_for, now)
             how = "on_shutdown" if record.state is State.HANDED_OVER else "on_crash"
-            why = (
-                f'{how}="reattach": for {span(until - now)} more, until {_at(until)}, somebody '
-                "may come for its key"
-            )
             again = "a process that asks for the key takes it over; after that time reap ends it"
-            return Explanation(False, why, (again, cancel) if cancel else (again,))
+            if row.seen_dead:
+                why = (
+                    f'{how}="reattach": for {span(left)} more, until {_at(now + left)}, somebody '
+                    "may come for its key"
+                )
+                return Explanation(False, why, (again, cancel) if cancel else (again,))
+            why = (
+                f'{how}="reattach": for {span(left)} somebody may come for its key, and that time '
+                "has not begun: nobody has put on record yet that its owner is gone"
+            )
+            begin = "sigmic-guard reap does so, and so does any supervisor here"
+            return Explanation(False, why, (again, begin, *([cancel] if cancel else [])))
         case Verdict.RELEASE if row.adopted:
             why = "its owner is dead, and a live one has adopted the task: only this row goes"
         case Verdict.RELEASE:

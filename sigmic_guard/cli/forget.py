@@ -52,7 +52,8 @@ def _choose(path: str, rows: Sequence[OwnedRow] | None) -> tuple[OwnedRow | None
     open_rows = [row for row in rows if row.record.finished_at is None]
     if not open_rows:
         return None, f"is off the books already: it is {rows[0].record.state}"
-    orphans = [row for row in open_rows if row.orphan]
+    # What was handed over is nobody's, though its owner may have yet to go.
+    orphans = [row for row in open_rows if row.orphan or row.record.over]
     if len(orphans) > 1:
         several = ", ".join(row.record.intent_id for row in orphans)
         return None, f"is the task of several rows: say which of {several}"

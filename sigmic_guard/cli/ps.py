@@ -7,9 +7,12 @@ from time import time
 from typing import TYPE_CHECKING, Final
 
 from sigmic_guard.cli.codes import DONE, NOT_DONE
+from sigmic_guard.cli.ledger import judge_row
 from sigmic_guard.cli.terminal import one_line, span
 from sigmic_guard.ledger import IllegibleRows
 from sigmic_guard.ledger.looking import UnfinishedRows, unfinished
+from sigmic_guard.lifecycle import State
+from sigmic_guard.lifecycle.orphan import is_expected
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,8 +40,23 @@ class View:
 
     @property
     def orphans(self) -> int:
-        """How many rows are a dead owner's."""
-        return sum(row.orphan for row in self.rows)
+        """How many rows are a dead owner's, those not counted that wait for the next process."""
+        return sum(row.orphan for row in self.rows) - self._waiting
+
+    @property
+    def handed_over(self) -> int:
+        """How many rows an orderly shutdown left to whoever asks for their keys, in good time."""
+        return sum(map(self._is_waiting, self.rows))
+
+    @property
+    def _waiting(self) -> int:
+        return sum(row.orphan and self._is_waiting(row) for row in self.rows)
+
+    def _is_waiting(self, row: OwnedRow) -> bool:
+        record = row.record
+        if row.alive:
+            return record.state is State.HANDED_OVER
+        return is_expected(record, judge_row(row, record.credential_fingerprint, self.taken_at))
 
     @property
     def code(self) -> int:
@@ -59,9 +77,11 @@ class View:
         if not self.rows:
             return f"no task is under way, says {self.path}"
         count = f"{len(self.rows)} task{'s'[: len(self.rows) > 1]} in {self.path}"
-        if not self.orphans:
-            return f"{count}; every owner lives"
-        return f"{count}; {self.orphans} without a living owner: see sigmic-guard reap"
+        if self.handed_over:
+            count += f"; {self.handed_over} handed over, for whoever asks for the key"
+        if self.orphans:
+            return f"{count}; {self.orphans} without a living owner: see sigmic-guard reap"
+        return count if self.handed_over else f"{count}; every owner lives"
 
     @property
     def columns(self) -> int:

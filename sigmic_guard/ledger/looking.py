@@ -41,6 +41,8 @@ class OwnedRow(NamedTuple):
     adopted: bool
     #: Seconds since the owner's death was first seen, if it is dead.
     dead_for: float = 0.0
+    #: Whether that is on record.
+    seen_dead: bool = False
 
     @property
     def orphan(self) -> bool:
@@ -166,8 +168,9 @@ def _rows(
         if owner_id not in seen:
             seen[owner_id] = presence.last_seen(connection, folder, owner_id)
         adopted = not living and record.finished_at is None and is_adopted(record)
-        dead_for = presence.dead_for(connection, owner_id) or 0.0
-        rows.append(OwnedRow(record, living, seen[owner_id], adopted, dead_for))
+        dead_for = presence.dead_for(connection, owner_id)
+        told = (dead_for or 0.0, dead_for is not None)
+        rows.append(OwnedRow(record, living, seen[owner_id], adopted, *told))
     return rows
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import shlex
+import sqlite3
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from sigmic_guard.ledger import SqliteLedger
+from sigmic_guard.ledger.looking import see_dead
 from sigmic_guard.lifecycle import CancelReason, State, TaskPolicy
 from sigmic_guard.sigmic.credentials import Credential
 from tests.cli.conftest import KEY, Cli
@@ -112,6 +116,28 @@ async def test_an_owner_that_is_about_to_leave(cli: Cli, books: Books) -> None:
         await ledger.aclose()
     assert told(ended.out, "reapable") == ["no: its owner has let go of it, and is about to leave"]
     assert "asks for the key takes it over" in ended.out
+
+
+@pytest.mark.parametrize("state", [State.HANDED_OVER, State.RUNNING])
+async def test_the_time_for_its_key(cli: Cli, books: Books, state: State) -> None:
+    """It begins when somebody puts on record that the owner is gone, and until then it says so."""
+    policy = TaskPolicy(on_crash="reattach", reattach_within=500)
+    await books.add(state=state, key="k", policy=policy)
+    how = "on_shutdown" if state is State.HANDED_OVER else "on_crash"
+    ended = await cli.run("explain", "intent-1")
+    [reapable] = told(ended.out, "reapable")
+    assert reapable == (
+        f'no: {how}="reattach": for 8m20s somebody may come for its key, and that time has not '
+        "begun: nobody has put on record yet that its owner is gone"
+    )
+    assert "sigmic-guard reap does so, and so does any supervisor here" in told(ended.out, "next")
+    await see_dead(str(books.file))
+    with closing(sqlite3.connect(books.file)) as shell, shell:
+        shell.execute("UPDATE owners SET dead_at=dead_at-200")
+    ended = await cli.run("explain", "intent-1")
+    [reapable] = told(ended.out, "reapable")
+    assert re.search(f'no: {how}="reattach": for [45]m\\d+s more, until 20.*Z, somebody', reapable)
+    assert "not begun" not in ended.out
 
 
 # --- reapable or not ----------------------------------------------------------------------------

@@ -79,6 +79,26 @@ async def test_a_dead_owners_row_beside_a_living_ones(cli: Cli, books: Books) ->
     assert (await books.read()).keys() == {"new"}
 
 
+async def test_handed_over(cli: Cli, books: Books) -> None:
+    """What was handed over is nobody's, whether or not its owner has left yet: its key is free."""
+    ledger = SqliteLedger(books.file)
+    await ledger.open("living")
+    try:
+        await books.add("left", state=State.HANDED_OVER, key="k")
+        await books.add("leaves", state=State.HANDED_OVER, key="l", owner_id="living")
+        ended = await cli.run("forget", "left", "remote of leaves")
+        holders = [await ledger.holder("default", key) for key in "kl"]
+    finally:
+        await ledger.aclose()
+    assert ended.code == 0
+    assert [line.split("\t")[1:] for line in ended.out.splitlines()] == [
+        ["forgotten", "was handed_over"]
+    ] * 2
+    assert holders == [None, None]
+    assert (await books.row("left")).state is State.DETACHED
+    assert cli.emulator.count() == 0
+
+
 async def test_several(cli: Cli, books: Books) -> None:
     """Of two dead owners' rows of one task nobody can tell which is meant."""
     await books.add("first", remote_id="same")

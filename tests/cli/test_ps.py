@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sigmic_guard.ledger import SqliteLedger
-from sigmic_guard.lifecycle import CancelReason, State
+from sigmic_guard.lifecycle import CancelReason, State, TaskPolicy
 from sigmic_guard.testing.records import make_record
 from tests.cli.books import WILD, contents, on_a_terminal
 from tests.cli.conftest import PATIENCE, Cli, Ended, finish
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.cli.books import Books
+
+
+AT_ONCE = TaskPolicy(on_shutdown="reattach", reattach_within=0.0)
 
 
 def rows(ended: Ended) -> list[list[str]]:
@@ -147,6 +150,24 @@ async def test_json(cli: Cli, books: Books) -> None:
         "illegible": {},
     }
     assert (ended.code, ended.err) == (1, "")
+
+
+async def test_handed_over(cli: Cli, books: Books) -> None:
+    """What a deploy left for the next process is no orphan until its time is over."""
+    await books.add(state=State.HANDED_OVER, key="k")
+    ended = await cli.run("ps")
+    assert ended.code == 0
+    assert [row[:3] for row in rows(ended)] == [["remote of intent-1", "handed_over", "dead"]]
+    assert "1 task in " in ended.err
+    assert "1 handed over, for whoever asks for the key" in ended.err
+    assert "reap" not in ended.err
+    assert (await cli.run("ps", "--json")).lines[-1]["orphans"] == 0
+    await books.add("late", state=State.HANDED_OVER, key="l", policy=AT_ONCE)
+    await books.add("crashed", key="m", policy=TaskPolicy(on_crash="reattach"))
+    ended = await cli.run("ps")
+    assert ended.code == 1
+    assert "3 tasks in " in ended.err
+    assert "1 handed over, for whoever asks for the key; 2 without a living owner" in ended.err
 
 
 # --- which ledger -------------------------------------------------------------------------------

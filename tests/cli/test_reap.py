@@ -177,6 +177,36 @@ async def test_the_wait_begins_with_the_first_reap(cli: Cli, books: Books) -> No
     assert cli.emulator.live == 0
 
 
+async def test_handed_over(cli: Cli, books: Books) -> None:
+    """It is left for whoever asks for its key, from when its owner was first seen gone, and ended.
+
+    What was to become of it by a crash plays no part.
+    """
+    task_id = await create(cli.emulator)
+    policy = TaskPolicy(on_crash="abandon", on_shutdown="reattach", reattach_within=300.0)
+    row: dict[str, Any] = {
+        "state": State.HANDED_OVER,
+        "key": "k",
+        "policy": policy,
+        "remote_id": task_id,
+    }
+    await books.add(created_at=time.time() - 3600, **row)
+    plan = await cli.run("reap", "--dry-run")
+    assert (plan.code, rows(plan)[task_id][:2]) == (0, ["wait", "handed_over"])
+    ended = await cli.run("reap")
+    assert (ended.code, rows(ended)[task_id][:2]) == (0, ["wait", "handed_over"])
+    assert deletes(cli.emulator) == 0
+    with closing(sqlite3.connect(books.file)) as shell, shell:
+        shell.execute("UPDATE owners SET dead_at=dead_at-310")
+    ended = await cli.run("reap")
+    assert rows(ended)[task_id][:2] == ["cancelled", "cancelled"]
+    assert cli.emulator.live == 0
+    stored = await books.row()
+    assert (stored.state, stored.reason) == (State.CANCELLED, CancelReason.ORPHAN)
+    assert stored.finished_at is not None
+    assert stored.orphaned_at == pytest.approx(stored.finished_at - 10, abs=9), "no orphan before"
+
+
 async def test_several_systems(cli: Cli, books: Books) -> None:
     """Tasks are ended where they were made, whatever SIGMIC_BASE_URL says."""
     async with Emulator(api_key=KEY, script=Script(hold=True)) as other:

@@ -102,6 +102,19 @@ async def test_drained(shared: dict[str, str], emulator: Emulator) -> None:
     assert (emulator.live, len(deleted(emulator))) == (0, 3)
 
 
+async def test_handed_over(shared: dict[str, str], cli: Cli, emulator: Emulator) -> None:
+    """What a program leaves to whoever asks for its keys is left, and nothing is said of it."""
+    async with running(shared, *WATCH, *holds(3, "--deploy")) as (process, _):
+        process.send_signal(signal.SIGTERM)
+        ended = await finish(process)
+    assert (ended.code, ended.err) == (128 + signal.SIGTERM, "")
+    assert (emulator.live, len(deleted(emulator))) == (3, 0)
+    ledger = shared["SIGMIC_GUARD_LEDGER"]
+    plan = await cli.run("reap", "--dry-run", "--json", "--ledger", ledger)
+    left = [(line["verdict"], line["state"]) for line in plan.of_kind("orphan")]
+    assert left == [("wait", "handed_over")] * 3
+
+
 async def test_creates_in_flight(shared: dict[str, str], emulator: Emulator) -> None:
     """Tasks whose ids the program never learnt are ended as well."""
     emulator.fault("create", Fault("black_hole_after"))

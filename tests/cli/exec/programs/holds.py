@@ -2,6 +2,8 @@
 
 import argparse
 import os
+from functools import partial
+from typing import Any
 
 import anyio
 from prometheus_client import CollectorRegistry
@@ -13,6 +15,7 @@ parser.add_argument("tasks", type=int)
 parser.add_argument("--namespace", default="default")
 parser.add_argument("--early", action="store_true", help="say it before any task is live")
 parser.add_argument("--drain", action="store_true", help="end them on SIGTERM")
+parser.add_argument("--deploy", action="store_true", help="hand them over on SIGTERM")
 parser.add_argument("--leave", action="store_true", help="exit with 3 and leave them")
 options = parser.parse_args()
 
@@ -23,14 +26,20 @@ def say_pid() -> None:
 
 async def main() -> None:
     supervisor = Supervisor(
-        namespace=options.namespace, registry=CollectorRegistry(), signals=options.drain
+        namespace=options.namespace,
+        registry=CollectorRegistry(),
+        signals=options.drain or options.deploy,
     )
     async with supervisor:
         if options.early:
             say_pid()
         async with anyio.create_task_group() as group:
             for number in range(options.tasks):
-                group.start_soon(supervisor.start, f"task {number}")
+                terms: Any = {"key": f"key {number}", "on_shutdown": "reattach"}
+                start = partial(
+                    supervisor.start, f"task {number}", **terms if options.deploy else {}
+                )
+                group.start_soon(start)
         if options.leave:
             os._exit(3)
         say_pid()
