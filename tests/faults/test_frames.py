@@ -17,7 +17,7 @@ from sigmic_guard import (
     Supervisor,
     SupervisorShutdown,
 )
-from sigmic_guard.ledger import SqliteLedger
+from sigmic_guard.ledger import MemoryLedger, SqliteLedger
 from sigmic_guard.lifecycle.secrets import Secrets
 from sigmic_guard.sigmic import CreateRequest
 from sigmic_guard.testing import FakeSigmic
@@ -26,9 +26,10 @@ from tests.faults.frames import library_locals, serialised
 from tests.faults.witness import SECRET, USER_KEY, secret_options
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
+    from sigmic_guard.ledger import Refusal, Write
     from tests.faults.witness import Witness
 
 MESSAGE = "the-message-of-jane-doe"
@@ -208,6 +209,38 @@ async def test_a_ledger_that_fails(
             await call(supervisor, {})
         check(caught.value)
         monkeypatch.undo()
+
+
+class Full(dict[str, Any]):
+    """Holds no more rows."""
+
+    def __setitem__(self, name: str, row: Any) -> None:
+        raise OSError("no space left")
+
+
+class OfSomebodyElse(MemoryLedger):
+    """Says why it failed by an exception that has passed its frames, which hold rows."""
+
+    async def commit(self, writes: Sequence[Write]) -> Sequence[Refusal | None]:
+        try:
+            return await super().commit(writes)
+        except OSError as error:
+            raise LedgerError("the row was not written") from error
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=list(CALLS))
+async def test_why_a_ledger_failed(call: Callable[..., Awaitable[None]]) -> None:
+    """The cause of a ledger's error is passed on without its frames."""
+    fake, ledger = FakeSigmic(), OfSomebodyElse()
+    ledger.store.rows = Full()
+    async with Supervisor(client=fake, ledger=ledger, grace=0.5) as supervisor:
+        with pytest.raises(LedgerError) as caught:
+            if call is adopt:
+                await supervisor.adopt(fake.add(), key=USER_KEY)
+            else:
+                await call(supervisor, {})
+        assert isinstance(caught.value.__cause__, OSError)
+        check(caught.value)
 
 
 async def test_the_files_of_a_ledger(tmp_path: Path) -> None:

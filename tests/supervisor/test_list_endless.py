@@ -56,7 +56,7 @@ async def test_a_lost_create_is_neither_absent_nor_sought_without_a_pause(
             await supervisor.start("m")
         await sleep(200)
         assert [row.state for row in supervisor.snapshot()] == [State.UNKNOWN]
-        assert lab.fake.count("list") < 5 * 260
+        assert lab.fake.count("list") < 3 * 200
         began = current_time()
     assert current_time() - began < 9
 

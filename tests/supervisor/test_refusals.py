@@ -6,12 +6,21 @@ import itertools
 from typing import TYPE_CHECKING
 
 import pytest
-from anyio import current_time, fail_after, sleep
+from anyio import create_task_group, current_time, fail_after, sleep
 
-from sigmic_guard import CancelResult, Outcome, ProtocolError, State, TaskNotFound
+from sigmic_guard import (
+    CancelResult,
+    Outcome,
+    ProtocolError,
+    State,
+    SupervisorShutdown,
+    TaskNotFound,
+)
 from sigmic_guard.ledger import MemoryLedger, MemoryStore
+from sigmic_guard.testing import LOST
 from tests.backends import TRIO_VIRTUAL
 from tests.supervisor.lab import FORBIDDEN, UNAUTHORISED, UNAVAILABLE, Lab, too_many
+from tests.supervisor.losses import LossLab, unwanted
 from tests.supervisor.orphanage import left
 
 if TYPE_CHECKING:
@@ -180,6 +189,43 @@ async def test_a_refused_list_is_read_again_slowly() -> None:
         await sleep(3600)
         assert lab.fake.count("list") <= 130
         lab.fake.always("list", None)
+
+
+@either
+async def test_a_list_that_is_refused_to_who_looks_for_a_lost_create(refusal: Exception) -> None:
+    """It is asked about again as slowly, up to a minute apart, and found once it is allowed."""
+    lab = LossLab()
+    lab.fake.on("create", LOST)
+    lab.fake.always("list", refusal)
+    async with lab.open(create_timeout=5) as supervisor, create_task_group() as group:
+        group.start_soon(unwanted, supervisor)
+        await sleep(60)
+        assert 4 <= lab.lists() <= 12
+        await sleep(3600)
+        assert lab.lists() <= 12 + 3600 / 30
+        assert max(pauses(lab, "list")) <= 61
+        lab.fake.always("list", None)
+        with fail_after(61):
+            await lab.fake.until(lambda: not lab.fake.live)
+
+
+async def test_a_pause_that_the_list_asks_for_does_not_blind_a_shutdown() -> None:
+    """A lost create is found and ended within the budget, whatever was asked for before it."""
+    lab = LossLab()
+    lab.fake.on("create", LOST)
+    lab.fake.on("list", too_many(50), too_many(50))
+
+    async def begin() -> None:
+        with pytest.raises(SupervisorShutdown):
+            await supervisor.start("m")
+
+    async with lab.open(create_timeout=5, grace=8) as supervisor, create_task_group() as group:
+        group.start_soon(begin)
+        await lab.fake.until(lambda: lab.lists() == 1)
+        await sleep(3)
+        report = await supervisor.shutdown()
+        assert report.clean
+    assert lab.deletes() == 1
 
 
 async def test_an_orphan_that_may_not_be_ended() -> None:
