@@ -74,14 +74,18 @@ def test_all_clocks_that_are_wrong(clocks: tuple[float, ...]) -> None:
         live_with(clocks, order)
 
 
-def test_a_task_that_appears_after_the_proof() -> None:
-    """A clock that is ahead hides no row of a create that was proven absent minutes ago."""
+@pytest.mark.parametrize("heirs", OFF)
+@pytest.mark.parametrize("provers", OFF)
+def test_a_task_that_appears_after_the_proof(provers: float, heirs: float) -> None:
+    """Whoever comes after the proof ends the stray, by whatever clocks."""
     truth = live_through(
         [
+            (0.0, ("clock", 1, provers)),
+            (0.0, ("clock", 2, heirs)),
             (0.0, ("die creating", 0)),
-            (0.0, ("create", 0, "plain")),
+            (0.0, ("create", 1, "plain")),
+            (35.0, ("kill", 1)),  # it was proven absent, and arrives in a moment
             (0.0, ("create", 2, "plain")),
-            (0.0, ("clock", 2, HOUR)),
         ]
     )
     assert truth.crimes == []

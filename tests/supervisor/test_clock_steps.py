@@ -191,6 +191,39 @@ async def test_a_lost_create_appears_after_the_step(wall: Wall, step: float) -> 
 
 
 @STEPS
+async def test_a_stray_after_a_step(wall: Wall, step: float) -> None:
+    """What appears minutes after its absence was proven is ended, whenever that seems to be."""
+    lab = LossLab()
+    lab.fake.on("create", GONE)
+    async with lab.open(create_timeout=5) as supervisor:
+        await unwanted(supervisor)
+        wall.off = step
+        await sleep(500)
+        stray = lab.fake.appear()
+        with fail_after(60):
+            await lab.fake.until(lambda: not lab.fake.live)
+        assert lab.deletes(stray) == 1
+
+
+@pytest.mark.parametrize("ours", [-HOUR, 0.0, HOUR])
+@pytest.mark.parametrize("theirs", [-HOUR, 0.0, HOUR])
+async def test_a_stray_by_two_wrong_clocks(wall: Wall, theirs: float, ours: float) -> None:
+    """Somebody else's proof of minutes ago counts by any two clocks; and for so long, no longer."""
+    lab, store = LossLab(), MemoryStore()
+    lab.fake.add("m", **{MARKER: "a"})
+    proof = {"lost_at": wall.time() + theirs - 300, "finished_at": wall.time() + theirs - 290}
+    await leave_behind(lab, store, "a", "b", state=State.NEVER_CREATED, **proof)
+    wall.off = ours
+    async with lab.open(ledger=MemoryLedger(store)):
+        with fail_after(60):
+            await lab.fake.until(lambda: not lab.fake.live)
+        await sleep(700)
+        scans = lab.fake.count("list")
+        await sleep(3600)
+        assert lab.fake.count("list") == scans
+
+
+@STEPS
 async def test_the_follow_up_of_a_dead_owner(wall: Wall, step: float) -> None:
     """That it may still arrive is believed for a create's time-out, whatever the clock does."""
     lab, store = Lab(), MemoryStore()
