@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
 from anyio.lowlevel import checkpoint
 
-from sigmic_guard.errors import ConnectionFailed, LedgerError, ServerError, TaskNotFound
+from sigmic_guard.errors import (
+    ConnectionFailed,
+    LedgerError,
+    ProtocolError,
+    ServerError,
+    TaskNotFound,
+)
 from sigmic_guard.ledger import MemoryLedger, Refusal, Write
 from sigmic_guard.sigmic.models import TaskPage
 from tests.schedules.freezing import PROCESS
@@ -25,6 +32,14 @@ T = TypeVar("T")
 
 FOREVER: Final = 1e9
 UNAVAILABLE: Final = ServerError("come back later", code="HTTP_503", status=503)
+#: What a gateway answers in the API's place, which proves nothing.
+PAGES: Final = {
+    "create": ProtocolError("a page", status=409),
+    "get": ProtocolError("a page", status=404),
+    "list": ProtocolError("a page", status=403),
+    "delete": ProtocolError("a page", status=404),
+    "stream": ProtocolError("a page", status=401),
+}
 NOT_FOUND: Final = TaskNotFound("no such task", code="NOT_FOUND", status=404)
 #: Seconds since the epoch at which virtual time begins.
 EPOCH: Final = 1.8e9
@@ -91,7 +106,12 @@ class Line:
         raise NotImplementedError
 
     async def stream(self, task_id: str, *, timeout: float, silence: float) -> EventStream:
-        raise NotImplementedError
+        opening = lambda: self._stream(task_id, silence)  # noqa: E731
+        return await self._ask("stream", opening, timeout)
+
+    async def _stream(self, task_id: str, silence: float) -> EventStream:
+        self._check(task_id)
+        return await self._fake.stream(task_id, timeout=FOREVER, silence=silence)
 
     async def aclose(self) -> None:
         pass
@@ -113,12 +133,16 @@ class Line:
             raise ConnectionFailed("nobody listens", sent=False)
         if fault == "fail":
             raise UNAVAILABLE
+        if fault == "page":
+            raise copy(PAGES[method])
         with anyio.move_on_after(timeout):
             if fault == "swallow":
                 await anyio.sleep_forever()
             answer = await self._carry(effect)
             if process.dead or fault == "lose":
                 raise ConnectionFailed(f"the answer to {method} was lost", sent=True)
+            if fault == "page in its place":
+                raise copy(PAGES[method])
             return answer
         raise ConnectionFailed(f"no answer to {method}", sent=True, timed_out=True)
 

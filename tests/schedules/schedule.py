@@ -15,9 +15,10 @@ from tests.schedules.freezing import Freezing
 from tests.schedules.outside import Handle
 from tests.schedules.truth import HOUR, Truth
 from tests.schedules.world import Process, World, virtual
+from tests.supervisor import places
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 Event: TypeAlias = tuple[Any, ...]
 
@@ -39,6 +40,15 @@ ORDERS: Final[dict[str, tuple[TaskPolicy, str | None]]] = {
     "keyed": (TaskPolicy(), "k"),
     "claimable": (TaskPolicy(on_crash="reattach", reattach_within=100), "k"),
     "claimable late": (TaskPolicy(on_crash="reattach", reattach_within=100, timeout=60), "l"),
+    "handed over": (TaskPolicy(on_shutdown="reattach", reattach_within=100), "k"),
+    "handed over late": (
+        TaskPolicy(on_shutdown="reattach", reattach_within=100, timeout=60),
+        "m",
+    ),
+    "kept": (
+        TaskPolicy(on_shutdown="reattach", on_crash="reattach", reattach_within=100),
+        "k",
+    ),
     "nameless": (TaskPolicy(on_crash="reattach"), None),
     "abandoned": (TaskPolicy(on_crash="abandon"), None),
 }
@@ -53,17 +63,23 @@ EVENTS: Final[Sequence[Event]] = (
     *[("resume", slot) for slot in (0, 1, 2)],
     *[("die with tasks", slot) for slot in (0, 1, 2, 2, 3, 4)],
     *[("die creating", slot) for slot in (0, 1, 2)],
+    *[("deploy", slot) for slot in (0, 1, 2)],
     *[(what,) for what in ("boot all", "reap all", "claim all")] * 3,
     *[("drain", slot) for slot in range(len(SLOTS))],
     *[("slow", slot, latency) for slot in (0, 1, 2) for latency in (0.0, 0.3, 9.0, 80.0)],
-    *[("cancel", slot, number) for slot in (0, 1) for number in (0, 1)],
+    *[("cancel", slot, 0, place) for slot in (0, 1) for place in ("coroutine", "thread")],
+    *[("cancel", 0, 1, place) for place in ("callback", "done_callback", "signal_handler")],
+    *[("read", slot, 0, place) for slot in (0, 1) for place in ("callback", "thread")],
     *[("complete", number) for number in (0, 1)],
     *[("api", fault) for fault in (None, "refuse", "swallow", "lose", "fail")],
+    *[("api", fault) for fault in ("page", "page in its place")],
     *[("ledger", fault) for fault in (False, True)],
     *[("lag", seconds) for seconds in (0.4, 2.0, 0.0)],
     ("swap",),
     *[("clock", slot, ahead) for slot in (0, 1, 2) for ahead in (-HOUR, 0.0, HOUR)],
 )
+#: From where plain calls are made, by name.
+PLACES: Final = {place.__name__: place for place in places.PLACES}
 Step: TypeAlias = tuple[float, Event]
 STEPS: Final = st.tuples(st.sampled_from(PAUSES), st.sampled_from(EVENTS))
 SCHEDULES: Final = st.lists(STEPS, min_size=2, max_size=12)
@@ -117,6 +133,12 @@ class Run:
                     process.create(*order)
                 await anyio.sleep(0.2)
                 process.kill()
+            case "deploy", slot:
+                process = self.at(slot)
+                process.create(*ORDERS["handed over"])
+                process.create(*ORDERS["handed over late"])
+                await anyio.sleep(0.2)
+                process.drain()
             case "die creating", slot:
                 process = self.at(slot)
                 await anyio.sleep(0.1)
@@ -155,6 +177,7 @@ class Run:
         for process in world.processes:
             process.thaw()
         await anyio.sleep(1.0)
+        await self._until_all_is_told()
         await self._drain()
         left = {slot for slot in self._used if world.truth.orphans({slot}, finished=True)}
         if left or world.in_flight:
@@ -181,14 +204,27 @@ class Run:
         return here and life.alive and not (process.frozen or life.draining)
 
     async def _until_no_orphans(self, groups: set[Slot], *, finished: bool = False) -> None:
-        truth, pause, until = self.world.truth, 0.5, anyio.current_time() + ENOUGH
         await anyio.sleep(0.1)
-        while (left := truth.orphans({*groups}, finished=finished)) or self.world.in_flight:
+        await self._until_none(lambda: self.world.truth.orphans({*groups}, finished=finished))
+
+    async def _until_all_is_told(self) -> None:
+        here = [process for process in self.world.processes if process.life.alive]
+        unread = ["a stream is open that nobody reads"]
+
+        def left() -> list[str]:
+            told = [told for process in here for told in process.unaware()]
+            return told + unread * (self.world.fake.open_streams > 0)
+
+        await self._until_none(left)
+
+    async def _until_none(self, find: Callable[[], list[str]]) -> None:
+        truth, pause, until = self.world.truth, 0.5, anyio.current_time() + ENOUGH
+        while (left := find()) or self.world.in_flight:
             if truth.crimes:
                 return
             if anyio.current_time() > until:
-                for orphan in left:
-                    truth.accuse(orphan)
+                for crime in left:
+                    truth.accuse(crime)
                 return
             await anyio.sleep(pause)
             pause = min(2 * pause, 20.0)
@@ -208,7 +244,9 @@ def befall(process: Process, what: str, *how: Any) -> None:
         case "slow":
             process.latency = how[0]
         case "cancel":
-            process.cancel(how[0])
+            process.cancel(how[0], PLACES[how[1]])
+        case "read":
+            process.read(how[0], PLACES[how[1]])
         case _:
             raise ValueError(what)
 

@@ -61,6 +61,12 @@ class Wish:
     def __post_init__(self) -> None:
         self.shown_at = self.begun_at
 
+    def has_the_key_of(self, other: Wish) -> bool:
+        """Whether both are known by one key."""
+        mine, its = self.life, other.life
+        same = (mine.credential, mine.namespace) == (its.credential, its.namespace)
+        return same and self.key == other.key
+
     @property
     def claimable(self) -> bool:
         """Whether a crash leaves it to whoever asks for its key."""
@@ -76,15 +82,24 @@ class Wish:
         life = self.life
         return life.alive and not life.draining and not self.over and not self.late(now)
 
-    def waits(self, now: float, since: float) -> bool:
-        """Whether it is a dead owner's, and may still be claimed.
+    def waits(self, now: float, since: float, row: Record | None) -> bool:
+        """Whether its owner died or left it, and it may still be claimed.
 
         :param since: when that time began.
+        :param row: where an owner that leaves says that it does.
         """
-        dead = not self.life.alive and not self.life.draining
+        kept = self.claimable and not self.life.alive and not self.life.draining
+        if self.handed_over and row is not None:
+            kept = row.state is State.HANDED_OVER
         now += ROUNDING  # it is reaped on time, and what is on time depends on the last bit
         until = since + self.policy.reattach_within
-        return dead and self.claimable and not self.over and not self.late(now) and now < until
+        return kept and not self.over and not self.late(now) and now < until
+
+    @property
+    def handed_over(self) -> bool:
+        """Whether its owner's shutdown leaves it to whoever asks for its key."""
+        policy = self.policy
+        return self.life.draining and policy.on_shutdown == "reattach" and self.key is not None
 
     @property
     def let_go(self) -> bool:
@@ -105,7 +120,8 @@ class Truth:
     :ivar wishes: by the message of the task, which is its own.
     :ivar heirs: who claimed a task by its key, by remote id.
     :ivar asking: the orders whose answer is awaited.
-    :ivar seen_dead: when somebody first saw that an owner is dead.
+    :ivar seen_dead: when somebody first saw that an owner is dead, as the ledger has it.
+    :ivar first_seen_dead: the same, of all whose tasks were ever judged.
     :ivar clocks: by how many seconds wall clocks were wrong at any time.
     :ivar crimes: what must not be, in words.
     """
@@ -113,6 +129,7 @@ class Truth:
     fake: FakeSigmic
     now: Callable[[], float]
     seen_dead: Mapping[str, float]
+    first_seen_dead: dict[str, float] = field(default_factory=dict)
     clocks: set[float] = field(default_factory=lambda: {0.0})
     wishes: dict[str, Wish] = field(default_factory=dict)
     heirs: dict[str, Wish] = field(default_factory=dict)
@@ -136,6 +153,13 @@ class Truth:
         """Note whose task it is, whoever had it created."""
         if self.fake.tasks[task_id].message != wish.message:
             self._inherit(task_id, wish)
+        now = self.now()
+        for other in self.fake.live if wish.key is not None and wish.wanted(now) else ():
+            owner = self.wish_of(other)
+            if other != task_id and owner is not None and owner.has_the_key_of(wish):
+                row = self.row_of(self.fake.tasks[other])
+                if owner.wanted(now) or self.waits(owner, row):
+                    self.accuse(f"{wish.message} has the key of {owner.message}")
 
     def _inherit(self, task_id: str, heir: Wish) -> None:
         before = self.wish_of(task_id)
@@ -143,16 +167,19 @@ class Truth:
         heir.shown_at = min(heir.shown_at, before.shown_at)
         self.heirs[task_id] = heir
 
-    def waits(self, wish: Wish) -> bool:
-        """Whether it is a dead owner's, and may still be claimed.
+    def waits(self, wish: Wish, row: Record | None) -> bool:
+        """Whether its owner died or left it, and it may still be claimed.
 
         That time begins when the death was seen; or, where two clocks differ by so much that the
         row seems to be hours old, with the last sign of life.
         """
-        seen = self.seen_dead.get(wish.life.owner_id, inf)
+        owner_id = wish.life.owner_id
+        if owner_id in self.seen_dead:  # the ledger forgets it when the last row was taken over
+            self.first_seen_dead.setdefault(owner_id, self.seen_dead[owner_id])
+        seen = self.first_seen_dead.get(owner_id, inf)
         if max(self.clocks) - min(self.clocks) > HOUR:
             seen = min(seen, max(wish.life.seen_at, wish.shown_at))
-        return wish.waits(self.now(), seen)
+        return wish.waits(self.now(), seen, row)
 
     def row_of(self, task: FakeTask) -> Record | None:
         """Return the row of the intent that made a task."""
@@ -175,7 +202,9 @@ class Truth:
             self.accuse(f"{sender} deletes {wish.message}, which {owner} wants")
         elif owner.alive and owner is not sender and not gone:
             self.accuse(f"{sender} deletes {wish.message}, which is {owner}'s, and that lives")
-        elif self.waits(wish):
+        elif wish.handed_over and owner is sender and not (wish.over or wish.late(now)):
+            self.accuse(f"{sender} deletes {wish.message}, which it was to hand over")
+        elif self.waits(wish, row):
             self.accuse(f"{sender} deletes {wish.message}, which can still be claimed")
         elif wish.let_go and not (wish.over or wish.late(owner.died_at) or owner.draining):
             self.accuse(f"{sender} deletes {wish.message}, which {owner} had abandoned")
@@ -213,7 +242,7 @@ class Truth:
 
     def _taken_over(self, heir: Life, before: Record, after: Record) -> None:
         owner = self.lives[before.owner_id]
-        if owner.alive:
+        if owner.alive and before.state is not State.HANDED_OVER:
             self.accuse(f"{heir} took a row of {owner}, which lives: {before}")
         if heir.credential != before.credential_fingerprint:
             self.accuse(f"{heir} took a row of another credential: {before}")
@@ -222,7 +251,7 @@ class Truth:
         wish = self._wish_behind(before)
         if before.finished_at is not None:
             self.accuse(f"{heir} took a row that had finished: {before}")
-        elif wish is not None and self.waits(wish) and before.reason is None:
+        elif wish is not None and self.waits(wish, before) and before.reason is None:
             self._claimed(heir, wish, after)
 
     def _wish_behind(self, row: Record) -> Wish | None:

@@ -24,11 +24,15 @@ from tests.schedules.outside import EPOCH, Handle, Line
 from tests.schedules.truth import Life, Truth, Wish
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from typing import TypeAlias
 
     from anyio.abc import TaskGroup
 
     from sigmic_guard import RemoteTask
+
+    #: Where a plain call is made: one of tests.supervisor.places.
+    Place: TypeAlias = Callable[[Callable[[], object]], None]
 
 #: One for all: what is counted plays no part here, and a new one costs milliseconds.
 REGISTRY: Final = CollectorRegistry()
@@ -135,6 +139,7 @@ class Process(Freezer):
                 key=key,
                 timeout=policy.timeout,
                 on_crash=policy.on_crash,
+                on_shutdown=policy.on_shutdown,
                 reattach_within=policy.reattach_within,
             )
         except SigmicGuardError:
@@ -142,19 +147,40 @@ class Process(Freezer):
                 wish.over = True
         else:
             self.tasks.append((wish, task))
-            truth.given(task.id, wish)
+            truth.given(task.id or "", wish)
         finally:
             truth.asking.remove(wish)
 
-    def cancel(self, number: int) -> None:
-        """Have one of its tasks cancelled."""
+    def cancel(self, number: int, place: Place) -> None:
+        """Have one of its tasks cancelled, by a plain call from there."""
         if self.tasks and not self.dead:
             wish, task = self.tasks[number % len(self.tasks)]
-            self.spawn(self._cancel, wish, task)
+            self.spawn(self._cancel, wish, task, place)
 
-    async def _cancel(self, wish: Wish, task: RemoteTask) -> None:
+    async def _cancel(self, wish: Wish, task: RemoteTask, place: Place) -> None:
         wish.over = True
-        task.request_cancel()
+        place(task.request_cancel)
+
+    def read(self, number: int, place: Place) -> None:
+        """Have somebody read an event of one of its tasks, and leave the iterator to there."""
+        if self.tasks and not self.dead:
+            self.spawn(self._read, self.tasks[number % len(self.tasks)][1], place)
+
+    async def _read(self, task: RemoteTask, place: Place) -> None:
+        kept = [task.events()]
+        with anyio.move_on_after(30.0), suppress(SigmicGuardError, StopAsyncIteration):
+            await anext(kept[0])
+        place(kept.clear)
+
+    def unaware(self) -> list[str]:
+        """Tell of those of its tasks that are over, or should be, and it does not know."""
+        live = self.world.fake.live
+        waiting = [(wish, task.id in live) for wish, task in self.tasks if task.outcome is None]
+        return [
+            f"{self.life} does not {'end' if lives else 'know the end of'} {wish.message}"
+            for wish, lives in waiting
+            if wish.over or not lives
+        ]
 
     def reap(self) -> None:
         """Have it look for orphans."""
