@@ -10,6 +10,8 @@ from anyio import Event, sleep
 
 from sigmic_guard.errors import ConnectionFailed, ValidationError
 from sigmic_guard.supervisor.ground.marking import MARKER
+from tests.crash.program import LOST, REFUSED
+from tests.crash.worlds import Gateway
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from sigmic_guard.sigmic.sse import ServerSentEvent
     from sigmic_guard.testing import FakeSigmic
     from tests.crash.life import Life
+    from tests.crash.worlds import World
 
 T = TypeVar("T")
 
@@ -39,10 +42,6 @@ class _Answer(Generic[T]):
         if self.error is not None:
             raise self.error
         return self.value
-
-
-#: The message of the create whose answer is lost although nobody died, and of one that is refused.
-LOST, REFUSED = "lost", "refused"
 
 
 class Late(StrEnum):
@@ -62,6 +61,7 @@ class Network:
 
     :param delay: the next of the seconds that a way takes.
     :param create_timeout: seconds that a create may take.
+    :param world: whose gateway stands on the way.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class Network:
         delay: Callable[[], float],
         late: Late,
         create_timeout: float,
+        world: World,
     ) -> None:
         self.fake = fake
         self._group = group
@@ -78,6 +79,8 @@ class Network:
         self._late = late
         self._lateness = {Late.SLOWLY: 0.6, Late.AFTER_THE_PROOF: 10.0}.get(late, 0.0)
         self._lateness *= create_timeout
+        self._world = world
+        self._gateways: dict[Life, Gateway] = {}
         #: Creates that were sent, by intent id, and that arrived, by message.
         self.sent: Counter[str] = Counter()
         self.arrived: Counter[str] = Counter()
@@ -109,8 +112,11 @@ class Network:
                     return
                 if creates or (starts and self._late is Late.SLOWLY):
                     await sleep(self._lateness)
+            gateway = self._gateways.setdefault(life, Gateway(self._world))
             try:
+                gateway.answer(name, after_effect=False)
                 answer.value = await effect()
+                gateway.answer(name, after_effect=True)
             except Exception as error:
                 answer.error = error
         finally:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 import anyio
 
 from sigmic_guard import SigmicGuardError
-from tests.crash.network import LOST, REFUSED
+from tests.supervisor.places import PLACES
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from sigmic_guard import Supervisor
     from tests.crash.life import Life
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 #: One way that a task can go.
 Way: TypeAlias = "Callable[[Program, Supervisor], Awaitable[None]]"
 
+#: The message of the create whose answer is lost although nobody died, and of one that is refused.
+LOST, REFUSED = "lost", "refused"
 #: The keys of the tasks that a later process may ask for: after a crash, and after a deploy.
 KEY = "the report"
 DEPLOYED = "the long report"
@@ -43,12 +45,22 @@ class Program:
 
     :param stranger: a task that something else created, and that this program adopts.
     :param unit: seconds of a moment.
+    :param ways: the ways that its tasks go; default: all that need no place of their own.
     """
 
-    def __init__(self, remote: Remote, life: Life, stranger: str, *, unit: float) -> None:
+    def __init__(
+        self,
+        remote: Remote,
+        life: Life,
+        stranger: str,
+        *,
+        unit: float,
+        ways: Sequence[Way] | None = None,
+    ) -> None:
         self._remote = remote
         self._life = life
         self._unit = unit
+        self._ways = ALL if ways is None else ways
         self.stranger = stranger
         #: Whether all that was wanted is done, and the drain may begin.
         self.done = False
@@ -56,7 +68,7 @@ class Program:
     async def run(self, supervisor: Supervisor) -> None:
         async with supervisor:
             async with anyio.create_task_group() as group:
-                for way in ALL:
+                for way in self._ways:
                     group.start_soon(self._try, way, supervisor)
             self.done = True
 
@@ -78,6 +90,11 @@ class Program:
         assert task_id is not None
         if self._life.alive:
             self._remote.fail(task_id)
+
+    @property
+    def long(self) -> float:
+        """Seconds in which everything is over that is going to be."""
+        return 1000 * self._unit
 
     @property
     def soon(self) -> float:
@@ -179,3 +196,34 @@ ALL = (
     adopted,
     left,
 )
+
+
+def cancelled_from(place: Callable[[Callable[[], object]], None]) -> Way:
+    """Make the way of a task that is cancelled by a plain call from there."""
+
+    async def way(program: Program, supervisor: Supervisor) -> None:
+        task = await supervisor.start(f"cancelled from {place.__name__}")
+        await program.moment()
+        place(task.request_cancel)
+        with anyio.fail_after(program.long):
+            await task.wait()
+
+    return way
+
+
+def read_and_left_to(place: Callable[[Callable[[], object]], None]) -> Way:
+    """Make the way of a task whose iterator dies there."""
+
+    async def way(program: Program, supervisor: Supervisor) -> None:
+        task = await supervisor.start(f"read and left to {place.__name__}")
+        kept = [task.events()]
+        await anext(kept[0])
+        place(kept.clear)
+        program.complete(task.id)
+        with anyio.fail_after(program.long):
+            await task.wait()
+
+    return way
+
+
+PLAIN_CALLS = (*map(cancelled_from, PLACES), *map(read_and_left_to, PLACES))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ import trio
 from prometheus_client import CollectorRegistry
 
 from sigmic_guard import Supervisor
+from sigmic_guard.errors import ProtocolError
 from sigmic_guard.ledger import MemoryLedger, MemoryStore
 from sigmic_guard.lifecycle import State
 from sigmic_guard.supervisor.ground.marking import MARKER
@@ -23,6 +25,7 @@ from sigmic_guard.testing import FakeSigmic
 from tests.crash.life import Life, MortalLedger, bury, throw_away
 from tests.crash.network import Late, MortalApi, Network
 from tests.crash.program import DEPLOYED, KEY, Program
+from tests.crash.worlds import PLAIN, World, clock_of
 from tests.observe.sums import sums
 
 if TYPE_CHECKING:
@@ -62,6 +65,7 @@ class Plot:
     claims: bool = False
     seed: int = 0
     pace: Pace = VIRTUAL
+    world: World = PLAIN
 
     def but(self, **changes: Any) -> Plot:
         """Return the same plot with something changed."""
@@ -123,19 +127,24 @@ class _Teller:
     async def run(self, group: TaskGroup) -> None:
         plot = self.plot
         timeout = plot.pace.create_timeout
-        self.network = Network(self.fake, group, self._delay, plot.late, timeout)
+        self.network = Network(self.fake, group, self._delay, plot.late, timeout, plot.world)
+        clocks = (*plot.world.clocks, *[(0.0, 0.0)] * (len(plot.deaths) + 1))
         self.observer = self._handles()
         await self.observer.open("observer")
         for number, dies_at in enumerate([*plot.deaths, None]):
             life = Life(dies_at)
             self.story.lives.append(life)
-            if number == 0:
-                stranger = self.fake.add("adopted")
-                self.program = Program(self.fake, life, stranger, unit=plot.pace.unit)
-                await self._live(life, self.program.run)
-            else:
-                self.rows_at_death = dict(self.books)
-                await self._live(life, self._recover)
+            plot.world.begin(self.fake)
+            with clock_of(life, clocks[number]):
+                if number == 0:
+                    stranger = self.fake.add("adopted")
+                    self.program = Program(
+                        self.fake, life, stranger, unit=plot.pace.unit, ways=plot.world.ways
+                    )
+                    await self._live(life, self.program.run)
+                else:
+                    self.rows_at_death = dict(self.books)
+                    await self._live(life, self._recover)
         self.story.problems = list(self._problems())
         await self.observer.aclose()
 
@@ -187,9 +196,11 @@ class _Teller:
             if self.plot.claims:
                 for key in (KEY, DEPLOYED):
                     said = f"claimed by {key} in life {len(self.story.lives)}"
-                    task = await supervisor.start(said, key=key, on_crash="reattach")
-                    self.claimed[key] = task.id
-                    await task.cancel()
+                    self.claimed[key] = None
+                    with suppress(ProtocolError):  # a gateway answered its create
+                        task = await supervisor.start(said, key=key, on_crash="reattach")
+                        self.claimed[key] = task.id
+                        await task.cancel()
             await supervisor.reap()
             with anyio.move_on_after(self.plot.pace.patience):
                 while any(self._nothing_is_left()):
