@@ -46,19 +46,19 @@ async def test_nobody_dies(world: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(200)
 @EACH_WORLD
-@pytest.mark.parametrize("claims", [False, True], ids=["reaped", "claimed"])
-async def test_a_death_at_each_step(world: str, claims: bool) -> None:
-    """So it is at every step."""
+async def test_a_death_at_each_second_step(world: str) -> None:
+    """So it is wherever one looks, whatever becomes of what was on its way."""
     wrong = []
-    for at in count():
-        late = list(Late)[at % 3]  # a stray is for other tests
-        plot = Plot(deaths=(at,), seed=at, late=late, claims=claims, world=WORLDS[world])
+    for at in count(0, 2):
+        late = list(Late)[at % 3]  # no strays: they are of tasks that the rows know nothing of
+        plot = Plot(deaths=(at,), seed=at, late=late, claims=at % 4 == 0, world=WORLDS[world])
         story = await tell(plot)
         if story.problems:
             wrong.append(str(story))
         if story.lives[0].alive:
-            assert at > 130
+            assert at > 130  # else there is less to die at than is meant
             break
     assert wrong == []
 

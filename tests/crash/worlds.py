@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Final
 from unittest.mock import patch
@@ -42,7 +42,7 @@ class World:
     after_effect: bool = False
     #: By how many seconds the wall clock is ahead in each life, at first and later.
     clocks: Sequence[tuple[float, float]] = ()
-    ways: Sequence[program.Way] = program.ALL
+    ways: Sequence[program.Way] = field(default=program.ALL, repr=False)
 
     def begin(self, fake: FakeSigmic) -> None:
         """Get ready for another life."""
