@@ -67,6 +67,25 @@ async def test_answers_that_say_nothing(
     await hold(Case(use, injection, "suspended", program), world)
 
 
+@pytest.mark.backends(TRIO_VIRTUAL)
+@pytest.mark.parametrize("injection", [Injection.SCOPE, Injection.SHUTDOWN])
+@pytest.mark.parametrize("world", ["a gateway answers for it", "its clock steps"])
+@pytest.mark.parametrize("use", [*uses.ALL, uses.TIMED], ids=str)
+async def test_answers_and_a_clock_that_mislead(use: Use, world: str, injection: Injection) -> None:
+    """Where a gateway hides what took effect, or the wall clock is set again and again."""
+    await hold(Case(use, injection, "suspended", uses.with_the_supervisor), world)
+
+
+@pytest.mark.slow
+@pytest.mark.backends(ASYNCIO)
+@MOMENTS
+@pytest.mark.parametrize("world", ["a gateway answers for it", "its clock steps"])
+@pytest.mark.parametrize("use", [*uses.ALL, uses.TIMED], ids=str)
+async def test_the_same_in_real_time(use: Use, world: str, moment: Moment) -> None:
+    """By the cancellations of asyncio."""
+    await hold(Case(use, Injection.NATIVE, moment, uses.with_the_supervisor), world)
+
+
 @pytest.mark.slow
 @PROGRAMS
 @pytest.mark.parametrize("world", ["lagging a little", "swapped"])

@@ -179,6 +179,9 @@ WAIT = Use("start_wait", _in_background_then_wait, scoped=False, push_on="wait")
 CANCEL = Use("start_cancel", _in_background_then_cancel, scoped=False)
 RUN = Use("run", _in_one_call, push_on="stream")
 
+#: For sweeps in which a time-out might be over too soon.
+TIMED = _scoped("timed", _awaits_something_else, timeout=60)
+
 #: For sweeps that count the turns of the loop.
 BRIEF = _scoped("brief", _awaits_no_clock)
 

@@ -6,23 +6,29 @@ ended is still there to be counted.
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack, asynccontextmanager
+import time
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, Self
+from itertools import cycle
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Protocol, Self
+from unittest.mock import patch
 
 from sigmic_guard import Supervisor
 from sigmic_guard.emulator import Emulator, Script
-from sigmic_guard.errors import ProtocolError
+from sigmic_guard.errors import ConnectionFailed, ProtocolError
 from sigmic_guard.sigmic import SigmicClient
 from sigmic_guard.sigmic.models import TaskInfo
 from sigmic_guard.testing import Answer, Call, FakeSigmic
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     from prometheus_client import CollectorRegistry
 
-    from sigmic_guard.sigmic import TaskApi
+    from sigmic_guard.sigmic import CreateRequest, TaskApi
+    from sigmic_guard.sigmic.models import TaskPage
 
 KEY = "sigmic_" + "0" * 64
 
@@ -123,14 +129,19 @@ class InMemory:
     short = 0.1
 
     def __init__(
-        self, *, read_lag: float = 0.0, arrange: Callable[[FakeSigmic], None] = lambda _: None
+        self,
+        *,
+        read_lag: float = 0.0,
+        arrange: Callable[[FakeSigmic], None] = lambda _: None,
+        make: type[FakeSigmic] = FakeSigmic,
     ) -> None:
         self._read_lag = read_lag
         self._arrange = arrange
+        self._make = make
         self.begin()
 
     def begin(self) -> None:
-        self._fake = FakeSigmic(read_lag=self._read_lag)
+        self._fake = self._make(read_lag=self._read_lag)
         self._arrange(self._fake)
         self._fake.script("work", chunks=("Hello", " ", "world"))
         self._fake.script("more", chunks=("Done", "."))
@@ -164,12 +175,13 @@ class InMemory:
 
 
 def _swap(fake: FakeSigmic) -> None:
-    """Let the first GETs tell of another task."""
+    """Let the first GETs tell of another task; who reads a stream that breaks asks for one."""
 
     def of_somebody_else(call: Call) -> Answer:
         return Answer(TaskInfo(id=f"not {call.task_id}", status="completed"))
 
     fake.on("get", *[of_somebody_else] * 3)
+    fake.on("receive", ConnectionFailed("the stream broke", sent=True))
 
 
 def _stand_before(fake: FakeSigmic) -> None:
@@ -178,12 +190,59 @@ def _stand_before(fake: FakeSigmic) -> None:
         fake.on(method, ProtocolError("a page", status=status))
 
 
+class Replaced(FakeSigmic):
+    """Obeys, and a gateway gives the first answers of each route where that is not told."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._replaced = set[str]()
+
+    def _replace(self, route: str) -> None:
+        if route not in self._replaced:
+            self._replaced.add(route)
+            raise ProtocolError("a page", status=409)
+
+    async def create(self, request: CreateRequest, *, timeout: float) -> str:
+        task_id = await super().create(request, timeout=timeout)
+        self._replace("create")
+        return task_id
+
+    async def get(self, task_id: str, *, timeout: float) -> TaskInfo:
+        info = await super().get(task_id, timeout=timeout)
+        self._replace("get")
+        return info
+
+    async def list(self, *, limit: int = 100, offset: int = 0, timeout: float) -> TaskPage:
+        page = await super().list(limit=limit, offset=offset, timeout=timeout)
+        self._replace("list")
+        return page
+
+    async def delete(self, task_id: str, *, timeout: float) -> bool:
+        told = await super().delete(task_id, timeout=timeout)
+        self._replace("delete")
+        return told
+
+
+@contextmanager
+def a_clock_that_steps() -> Iterator[None]:
+    """Set the wall clock by an hour or two between any two readings of it."""
+    off = cycle((0.0, 3600.0, -3600.0))
+    clock = SimpleNamespace(time=lambda: time.time() + next(off), monotonic=time.monotonic)
+    with patch("sigmic_guard.supervisor.clock.time", clock):
+        yield
+
+
 _IN_MEMORY: Mapping[str, Callable[[], InMemory]] = {
     "fake": InMemory,
     "lagging": partial(InMemory, read_lag=2.0),
     "lagging a little": partial(InMemory, read_lag=0.05),
     "swapped": partial(InMemory, arrange=_swap),
     "behind a gateway": partial(InMemory, arrange=_stand_before),
+    "a gateway answers for it": partial(InMemory, make=Replaced),
+    "its clock steps": InMemory,
+}
+_CLOCKS: Mapping[str, Callable[[], AbstractContextManager[None]]] = {
+    "its clock steps": a_clock_that_steps
 }
 
 
@@ -192,11 +251,13 @@ async def open_world(name: str) -> AsyncIterator[World]:
     """Open the world of this name.
 
     :param name: ``emulator`` or ``fake``; or ``lagging``, ``lagging a little`` (for real time),
-        ``swapped`` or ``behind a gateway``: a fake whose reads lag, whose first GETs tell of
-        another task, or whose first answers are a gateway's pages.
+        ``swapped``, ``behind a gateway`` or ``a gateway answers for it``: a fake whose reads lag,
+        whose first GETs tell of another task, or whose first answers are a gateway's pages, without
+        and with effect; or ``its clock steps``: by an hour or two, again and again.
     """
     if name in _IN_MEMORY:
-        yield _IN_MEMORY[name]()
+        with _CLOCKS.get(name, nullcontext)():
+            yield _IN_MEMORY[name]()
         return
     script = Script(duration=0.0, hold=True)
     async with Emulator(script=script) as emulator, InEmulator(emulator) as world:
