@@ -10,9 +10,9 @@ from msgspec.structs import replace
 
 from sigmic_guard.errors import TaskNotFound
 from sigmic_guard.lifecycle import Record, Verdict, judge
-from sigmic_guard.supervisor import reaper
-from sigmic_guard.supervisor.inbox import Inbox
-from sigmic_guard.supervisor.roster import Roster
+from sigmic_guard.supervisor.ground.inbox import Inbox
+from sigmic_guard.supervisor.ground.roster import Roster
+from sigmic_guard.supervisor.recovery import reaper
 from tests.backends import TRIO_VIRTUAL
 from tests.crash.network import Late
 from tests.crash.story import Plot, tell
@@ -20,7 +20,7 @@ from tests.crash.worlds import WORLDS, Gateway
 
 if TYPE_CHECKING:
     from sigmic_guard.sigmic.models import TaskInfo
-    from sigmic_guard.supervisor.entry import Entry
+    from sigmic_guard.supervisor.ground.entry import Entry
 
 pytestmark = pytest.mark.backends(TRIO_VIRTUAL)
 

@@ -82,7 +82,7 @@ def clock_of(life: Life, clocks: tuple[float, float]) -> Iterator[None]:
         return time.time() + (at_first if len(life.steps) < SET_AT else later)
 
     clock = SimpleNamespace(time=wall_time, monotonic=time.monotonic)
-    with patch("sigmic_guard.supervisor.clock.time", clock):
+    with patch("sigmic_guard.supervisor.ground.clock.time", clock):
         yield
 
 

@@ -8,8 +8,9 @@ import pytest
 from msgspec.structs import replace
 
 from sigmic_guard.errors import TaskNotFound, ValidationError
-from sigmic_guard.supervisor import clock, intake
-from sigmic_guard.supervisor.roster import Roster
+from sigmic_guard.supervisor.face import intake
+from sigmic_guard.supervisor.ground import clock
+from sigmic_guard.supervisor.ground.roster import Roster
 from tests.backends import TRIO_VIRTUAL
 from tests.injection import uses, worlds
 from tests.injection.injections import Injection
@@ -18,7 +19,7 @@ from tests.injection.worlds import open_world
 
 if TYPE_CHECKING:
     from sigmic_guard.sigmic.models import TaskInfo
-    from sigmic_guard.supervisor.entry import Entry
+    from sigmic_guard.supervisor.ground.entry import Entry
     from tests.injection.uses import Use
 
 pytestmark = pytest.mark.backends(TRIO_VIRTUAL)

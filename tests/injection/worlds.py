@@ -228,7 +228,7 @@ def a_clock_that_steps() -> Iterator[None]:
     """Set the wall clock by an hour or two between any two readings of it."""
     off = cycle((0.0, 3600.0, -3600.0))
     clock = SimpleNamespace(time=lambda: time.time() + next(off), monotonic=time.monotonic)
-    with patch("sigmic_guard.supervisor.clock.time", clock):
+    with patch("sigmic_guard.supervisor.ground.clock.time", clock):
         yield
 
 

@@ -16,8 +16,8 @@ from msgspec.structs import replace
 from sigmic_guard.errors import ValidationError
 from sigmic_guard.ledger import Refusal, Write
 from sigmic_guard.lifecycle import Record, State, Verdict, judge
-from sigmic_guard.supervisor.inbox import Inbox
-from sigmic_guard.supervisor.roster import Roster
+from sigmic_guard.supervisor.ground.inbox import Inbox
+from sigmic_guard.supervisor.ground.roster import Roster
 from tests.schedules import outside
 from tests.schedules.outside import NOT_FOUND, Handle
 from tests.schedules.schedule import PLACES, Step, live_through
@@ -130,7 +130,7 @@ def test_who_takes_a_deploy_for_a_crash_is_caught(monkeypatch: pytest.MonkeyPatc
         verdict = judge(record, **asked)
         return Verdict.REAP if record.state is State.HANDED_OVER else verdict
 
-    monkeypatch.setattr("sigmic_guard.supervisor.reaper.judge", as_if_it_crashed)
+    monkeypatch.setattr("sigmic_guard.supervisor.recovery.reaper.judge", as_if_it_crashed)
     assert told(DEPLOYED, "still be claimed")
 
 
