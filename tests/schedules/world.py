@@ -231,5 +231,6 @@ def virtual() -> Iterator[None]:
     """
     clock = SimpleNamespace(time=wall_time, monotonic=anyio.current_time)
     room = "sigmic_guard.supervisor"
-    with patch(f"{room}.clock.time", clock), patch.multiple(f"{room}.watcher", SOON=6.0, SELDOM=20):
+    watched_rarely = patch.multiple(f"{room}.work.watcher", SOON=6.0, SELDOM=20)
+    with patch(f"{room}.ground.clock.time", clock), watched_rarely:
         yield
