@@ -33,8 +33,8 @@ from sigmic_guard.lifecycle import (
     step,
 )
 from sigmic_guard.lifecycle import Event as Happening
-from sigmic_guard.observe import LedgerCommitted, LedgerFailed
 from sigmic_guard.lifecycle.orphan import orphan_since
+from sigmic_guard.observe import LedgerCommitted, LedgerFailed
 from sigmic_guard.supervisor.ground.results import OrphanRow, ReapReport
 from sigmic_guard.supervisor.ground.telling import tell_left, tell_orphan
 from sigmic_guard.supervisor.ground.timer import Slices

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from anyio import current_time
 
 from sigmic_guard.lifecycle import State, Verdict
-from sigmic_guard.observe import OrphanLeft, OrphanReaped, OrphansCounted
 from sigmic_guard.lifecycle.orphan import is_expected
+from sigmic_guard.observe import OrphanLeft, OrphanReaped, OrphansCounted
 from sigmic_guard.supervisor.ground.durations import orphaned_since
 from sigmic_guard.supervisor.ground.timer import Slices
 
