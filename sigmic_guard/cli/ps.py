@@ -7,12 +7,12 @@ from time import time
 from typing import TYPE_CHECKING, Final
 
 from sigmic_guard.cli.codes import DONE, NOT_DONE
-from sigmic_guard.cli.ledger import judge_row
 from sigmic_guard.cli.terminal import one_line, span
 from sigmic_guard.ledger import IllegibleRows
 from sigmic_guard.ledger.looking import UnfinishedRows, unfinished
 from sigmic_guard.lifecycle import State
 from sigmic_guard.lifecycle.orphan import is_expected
+from sigmic_guard.watchdog.reaping import judge_row
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
