@@ -24,7 +24,8 @@ QUICK = Script(duration=0.05, chunks=("Hello", " ", "world"), tool_calls=("searc
 
 async def test_completed(cli: Cli) -> None:
     """The answer, and nothing else, is on stdout; status and tool calls are on stderr; exit 0."""
-    cli.emulator.set_script(QUICK)
+    script = Script(duration=1.0, chunks=("Hello", " ", "world"), tool_calls=("search",))
+    cli.emulator.set_script(script)  # its stream is open before the tool is called
     ended = await cli.run("run", "hello")
     assert (ended.code, ended.out) == (0, "Hello world\n")
     [task_id] = cli.emulator.tasks
