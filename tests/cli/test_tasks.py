@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -191,6 +192,17 @@ async def test_help(cli: Cli) -> None:
     for command in ("run", "cancel", "status", "list", *ledger, "exec", "emulator", "demo"):
         assert f"\n  {command} " in ended.out
     assert ended.out.isascii()
+
+
+async def test_the_demo_in_a_checkout(cli: Cli) -> None:
+    """The demo is a command of a checkout; elsewhere the command says where it is to be had."""
+    ended = await cli.run("demo", "--help")
+    if (Path(sigmic_guard.__path__[0]).parent / "examples").is_dir():
+        assert ended.code == 0
+        assert "--lie" in ended.out
+    else:
+        assert ended.code == 2
+        assert "in a checkout" in ended.err
 
 
 async def test_no_command(cli: Cli) -> None:

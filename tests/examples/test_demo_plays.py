@@ -7,18 +7,15 @@ import re
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import pytest
 
-import sigmic_guard
 from tests.cli.conftest import Ended, finish
 
-if TYPE_CHECKING:
-    from tests.cli.conftest import Cli
+pytestmark = pytest.mark.slow
 
 DEMO: Final = Path(__file__).parents[2] / "examples" / "demo"
-CHECKOUT: Final = Path(sigmic_guard.__path__[0]).parent == DEMO.parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -44,18 +41,6 @@ async def demo(*arguments: str) -> Ended:
     return await finish(await _start(*arguments))
 
 
-async def test_the_command(cli: Cli) -> None:
-    """In a checkout it is a command too; elsewhere the command says where it is to be had."""
-    ended = await cli.run("demo", "--help")
-    if CHECKOUT:
-        assert ended.code == 0
-        assert "--lie" in ended.out
-    else:
-        assert ended.code == 2
-        assert "in a checkout" in ended.err
-
-
-@pytest.mark.slow
 async def test_the_demo(tmp_path: Path, home: Path) -> None:
     """A SIGTERM, a SIGKILL: the books agree, nothing runs, nothing is left but the picture."""
     ended = await demo("--tasks", "60", "--svg", str(tmp_path / "demo.svg"))
@@ -69,7 +54,6 @@ async def test_the_demo(tmp_path: Path, home: Path) -> None:
     assert list(home.iterdir()) == []
 
 
-@pytest.mark.slow
 async def test_the_demo_finds_lies_out() -> None:
     """The negative control: where DELETEs lie and a ledger forgets, both acts end red."""
     ended = await demo("--tasks", "20", "--lie")
@@ -80,7 +64,6 @@ async def test_the_demo_finds_lies_out() -> None:
     assert all(int(number) > 0 for number in left)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "number, when, code",
     [
