@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sigmic_guard.errors import ConfigurationError
+from sigmic_guard.errors import ConfigurationError, LedgerError
 from sigmic_guard.ledger import MemoryLedger, MemoryStore, Write, open_ledger
 from sigmic_guard.lifecycle import State
 from sigmic_guard.testing.ledger_suite import LedgerFactory, LedgerSuite
@@ -77,3 +77,16 @@ def test_a_url_that_no_ledger_has_is_refused() -> None:
     """A URL without a ledger is a ConfigurationError that names it."""
     with pytest.raises(ConfigurationError, match="mysql:"):
         open_ledger("mysql://host")
+
+
+async def test_one_handle_on_a_memory_ledger_is_opened_once() -> None:
+    """As with any other: two supervisors that share a handle would be dead for each other."""
+    ledger = MemoryLedger()
+    await ledger.open("one")
+    with pytest.raises(LedgerError, match="open already"):
+        await ledger.open("two")
+    assert await ledger.owner_alive("one")
+    await ledger.aclose()
+    await ledger.open("two")
+    assert not await ledger.owner_alive("one")
+    await ledger.aclose()

@@ -62,6 +62,13 @@ async def left(lab: Lab, store: MemoryStore, **fields: Any) -> str:
     return record.remote_id or ""
 
 
+def beside(lab: Lab) -> Lab:
+    """Another process's lab, over the same remote system."""
+    other = Lab()
+    other.fake = lab.fake
+    return other
+
+
 def core_of(supervisor: Supervisor) -> Core:
     """What is behind a supervisor that was entered."""
     assert supervisor._core is not None

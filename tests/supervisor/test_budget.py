@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from time import perf_counter, process_time
 from typing import Any
 
 import pytest
 from anyio import create_task_group, current_time, sleep, sleep_forever, wait_all_tasks_blocked
 
-from sigmic_guard import ConfigurationError, ShutdownReport, State, Supervisor, SupervisorShutdown
+from sigmic_guard import (
+    ConfigurationError,
+    ShutdownReport,
+    SigmicGuardError,
+    State,
+    Supervisor,
+    SupervisorShutdown,
+)
 from sigmic_guard.testing import HANG, LIE, Reaction
 from sigmic_guard.testing.fake_faults import Call
 from tests.backends import ASYNCIO, TRIO_VIRTUAL, UVLOOP
@@ -292,3 +300,22 @@ async def test_grace_that_makes_no_sense() -> None:
             with pytest.raises(ConfigurationError):
                 await supervisor.shutdown(grace)
         assert (await supervisor.start("m")).state is State.RUNNING
+
+
+async def test_no_create_after_a_shutdown_without_a_budget() -> None:
+    """A drain that is out of time while it marks sends no POST, and counts who never was."""
+    lab = Lab()
+    async with lab.open(max_tasks=5) as supervisor, create_task_group() as group:
+
+        async def start() -> None:
+            with suppress(SigmicGuardError):
+                await supervisor.start("one")
+
+        for _ in range(1000):
+            group.start_soon(start)
+        await lab.fake.until(lambda: len(lab.fake.created) == 5)
+        await wait_all_tasks_blocked()
+        report = await supervisor.shutdown(grace=0)
+        assert not [row for row in report.unconfirmed if row.state is State.INTENT]
+        assert report.never_created == 995
+    assert len(lab.fake.created) == 5

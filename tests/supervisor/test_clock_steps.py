@@ -273,3 +273,26 @@ async def test_a_scan_after_a_step(wall: Wall, step: float) -> None:
         with fail_after(5):
             while not supervisor.tasks:
                 await sleep(0.1)
+
+
+@pytest.mark.backends(TRIO_VIRTUAL)
+async def test_a_clock_that_is_ahead_hides_no_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lost create is found below a hundred others, however far ahead the host's clock is."""
+    lab = Lab()
+    lab.fake.on("create", LOST)
+    with monkeypatch.context() as patch:
+        ahead = time.time() + 7200
+        patch.setattr("sigmic_guard.supervisor.ground.clock.time.time", lambda: ahead)
+        supervisor = lab.make(create_timeout=1)
+        await supervisor.__aenter__()
+    try:
+        gate = lab.fake.gate("list")
+        async with create_task_group() as group:
+            group.start_soon(supervisor.start, "one")
+            await gate.entered.wait()
+            others = [lab.fake.add() for _ in range(150)]
+            gate.open()
+        assert list(supervisor.tasks) == lab.fake.created[:1]
+    finally:
+        await supervisor.__aexit__(None, None, None)
+    assert lab.fake.live == set(others)

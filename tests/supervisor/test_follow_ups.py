@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from anyio import CancelScope, create_task_group, wait_all_tasks_blocked
+from anyio import CancelScope, Event, create_task_group, wait_all_tasks_blocked
 
 from sigmic_guard import (
     ConfigurationError,
     ConnectionFailed,
     Outcome,
+    RateLimited,
     State,
     SupervisorShutdown,
     TaskCancelled,
@@ -20,7 +21,7 @@ from sigmic_guard import (
 from sigmic_guard.ledger import MemoryLedger, MemoryStore
 from sigmic_guard.testing import HANG, LOST
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
-from tests.supervisor.lab import UNAUTHORISED, UNAVAILABLE, Lab
+from tests.supervisor.lab import UNAUTHORISED, UNAVAILABLE, Lab, too_many
 
 pytestmark = pytest.mark.backends(ASYNCIO, TRIO_VIRTUAL)
 
@@ -290,3 +291,78 @@ async def test_whoever_comes_after_us_knows_of_a_message() -> None:
         [row] = store.rows.values()
         assert row.asked_at is not None
         gate.open()
+
+
+@pytest.mark.parametrize("refused_first", [True, False])
+async def test_one_of_two_follow_ups_is_refused(*, refused_first: bool) -> None:
+    """A refused follow-up does not hide that another one runs: the block ends the task."""
+    lab = Lab()
+    first, second = Event(), Event()
+
+    async def refuse(_: object) -> RateLimited:
+        await first.wait()
+        return too_many()
+
+    async def accept(_: object) -> None:
+        await second.wait()
+
+    lab.fake.on("send", refuse, accept)
+    async with lab.open() as supervisor, supervisor.task("one") as task:
+        lab.fake.complete(task.id)
+        await task.result()
+
+        async def send_in_vain() -> None:
+            with pytest.raises(RateLimited):
+                await task.send("refused")
+
+        async with create_task_group() as group:
+            group.start_soon(send_in_vain)
+            await lab.fake.until(lambda: lab.fake.count("send") == 1)
+            group.start_soon(task.send, "accepted")
+            await lab.fake.until(lambda: lab.fake.count("send") == 2)
+            (first if refused_first else second).set()
+            await lab.fake.until(lambda: lab.fake.in_flight("send") == 1)
+            await wait_all_tasks_blocked()
+            first.set()
+            second.set()
+        assert task.state == "running"
+    assert lab.deletes() == 1
+
+
+async def test_seen_completed_while_a_follow_up_is_under_way() -> None:
+    """A task that is seen completed while a message is on its way to it is not let go of."""
+    lab = Lab()
+    async with lab.open() as supervisor:
+        task = await supervisor.start("one")
+        lab.fake.complete(task.id)
+        gate = lab.fake.gate("send")
+        async with create_task_group() as group:
+            group.start_soon(task.send, "two")
+            await gate.entered.wait()
+            await task.refresh()
+            assert task.state == "running"
+            gate.open()
+        assert len(lab.fake.live) == 1
+        assert task.id in supervisor.tasks
+    assert lab.deletes() == 1
+
+
+async def test_a_refused_follow_up_does_not_hide_the_end() -> None:
+    """A completion that was seen while a message was under way is learned once it is refused."""
+    lab = Lab()
+    async with lab.open() as supervisor:
+        task = await supervisor.start("one")
+        gate = lab.fake.gate("send")
+        lab.fake.on("send", too_many())
+        async with create_task_group() as group:
+
+            async def send_in_vain() -> None:
+                with pytest.raises(RateLimited):
+                    await task.send("two")
+
+            group.start_soon(send_in_vain)
+            await gate.entered.wait()
+            lab.fake.complete(task.id, "done")
+            await task.refresh()
+            gate.open()
+        assert (await task.wait()).final_response == "done"

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from anyio import CancelScope, create_task_group, sleep, sleep_forever, wait_all_tasks_blocked
+from anyio import (
+    CancelScope,
+    create_task_group,
+    move_on_after,
+    sleep,
+    sleep_forever,
+    wait_all_tasks_blocked,
+)
 
 from sigmic_guard import (
     Cancellation,
@@ -168,3 +175,21 @@ async def test_those_who_wait_hold_nothing_up() -> None:
         task = await supervisor.start("m")
         group.start_soon(task.wait)
         await sleep(1)
+
+
+@pytest.mark.backends(TRIO_VIRTUAL)
+async def test_an_old_handle_does_not_end_the_watching_of_a_new_one() -> None:
+    """Reading the history through a finished handle leaves the adopted task watched."""
+    lab = Lab()
+    async with lab.open() as supervisor:
+        old = await supervisor.start("one")
+        lab.fake.complete(old.id)
+        await old.wait()
+        new = await supervisor.adopt(old.id)
+        await new.send("two")
+        async with old.events() as events:
+            await anext(events)
+        lab.fake.complete(new.id, "second")
+        with move_on_after(60):
+            await new.wait()
+        assert new.state == "completed"

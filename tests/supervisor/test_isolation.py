@@ -312,3 +312,26 @@ async def test_a_bug_is_a_shutdown_to_the_tasks_that_it_ends() -> None:
         async with lab.open() as supervisor, supervisor.task("m"):
             await sleep_forever()
     assert lab.finished == {("cancelled", "shutdown"): 1}
+
+
+async def test_a_body_s_own_error_hides_no_bug_however_long_the_exit_takes() -> None:
+    """It is told in the context of the other, not only where the workers are still about to go."""
+
+    class Slow(MemoryLedger):
+        async def aclose(self) -> None:
+            await sleep(0.05)
+            await super().aclose()
+
+    class Bug(Exception):
+        pass
+
+    lab = Lab()
+    with pytest.raises(Bug) as caught:
+        async with lab.make(ledger=Slow()) as supervisor:
+            lab.fake.on("list", Bug("once"))
+            await supervisor.start("m")
+            try:
+                await sleep_forever()
+            finally:
+                raise ZeroDivisionError
+    assert isinstance(caught.value.__context__, ZeroDivisionError)

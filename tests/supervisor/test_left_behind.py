@@ -13,7 +13,9 @@ from sigmic_guard.supervisor.face.draining import Drain
 from sigmic_guard.testing import LOST
 from tests.backends import TRIO_VIRTUAL
 from tests.observe.sums import add_up
+from tests.supervisor.deaths import reaped
 from tests.supervisor.lab import UNAUTHORISED, UNAVAILABLE, Lab
+from tests.supervisor.orphanage import beside, core_of
 
 if TYPE_CHECKING:
     from sigmic_guard import Supervisor
@@ -152,3 +154,26 @@ async def test_a_late_answer_changes_nothing() -> None:
         await sleep(1)
         assert task.state is State.UNCONFIRMED
     assert add_up(lab.registry) == (1, 0, 1, 0)
+
+
+async def test_a_bug_in_the_drain_makes_no_owner_that_lives_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The process goes on, the supervisor is gone: what it leaves is an orphan for the next one."""
+
+    def bug(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    lab, store = Lab(), MemoryStore()
+    supervisor = lab.make(ledger=MemoryLedger(store))
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="a bug"):
+        async with supervisor:
+            await supervisor.start("m")
+            await core_of(supervisor).outbox.flush()
+            patch.setattr(Drain, "_want_ended", bug)
+    assert (len(lab.fake.live), len(store.rows), store.owners) == (1, 1, set())
+    heir = beside(lab)
+    async with heir.open(ledger=MemoryLedger(store)) as another:
+        with fail_after(20):
+            await another.reap()
+    assert reaped(heir) == {"cancelled": 1}

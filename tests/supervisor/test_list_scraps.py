@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from anyio import current_time, fail_after, sleep
@@ -229,3 +230,25 @@ async def test_completed_that_flaps_back_stays_completed() -> None:
         assert (await task.wait()).outcome is Outcome.COMPLETED
         assert not supervisor.snapshot()
     assert lab.deletes() == 0
+
+
+@pytest.mark.backends(TRIO_VIRTUAL)
+async def test_a_long_list_that_tells_no_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing says when tasks were active, two whole scans are all the proof there can be."""
+    lab = LossLab()
+    for _ in range(150):
+        lab.fake.add()
+    told = lab.fake.list
+
+    async def untimed(**options: Any) -> TaskPage:
+        page = await told(**options)
+        return change(page, tasks=[change(info, last_activity_at=None) for info in page.tasks])
+
+    monkeypatch.setattr(lab.fake, "list", untimed)
+    lab.fake.on("create", ConnectionFailed("reset", sent=True))
+    async with lab.open(left=150, create_timeout=1) as supervisor:
+        with fail_after(60), pytest.raises(ConnectionFailed):
+            await supervisor.start("lost, and never created")
+        with fail_after(60):
+            while supervisor.snapshot():
+                await sleep(1)

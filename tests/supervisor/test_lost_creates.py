@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable
+from itertools import count
 
 import pytest
 from anyio import CapacityLimiter, create_task_group, current_time, fail_after, move_on_after
@@ -269,3 +270,37 @@ async def test_a_shutdown_looks_at_once() -> None:
         assert current_time() - began < 1
         assert report.clean
     assert lab.finished == {("cancelled", "error"): 1}
+
+
+@pytest.mark.backends(TRIO_VIRTUAL)
+async def test_a_busy_list_proves_nothing() -> None:
+    """A lost create that always moves past the reader of the list is not taken for absent."""
+    lab = LossLab()
+    world = lab.fake._world
+    others = [lab.fake.add() for _ in range(150)]
+    calls = count()
+
+    def touch(task_id: str) -> None:
+        task = world.tasks[task_id]
+        task.activity_at = world.settle()
+        world._moved(task)
+
+    def shift(_: object) -> None:
+        """Keep it below the first page, and let it be on top when the second is read."""
+        for task_id in others[:120] if next(calls) % 2 == 0 else lab.fake.created[-1:]:
+            touch(task_id)
+
+    lab.fake.on("create", LOST)
+    async with lab.open(left=150, create_timeout=1) as supervisor, create_task_group() as group:
+
+        async def caller() -> None:
+            with pytest.raises(ConnectionFailed):
+                await supervisor.start("wanted")
+
+        lab.fake.always("list", shift)
+        group.start_soon(caller)
+        with fail_after(60):
+            await lab.fake.until(lambda: lab.fake.count("list") > 150)
+        assert [row.state for row in supervisor.snapshot()] == ["unknown"]
+        lab.fake.always("list", None)
+        await lab.fake.until(lambda: lab.deletes() == 1)

@@ -6,7 +6,14 @@ from collections.abc import Awaitable, Callable
 from typing import Literal
 
 import pytest
-from anyio import CancelScope, create_task_group, current_time, sleep, wait_all_tasks_blocked
+from anyio import (
+    CancelScope,
+    create_task_group,
+    current_time,
+    move_on_after,
+    sleep,
+    wait_all_tasks_blocked,
+)
 from anyio.abc import TaskGroup
 
 from sigmic_guard import (
@@ -249,3 +256,16 @@ async def test_a_lost_answer_and_a_list_that_fails_for_a_while() -> None:
         group.start_soon(supervisor.run, "second")
     assert len(lab.fake.created) == 2
     assert lab.finished == {("completed", "none"): 2}
+
+
+@pytest.mark.backends(TRIO_VIRTUAL)
+async def test_those_who_gave_up_waiting_for_a_place_are_forgotten() -> None:
+    """A queue for places does not grow by those who were cancelled in it."""
+    lab = Lab()
+    async with lab.open(max_tasks=1) as supervisor:
+        await supervisor.start("one")
+        for _ in range(20):
+            with move_on_after(1):
+                await supervisor.start("two")
+        assert supervisor._core is not None
+        assert not supervisor._core.creator._waiting

@@ -253,3 +253,14 @@ async def test_someone_else_s_cancel_against_ours() -> None:
     assert cancellation.result in {"already_finished", "confirmed"}
     assert lab.deletes() == 1
     assert lab.finished == {("cancelled", "user"): 1}
+
+
+async def test_the_deadline_strikes_a_finished_body_and_the_task_wins() -> None:
+    """A block that waits for its task ends normally if the task completes before the DELETE."""
+    lab = Lab()
+    lab.fake.on("delete", lambda call: lab.fake.complete(call.task_id or "") and None)
+    async with lab.open() as supervisor:
+        async with supervisor.task("one", on_exit="wait", timeout=0.5) as task:
+            pass
+        await sleep(0)  # no cancellation is left over
+        assert task.state == "completed"

@@ -107,3 +107,17 @@ async def test_shutdown_against_a_create() -> None:
         gate.open()
     assert lab.deletes() == 1
     assert lab.finished == {("cancelled", "shutdown"): 1}
+
+
+@pytest.mark.backends(ASYNCIO)
+async def test_a_caller_that_is_closed_ends_its_task() -> None:
+    """A coroutine that is closed while it starts a task leaves none behind."""
+    lab = Lab()
+    async with lab.open() as supervisor:
+        gate = lab.fake.gate("create", answer=True)
+        caller = supervisor.start("one")
+        caller.send(None)
+        await gate.entered.wait()
+        caller.close()
+        gate.open()
+        await lab.fake.until(lambda: not lab.fake.live)

@@ -11,12 +11,19 @@ from typing import Any
 import pytest
 from anyio import Event, create_task_group, fail_after, move_on_after, sleep
 
-from sigmic_guard import CancelReason, ReapResult, SigmicGuardError, State
+from sigmic_guard import (
+    CancelReason,
+    ProtocolError,
+    ReapResult,
+    SigmicGuardError,
+    State,
+    ValidationError,
+)
 from sigmic_guard.ledger import MemoryLedger, MemoryStore, Refusal, Write
 from sigmic_guard.lifecycle.states import NAMELESS, TO_BE_ENDED
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
-from tests.supervisor.deaths import Process, reaped
-from tests.supervisor.lab import FORBIDDEN, Lab
+from tests.supervisor.deaths import Process, left_by_the_dead, reaped
+from tests.supervisor.lab import FORBIDDEN, UNAUTHORISED, Lab
 from tests.supervisor.orphanage import AGO, Lines, left, orphans, result_of, row, seconds, write
 
 pytestmark = pytest.mark.backends(ASYNCIO, TRIO_VIRTUAL)
@@ -315,3 +322,39 @@ async def test_a_round_and_a_claim_that_take_the_same_row() -> None:
         1,
     )  # one look each, before and after
     assert reaped(lab) == {"cancelled": 1}
+
+
+@virtual
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        ProtocolError("that is no JSON"),
+        ValidationError("no such id", code="VALIDATION_ERROR", status=400),
+    ],
+    ids=["garbage", "400"],
+)
+async def test_an_orphan_of_which_the_api_never_tells_is_ended_all_the_same(
+    trouble: SigmicGuardError,
+) -> None:
+    """An answer that makes no sense again and again is not to keep a task alive for ever."""
+    lab, store = Lab(), MemoryStore()
+    await left(lab, store)
+    lab.fake.always("get", trouble)
+    async with lab.open(ledger=MemoryLedger(store)):
+        with fail_after(300):
+            await lab.fake.until(lambda: not lab.fake.live)
+        assert lab.fake.count("get") > 3
+        lab.fake.always("get", None)
+
+
+async def test_a_refusal_that_passes_strands_no_orphan() -> None:
+    """A DELETE that was refused for good is sent again by a later round: the key may be back."""
+    lab, store = Lab(), MemoryStore()
+    task_id = await left_by_the_dead(lab, store, key=None, on_crash="cancel")
+    lab.fake.on("delete", UNAUTHORISED)
+    async with lab.open(ledger=MemoryLedger(store)) as supervisor:
+        with fail_after(600):
+            await supervisor.reap()
+            assert lab.fake.live == {task_id}
+            await supervisor.reap()
+            await lab.fake.until(lambda: not lab.fake.live)

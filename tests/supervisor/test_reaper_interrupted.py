@@ -23,6 +23,7 @@ from sigmic_guard import (
     LedgerError,
     ReapResult,
     SigmicGuardError,
+    Supervisor,
     SupervisorShutdown,
 )
 from sigmic_guard.ledger import MemoryLedger, MemoryStore, Refusal, Write
@@ -354,3 +355,27 @@ async def test_a_shutdown_between_taking_over_and_seeing_to(
             assert len(core_of(supervisor).examiner.tasks) < 20
             report = await supervisor.shutdown()
     assert (report.clean, report.cancelled, store.rows) == (True, 20, {})
+
+
+async def test_reap_while_it_leaves() -> None:
+    """Whoever waits for a reaper is let go by a shutdown, also where the ledger hangs."""
+    lab, ledger, ended = Lab(), HangingLedger(), list[str]()
+
+    async def start(supervisor: Supervisor) -> None:
+        with pytest.raises(SigmicGuardError):
+            await supervisor.start("its intent is never written")
+        ended.append("start")
+
+    async def reap(supervisor: Supervisor) -> None:
+        await supervisor.reap()
+        ended.append("reap")
+
+    with fail_after(20):
+        async with create_task_group() as group, lab.open(ledger=ledger, grace=0.2) as supervisor:
+            ledger.hang = True
+            group.start_soon(start, supervisor)
+            await wait_all_tasks_blocked()
+            group.start_soon(reap, supervisor)
+            await wait_all_tasks_blocked()
+            assert not ended
+    assert sorted(ended) == ["reap", "start"]

@@ -7,11 +7,14 @@ from itertools import product
 from typing import Any
 
 import pytest
-from anyio import fail_after, sleep
+from anyio import create_task_group, fail_after, sleep
+from anyio.lowlevel import checkpoint
 
 from sigmic_guard import CancelReason, ReapResult, State
 from sigmic_guard.ledger import MemoryLedger, MemoryStore
 from sigmic_guard.lifecycle.states import ENDED, NAMELESS
+from sigmic_guard.observe import Logs, ObservedEvent, OrphanLeft
+from sigmic_guard.supervisor.ground import timer
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
 from tests.supervisor.deaths import reaped
 from tests.supervisor.lab import Lab
@@ -202,3 +205,37 @@ async def test_a_task_that_appears_after_its_absence_was_proven_is_ended() -> No
         assert lab.fake.live == set(others)
         assert orphans(lab) == (0, 0)
     assert reaped(lab) == {"cancelled": 1}
+
+
+async def test_telling_of_many_that_are_left_alone_lets_others_have_their_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ten thousand rows of another credential are as many lines in the log, and not in one go."""
+    lab, store = Lab(), MemoryStore()
+    told, longest, now = 0, 0, 0
+
+    def note(_: Logs, event: ObservedEvent) -> None:
+        nonlocal told, longest, now
+        if not isinstance(event, OrphanLeft):
+            return
+        told, now = told + 1, now + 1
+        longest = max(longest, now)
+
+    monkeypatch.setattr(Logs, "observe", note)
+    monkeypatch.setattr(timer, "perf_counter", lambda: told * 1e-4)  # what a line takes
+    others = {"credential_fingerprint": "other", "remote_id": "x"}
+    await write(store, *(row(lab, f"intent-{number}", **others) for number in range(10_000)))
+
+    async def take_turns() -> None:
+        nonlocal now
+        while True:
+            await checkpoint()
+            now = 0
+
+    async with lab.open(ledger=MemoryLedger(store)) as supervisor, create_task_group() as group:
+        group.start_soon(take_turns)
+        with fail_after(60):
+            report = await supervisor.reap()
+        group.cancel_scope.cancel()
+    assert (len(report.left), told) == (10_000, 10_000)
+    assert longest <= 50  # 5 ms of them

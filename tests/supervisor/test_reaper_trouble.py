@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
 import pytest
-from anyio import current_time, fail_after, sleep
+from anyio import Lock, create_task_group, current_time, fail_after, sleep, sleep_forever
+from anyio.abc import TaskGroup, TaskStatus
 
-from sigmic_guard import ConnectionFailed, LedgerError, State
-from sigmic_guard.ledger import IllegibleRows, MemoryLedger, MemoryStore
+from sigmic_guard import ConnectionFailed, DuplicateKey, LedgerError, State
+from sigmic_guard.ledger import IllegibleRows, MemoryLedger, MemoryStore, Refusal, Write
 from sigmic_guard.supervisor.recovery import reaper
-from sigmic_guard.testing.fake_faults import HANG
+from sigmic_guard.testing.fake_faults import HANG, Gate
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
 from tests.supervisor.deaths import left_by_the_dead, reaped
 from tests.supervisor.lab import UNAVAILABLE, Lab, too_many
@@ -275,3 +277,85 @@ async def test_a_key_that_a_contradictory_row_holds() -> None:
         with fail_after(60), pytest.raises(IllegibleRows, match=r"'bad'.*failed, and not finished"):
             await supervisor.start("hello", key="k")
     assert lab.fake.count("create") == 0
+
+
+@virtual
+async def test_a_take_over_that_is_done_although_the_ledger_failed_is_seen_to() -> None:
+    """A ledger may fail after it has written: a row that is ours by then is not left alone."""
+
+    class FailsAfterwards(MemoryLedger):
+        failures = 1
+
+        async def commit(self, writes: Sequence[Write]) -> Sequence[Refusal | None]:
+            refusals = await super().commit(writes)
+            if self.failures:
+                self.failures -= 1
+                raise LedgerError("the disk failed")
+            return refusals
+
+    lab, store = Lab(), MemoryStore()
+    await left(lab, store)
+    async with lab.open(ledger=FailsAfterwards(store)):
+        with fail_after(100):
+            await lab.fake.until(lambda: not lab.fake.live)
+        await sleep(10)
+        assert store.rows == {}
+    assert reaped(lab) == {"cancelled": 1}
+
+
+@virtual
+async def test_a_take_over_that_is_done_late_is_seen_to() -> None:
+    """A claim gave up on its commit, which is under way all the same while a round looks."""
+
+    class Late(MemoryLedger):
+        """Writes one after the other, as by a thread: who is cancelled leaves his call behind."""
+
+        group: TaskGroup
+        commits: Gate | None = None
+        upkeeps: Gate | None = None
+
+        def __init__(self, store: MemoryStore) -> None:
+            super().__init__(store)
+            self.busy = Lock()
+
+        async def commit(self, writes: Sequence[Write]) -> Sequence[Refusal | None]:
+            if self.commits is None or not writes[0].expected:
+                return await super().commit(writes)
+            await self.group.start(self._commit_late, writes)
+            await sleep_forever()
+            raise AssertionError
+
+        async def _commit_late(
+            self, writes: Sequence[Write], *, task_status: TaskStatus[None]
+        ) -> None:
+            async with self.busy:
+                task_status.started()
+                if self.commits is not None:
+                    await self.commits.hold()
+                await super().commit(writes)
+
+        async def upkeep(self, now: float) -> None:
+            async with self.busy:
+                await super().upkeep(now)
+            if self.upkeeps is not None:
+                await self.upkeeps.hold()
+
+    lab, store = Lab(), MemoryStore()
+    ledger = Late(store)
+    terms: dict[str, Any] = {"key": "k", "on_crash": "reattach", "reattach_within": 1e6}
+    await left(lab, store, **terms)
+    async with create_task_group() as ledger.group, lab.open(ledger=ledger) as supervisor:
+        await supervisor.reap()
+        ledger.commits, ledger.upkeeps = commits, upkeeps = Gate(), Gate()
+        ledger.group.start_soon(core_of(supervisor).reaper.request)
+        with fail_after(5):
+            await upkeeps.entered.wait()
+        with pytest.raises(DuplicateKey):
+            await supervisor.start("m", **terms)
+        assert commits.waiting == 1
+        ledger.commits = ledger.upkeeps = None
+        upkeeps.open()
+        await sleep(1)
+        commits.open()
+        with fail_after(200):
+            await lab.fake.until(lambda: not lab.fake.live)

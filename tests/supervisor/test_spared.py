@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 from anyio import create_task_group, fail_after, sleep
 
-from sigmic_guard import CancelReason, Outcome, ReapResult, State, SupervisorShutdown
-from sigmic_guard.ledger import MemoryLedger, MemoryStore
+from sigmic_guard import (
+    CancelReason,
+    LedgerError,
+    Outcome,
+    ReapResult,
+    State,
+    SupervisorShutdown,
+    TaskNotFound,
+)
+from sigmic_guard.ledger import MemoryLedger, MemoryStore, Refusal, Write
+from sigmic_guard.sigmic.models import TaskInfo
 from sigmic_guard.testing.fake_faults import HANG
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
-from tests.supervisor.deaths import Process
+from tests.supervisor.deaths import MortalClient, Process, left_by_the_dead, reaped
 from tests.supervisor.lab import FORBIDDEN, UNAVAILABLE, Lab
-from tests.supervisor.orphanage import FaultyLedger, core_of, result_of, row, write
+from tests.supervisor.orphanage import (
+    FaultyLedger,
+    Scribbled,
+    beside,
+    core_of,
+    left,
+    result_of,
+    row,
+    write,
+)
 
 pytestmark = pytest.mark.backends(ASYNCIO, TRIO_VIRTUAL)
 virtual = pytest.mark.backends(TRIO_VIRTUAL)
@@ -224,3 +243,96 @@ async def test_a_single_owner_reads_no_rows_when_it_leaves() -> None:
         await supervisor.start("m")
         reads.clear()
     assert reads == []
+
+
+@pytest.mark.parametrize("illegible", [False, True], ids=["", "beside an illegible row"])
+async def test_a_shutdown_spares_what_was_adopted_since_it_was_taken_over(illegible: bool) -> None:
+    """An orphan at which nobody could look yet is let go if it is somebody's by now."""
+    lab, store = Lab(), MemoryStore()
+    blind = MortalClient(lab.fake)
+    gate = blind.hold("get")
+    async with beside(lab).open(ledger=MemoryLedger(store)) as owner:
+        await owner.reap()
+        task_id = await left(lab, store)
+        if illegible:
+            await left(lab, store, intent_id="bad", namespace="other", remote_id="x")
+        async with beside(lab).make(ledger=Scribbled(store), client=blind) as heir:
+            with fail_after(10):
+                await gate.entered.wait()
+            task = await owner.adopt(task_id)
+            await core_of(owner).outbox.flush()
+            assert heir.snapshot()
+        gate.open()
+        assert (task.state, lab.deletes()) == (State.RUNNING, 0)
+        store.rows.pop("bad", None)
+        assert [found.owner_id for found in store.rows.values()] == [core_of(owner).ground.owner_id]
+    assert lab.deletes() == 1
+    assert not lab.fake.live
+
+
+@virtual
+async def test_a_task_that_was_adopted_here_is_spared_before_the_ledger_knows() -> None:
+    """A ledger that fails to write it down makes it no orphan: its own process knows better."""
+
+    class Selective(MemoryLedger):
+        fails = True
+
+        async def commit(self, writes: Sequence[Write]) -> Sequence[Refusal | None]:
+            if self.fails and any(write.record.orphaned_at is None for write in writes):
+                raise LedgerError("the disk is full, for a moment")
+            return await super().commit(writes)
+
+    lab, store = Lab(), MemoryStore()
+    ledger = Selective(store)
+    async with lab.open(ledger=ledger) as supervisor:
+        await sleep(1)
+        task_id = await left(lab, store)
+        task = await supervisor.adopt(task_id)
+        with fail_after(20):
+            await core_of(supervisor).reaper.reap()
+        assert (task.state, lab.deletes()) == (State.RUNNING, 0)
+        assert reaped(lab) == {"released": 1}
+        assert supervisor.tasks[task_id] is task
+        ledger.fails = False
+
+
+@virtual
+async def test_an_orphan_that_is_not_found_is_spared_as_well_if_somebody_has_adopted_it() -> None:
+    """What reads may lag behind what writes: a 404 tells nothing of whose the task is."""
+
+    class Lagging(MortalClient):
+        async def get(self, task_id: str, *, timeout: float) -> TaskInfo:
+            raise TaskNotFound("not yet", code="NOT_FOUND", status=404)
+
+    lab, store = Lab(), MemoryStore()
+    task_id = lab.fake.add("m", SIGMIC_GUARD_INTENT="intent-1")
+    async with beside(lab).open(ledger=MemoryLedger(store)) as owner:
+        task = await owner.adopt(task_id)
+        await core_of(owner).outbox.flush()
+        await left(lab, store, remote_id=None, state=State.CREATING)
+        heir = beside(lab)
+        async with heir.make(ledger=MemoryLedger(store), client=Lagging(lab.fake)):
+            await sleep(100)
+        assert (task.state, lab.deletes()) == (State.RUNNING, 0)
+        assert reaped(heir) == {"released": 1}
+
+
+@virtual
+async def test_a_claim_spares_its_task_from_another_row_of_it() -> None:
+    """Who asks for the key has the task, whatever a second dead owner's row of it says."""
+    lab, store = Lab(), MemoryStore()
+    task_id = await left_by_the_dead(lab, store)
+    async with lab.open(ledger=MemoryLedger(store)) as supervisor:
+        gate = lab.fake.gate("get")
+        await write(store, row(lab, "second", remote_id=task_id, owner_id="dead too"))
+        found = core_of(supervisor).reaper
+        await found.request()
+        with fail_after(10):
+            await gate.entered.wait()
+        task = await supervisor.start("m", key="k", on_crash="reattach")
+        gate.open()
+        with fail_after(60):
+            await supervisor.reap()
+        assert (task.id, task.state, lab.deletes()) == (task_id, State.RUNNING, 0)
+        assert supervisor.tasks[task_id] is task
+        assert reaped(lab) == {"reattached": 1, "released": 1}

@@ -1,12 +1,18 @@
-"""Workers come when they are needed, and are gone when they are told to go."""
+"""Workers come when needed and go when told to, a native cancellation notwithstanding."""
 
 from __future__ import annotations
 
-import pytest
-from anyio import create_task_group, fail_after, sleep_forever
+import asyncio
 
-from sigmic_guard.supervisor.ground.workers import Workers
+import pytest
+from anyio import Event, create_task_group, current_time, fail_after, sleep, sleep_forever
+
+from sigmic_guard.ledger import MemoryLedger
+from sigmic_guard.supervisor.ground.timer import LITTER, Timer
+from sigmic_guard.supervisor.ground.workers import MAX_FAILURES, Workers
+from sigmic_guard.testing import HANG
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
+from tests.supervisor.lab import Lab
 
 pytestmark = pytest.mark.backends(ASYNCIO, TRIO_VIRTUAL)
 
@@ -26,3 +32,56 @@ async def test_stopped_before_the_first_step() -> None:
         with fail_after(5):
             await workers.gone()
     assert not begun
+
+
+@pytest.mark.backends(ASYNCIO)
+async def test_a_timer_that_is_struck_while_it_clears_out_keeps_its_alarms() -> None:
+    """A native cancellation in the middle of clearing out loses no alarm."""
+    timer, fired = Timer(print), list[int]()
+    count = 20 * LITTER
+    for number in range(LITTER):
+        timer.at(current_time() - 1, fired.append, number)
+    for alarm in [timer.at(current_time() + 3600, fired.append, -1) for _ in range(count)]:
+        timer.forget(alarm)
+    worker = asyncio.create_task(timer.run())
+    while timer._litter:
+        await asyncio.sleep(0)
+    worker.cancel()
+    await asyncio.wait([worker])
+    everything = Event()
+    timer.after(0, everything.set)
+    worker = asyncio.create_task(timer.run())
+    await everything.wait()
+    worker.cancel()
+    await asyncio.wait([worker])
+    assert sorted(fired) == list(range(LITTER))
+
+
+@pytest.mark.backends(ASYNCIO)
+async def test_a_drain_that_is_struck_after_many_bugs_comes_back() -> None:
+    """When bugs have used up all replacements, a native cancellation still hangs no exit."""
+    lab = Lab()
+    lab.fake.always("delete", HANG)
+    task_id, bugs = lab.fake.add(), 0
+
+    class Broken(MemoryLedger):
+        async def commit(self, writes: object) -> list[None]:
+            nonlocal bugs
+            bugs += 1
+            raise RuntimeError("a bug")
+
+    async def program() -> None:
+        async with lab.make(ledger=Broken(), grace=1) as supervisor:
+            await supervisor.adopt(task_id)
+            await sleep(3600)
+
+    running = asyncio.create_task(program())
+    while bugs < MAX_FAILURES:
+        await asyncio.sleep(0)
+    await lab.fake.until(lambda: lab.fake.in_flight("delete"))
+    for other in asyncio.all_tasks() - {asyncio.current_task()}:
+        if "sigmic_guard" in other.get_name():
+            other.cancel()
+    done, _ = await asyncio.wait({running}, timeout=20)
+    assert done
+    assert isinstance(running.exception(), RuntimeError)
