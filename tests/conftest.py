@@ -34,7 +34,7 @@ hypothesis.settings.load_profile("here")
 
 
 #: They start processes, which takes most of their time, and one CPython says as much as three.
-ONCE = {"cli", "crash", "crash_reattach", "examples", "schedules", "strangers", "watchdog"}
+ONCE = {"cli", "crash", "crash_reattach", "examples", "schedules", "blackbox", "watchdog"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

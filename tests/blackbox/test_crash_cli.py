@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.strangers.deaths import PATIENCE, Home, corpse, heir, kill, mortal, stage
-from tests.strangers.lab import until
-from tests.strangers.server import Answer, error
+from tests.blackbox.deaths import PATIENCE, Home, corpse, heir, kill, mortal, stage
+from tests.blackbox.lab import until
+from tests.blackbox.server import Answer, error
 
 
 def contents(home: Home) -> list[str]:

@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from tests.strangers.deaths import PATIENCE, Home, Mortal, gone, heir, kill, mortal, stage
-from tests.strangers.lab import until
+from tests.blackbox.deaths import PATIENCE, Home, Mortal, gone, heir, kill, mortal, stage
+from tests.blackbox.lab import until
 
 EXEC = (sys.executable, "-m", "sigmic_guard.cli", "exec")
-MORTAL = (sys.executable, "-m", "tests.strangers.mortal")
+MORTAL = (sys.executable, "-m", "tests.blackbox.mortal")
 
 
 @asynccontextmanager

@@ -11,8 +11,8 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from sigmic_guard import RemoteTask, Supervisor
-from tests.strangers.server import Manners, Server
-from tests.strangers.world import World
+from tests.blackbox.server import Server
+from tests.blackbox.world import World
 
 KEY = "sigmic_" + "5e" * 32
 
@@ -41,14 +41,6 @@ def books(registry: CollectorRegistry) -> dict[str, int]:
 
 def truth(world: World) -> dict[str, int]:
     return {name: world.counts[name] for name in ("completed", "failed", "cancelled")}
-
-
-@asynccontextmanager
-async def stranger(
-    manners: Manners | None = None, world: World | None = None
-) -> AsyncIterator[Server]:
-    async with Server(manners, world) as server:
-        yield server
 
 
 @asynccontextmanager

@@ -14,8 +14,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from sigmic_guard import ConfigurationError, Outcome
-from tests.strangers.deaths import called, corpse, gone, heir, kill, mortal, stage
-from tests.strangers.lab import sample, until
+from tests.blackbox.deaths import called, corpse, gone, heir, kill, mortal, stage
+from tests.blackbox.lab import sample, until
 
 TWO = """
 import asyncio, sys

@@ -10,9 +10,9 @@ from urllib.parse import quote, urlsplit
 import pytest
 
 from sigmic_guard import Outcome, Supervisor, TaskFailed
-from tests.strangers.lab import stranger, supervised, texts
-from tests.strangers.server import Manners, Server
-from tests.strangers.world import Plan, World
+from tests.blackbox.lab import supervised, texts
+from tests.blackbox.server import Manners, Server
+from tests.blackbox.world import Plan, World
 
 
 def plans() -> dict[str, Plan]:
@@ -63,7 +63,7 @@ async def tell(manners: Manners | None = None, world: World | None = None) -> No
     world = world or World()
     world.plans = plans()
     async with (
-        stranger(manners, world) as server,
+        Server(manners, world) as server,
         supervised(server, grace=4.0) as supervisor,
     ):
         await story(server, supervisor)
@@ -95,7 +95,7 @@ async def test_other_hosts(host: str, name: str) -> None:
 async def test_a_base_url_with_a_path(prefix: str, slash: str) -> None:
     """A path in the base URL comes before every path, with or without its last slash."""
     world = World(plans=plans())
-    async with stranger(Manners(prefix=prefix), world) as server:
+    async with Server(Manners(prefix=prefix), world) as server:
 
         class Slashed(Server):
             url = server.url + slash
@@ -169,7 +169,7 @@ IDS = {
 async def test_ids(ids: Any) -> None:
     """An id is one path segment, whatever is in it."""
     world = World(ids=ids, plans=plans())
-    async with stranger(world=world) as server:
+    async with Server(world=world) as server:
         async with supervised(server) as supervisor:
             await story(server, supervisor)
         segments = {
@@ -184,12 +184,12 @@ async def test_the_story_finds_a_server_that_lets_a_task_run() -> None:
     """Negative control: where a DELETE has no effect, the books do not agree."""
 
     async def lie(request: Any, remote: Any) -> Any:
-        from tests.strangers.server import ok
+        from tests.blackbox.server import ok
 
         return ok({"message": "Task cancelled"})
 
     with pytest.raises(AssertionError, match=r"^$|live"):
-        async with stranger(world=World(plans=plans())) as server:
+        async with Server(world=World(plans=plans())) as server:
             server.always["delete"] = lie
             async with supervised(server) as supervisor:
                 await supervisor.start("hold")

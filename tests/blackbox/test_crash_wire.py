@@ -12,9 +12,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from sigmic_guard import Outcome
-from tests.strangers.deaths import Home, corpse, gone, heir, held, mortal
-from tests.strangers.lab import sample, stranger, until
-from tests.strangers.server import Answer, Manners, Request, ok
+from tests.blackbox.deaths import Home, corpse, gone, heir, held, mortal
+from tests.blackbox.lab import sample, until
+from tests.blackbox.server import Answer, Manners, Request, Server, ok
 
 IDS = [
     "a/b?c#d%e",
@@ -84,7 +84,7 @@ async def test_odd_ids(tmp_path: Path, name: str) -> None:
     """Whatever an id is made of, its orphan is found by it and ended."""
     world = held()
     world.ids = lambda number: f"{name}{number}" if number else name
-    async with stranger(world=world) as server:
+    async with Server(world=world) as server:
         home = Home(tmp_path, server)
         ids = await corpse(home, times=2)
         assert set(ids) == {name, f"{name}1"}
@@ -101,7 +101,7 @@ async def test_odd_ids_on_the_command_line(tmp_path: Path, name: str) -> None:
     """The command line takes and gives them as they are."""
     world = held()
     world.ids = lambda number: f"{name}{number}" if number else name
-    async with stranger(world=world) as server:
+    async with Server(world=world) as server:
         home = Home(tmp_path, server)
         await corpse(home, times=2)
         assert {row["id"] for row in await home.rows()} == {name, f"{name}1"}
@@ -133,7 +133,7 @@ async def test_shapes(tmp_path: Path, fields: dict[str, Any]) -> None:
     world = held()
     for name, value in fields.items():
         setattr(world, name, value)
-    async with stranger(world=world) as server:
+    async with Server(world=world) as server:
         await story(Home(tmp_path, server))
 
 
@@ -152,7 +152,7 @@ MANNERS: dict[str, Manners] = {
 @pytest.mark.parametrize("manners", fast_first(MANNERS.values()), ids=MANNERS)
 async def test_manners(tmp_path: Path, manners: Manners) -> None:
     """Nor do base URLs with a path, other framings, small pages and other answers to DELETE."""
-    async with stranger(manners, held()) as server:
+    async with Server(manners, held()) as server:
         await story(Home(tmp_path, server))
 
 
@@ -160,7 +160,7 @@ async def test_manners(tmp_path: Path, manners: Manners) -> None:
 @pytest.mark.parametrize("slash", [("", "/"), ("/", "")])
 async def test_the_same_system_by_another_spelling(tmp_path: Path, slash: tuple[str, str]) -> None:
     """A slash at the end of the base URL makes no other system."""
-    async with stranger(Manners(prefix="/gateway"), held()) as server:
+    async with Server(Manners(prefix="/gateway"), held()) as server:
         home = Home(tmp_path, server, more={"SIGMIC_BASE_URL": server.url + slash[0]})
         ids = await corpse(home)
         async with heir(home, base_url=server.url + slash[1]):
@@ -171,7 +171,7 @@ async def test_the_same_system_by_another_spelling(tmp_path: Path, slash: tuple[
 async def test_a_list_that_wraps(tmp_path: Path) -> None:
     """An id that GET does not show for a while is looked for again, and not believed to be gone."""
     world = held()
-    async with stranger(world=world) as server:
+    async with Server(world=world) as server:
         home = Home(tmp_path, server)
         (only,) = await corpse(home)
         broken = [
@@ -200,7 +200,7 @@ def answering(answer: Answer) -> Any:
 async def test_a_marker_among_many(tmp_path: Path, noise: int) -> None:
     """The lost create is found on whatever page it is, and no other task is touched."""
     world = held()
-    async with stranger(Manners(list_max=20), world) as server:
+    async with Server(Manners(list_max=20), world) as server:
         home = Home(tmp_path, server)
 
         async def lose(request: Request, _: Any) -> Answer:
@@ -224,7 +224,7 @@ async def test_a_marker_among_many(tmp_path: Path, noise: int) -> None:
 async def test_env_that_is_not_text(tmp_path: Path) -> None:
     """A list whose rows have an odd `env` is read all the same."""
     world = held()
-    async with stranger(world=world) as server:
+    async with Server(world=world) as server:
         home = Home(tmp_path, server)
         odd: list[Any] = [None, {}, {"A": None}, {"A": 1}, [], "x"]
         for each in odd:
@@ -244,7 +244,7 @@ async def test_env_that_is_not_text(tmp_path: Path) -> None:
 @pytest.mark.slow
 async def test_the_ledger_does_not_tell_one_tenant_of_another(tmp_path: Path) -> None:
     """Two servers that use the same id: each supervisor ends its own."""
-    async with stranger(world=held()) as one, stranger(world=held()) as two:
+    async with Server(world=held()) as one, Server(world=held()) as two:
         here, there = Home(tmp_path, one), Home(tmp_path, two)
         assert await corpse(here) == await corpse(there)
         async with heir(there) as supervisor:

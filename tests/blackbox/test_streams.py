@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from sigmic_guard import Outcome, State, TaskCancelled, TaskFailed, TaskTimedOut
-from tests.strangers.lab import stranger, supervised, texts, until
-from tests.strangers.server import Manners
-from tests.strangers.streams import StreamManners
-from tests.strangers.world import Plan, World
+from tests.blackbox.lab import supervised, texts, until
+from tests.blackbox.server import Manners, Server
+from tests.blackbox.streams import StreamManners
+from tests.blackbox.world import Plan, World
 
 #: Slow enough for a stream to be there before the first word.
 SLOW = Plan(gap=0.015)
@@ -44,7 +44,7 @@ async def test_dialects(dialect: dict[str, Any]) -> None:
     """In each dialect the text comes once and in order, and the result is right."""
     framing = "length" if dialect.get("newline") else "chunked"
     manners = Manners(stream=StreamManners(**dialect), framing=framing)
-    async with stranger(manners, World(SLOW)) as server, supervised(server) as supervisor:
+    async with Server(manners, World(SLOW)) as server, supervised(server) as supervisor:
         async with supervisor.task("x", timeout=10) as task:
             assert await texts(task) == WHOLE
             assert task.state is State.COMPLETED
@@ -61,7 +61,7 @@ async def test_cut_once(cut: int, catch_up: str) -> None:
     manners = Manners(stream=StreamManners(catch_up=catch_up))
     first = StreamManners()
     plan = Plan(chunks=["ab", "ab", "a", "b", "\n"], end="hold")
-    async with stranger(manners, World(plan)) as server, supervised(server) as supervisor:
+    async with Server(manners, World(plan)) as server, supervised(server) as supervisor:
         server.cuts.append(cut)
         server.stream_manners.append(first)
         async with supervisor.task("x", timeout=10) as task:
@@ -81,7 +81,7 @@ async def test_cut_once(cut: int, catch_up: str) -> None:
 async def test_cut_again_and_again(first: str, then: str) -> None:
     """The catch-up may come in other pieces each time."""
     plan = Plan(chunks=list("aaabbbaaabab"), gap=0.04)
-    async with stranger(world=World(plan)) as server, supervised(server) as supervisor:
+    async with Server(world=World(plan)) as server, supervised(server) as supervisor:
         server.stream_manners.extend(StreamManners(catch_up=kind) for kind in [first, then] * 8)
         server.cuts.extend([4, 5, 6, 7])
         async with supervisor.task("x", timeout=10) as task:
@@ -92,7 +92,7 @@ async def test_cut_again_and_again(first: str, then: str) -> None:
 async def test_the_task_ends_while_the_stream_is_down(cut: int) -> None:
     """What the stream could not bring any more comes at the end."""
     plan = Plan(chunks=["one ", "two "], end="hold")
-    async with stranger(world=World(plan)) as server, supervised(server) as supervisor:
+    async with Server(world=World(plan)) as server, supervised(server) as supervisor:
         server.cuts.append(cut)
 
         async def finish(request: Any, remote: Any) -> None:
@@ -110,7 +110,7 @@ async def test_the_task_ends_while_the_stream_is_down(cut: int) -> None:
 async def test_pending_and_not_streaming() -> None:
     """`isStreaming: false` of a task that has not begun is not its end."""
     plan = Plan(start=False)
-    async with stranger(world=World(plan)) as server, supervised(server) as supervisor:
+    async with Server(world=World(plan)) as server, supervised(server) as supervisor:
         early = StreamManners(early_false=True)
         server.stream_manners.extend([early, early])
         async with supervisor.task("x", timeout=10) as task:
@@ -130,7 +130,7 @@ async def test_pending_and_not_streaming() -> None:
 async def test_streams_that_close_early() -> None:
     """A stream that ends while the task runs on is opened anew."""
     plan = Plan(chunks=["a", "b", "c"], gap=0.1)
-    async with stranger(world=World(plan)) as server, supervised(server) as supervisor:
+    async with Server(world=World(plan)) as server, supervised(server) as supervisor:
         server.stream_manners.extend([StreamManners(closes_early=True)] * 2)
         async with supervisor.task("x", timeout=10) as task:
             assert await texts(task) == "abc"
@@ -139,7 +139,7 @@ async def test_streams_that_close_early() -> None:
 async def test_error_before_the_end() -> None:
     """An `error` event of a task that fails is an event; the failure is told by `result()`."""
     plan = Plan(gap=0.03, end="failed")
-    async with stranger(world=World(plan)) as server, supervised(server) as supervisor:
+    async with Server(world=World(plan)) as server, supervised(server) as supervisor:
         async with supervisor.task("x", timeout=10) as task:
             kinds = [event.type async for event in task.events()]
             assert kinds.count("error") == 1
@@ -153,7 +153,7 @@ async def test_error_before_done() -> None:
     """An `error` event before a `done` does not fail a task that completed."""
     plan = Plan(chunks=["a"], end="hold")
     async with (
-        stranger(world=World(plan)) as server,
+        Server(world=World(plan)) as server,
         supervised(server) as supervisor,
         supervisor.task("x", timeout=10) as task,
     ):
@@ -172,7 +172,7 @@ async def test_error_before_done() -> None:
 
 async def test_cancelled_elsewhere_while_it_is_read() -> None:
     """The stream just ends: the body is cancelled, and the reason is `remote`."""
-    async with stranger(world=World(Plan(end="hold"))) as server, supervised(server) as supervisor:
+    async with Server(world=World(Plan(end="hold"))) as server, supervised(server) as supervisor:
         with pytest.raises(TaskCancelled) as caught:
             async with supervisor.task("x", timeout=10) as task:
                 async for event in task.events():
@@ -185,7 +185,7 @@ async def test_cancelled_elsewhere_while_it_is_read() -> None:
 
 async def test_heartbeats_only() -> None:
     """A stream that says nothing but heartbeats does not hide the deadline."""
-    async with stranger(world=World(Plan(end="hold"))) as server, supervised(server) as supervisor:
+    async with Server(world=World(Plan(end="hold"))) as server, supervised(server) as supervisor:
         server.stream_manners.append(StreamManners(silent=True))
         with pytest.raises(TaskTimedOut):
             async with supervisor.task("x", timeout=0.3) as task:
@@ -196,7 +196,7 @@ async def test_heartbeats_only() -> None:
 
 async def test_two_readers() -> None:
     """Two consumers of one task each get the whole text."""
-    async with stranger(world=World(SLOW)) as server, supervised(server) as supervisor:
+    async with Server(world=World(SLOW)) as server, supervised(server) as supervisor:
         async with supervisor.task("x", timeout=10) as task:
             both = await asyncio.gather(texts(task), texts(task))
         assert list(both) == [WHOLE, WHOLE]

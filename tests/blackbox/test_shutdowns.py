@@ -16,9 +16,9 @@ from sigmic_guard import (
     Supervisor,
     SupervisorShutdown,
 )
-from tests.strangers.lab import KEY, sample, stranger, supervised, until
-from tests.strangers.server import Answer
-from tests.strangers.world import Plan, World
+from tests.blackbox.lab import KEY, sample, supervised, until
+from tests.blackbox.server import Answer, Server
+from tests.blackbox.world import Plan, World
 
 
 def held() -> World:
@@ -32,7 +32,7 @@ class Ouch(Exception):
 async def test_shutdown_from_elsewhere() -> None:
     """Blocks raise SupervisorShutdown, background tasks end with reason `shutdown`."""
     registry = CollectorRegistry()
-    async with stranger(world=held()) as server:
+    async with Server(world=held()) as server:
         async with supervised(server, registry=registry) as supervisor:
             background = await supervisor.start("x")
 
@@ -57,7 +57,7 @@ async def test_shutdown_from_elsewhere() -> None:
 async def test_the_budget(how: str) -> None:
     """Whatever DELETE does, the exit takes no longer than `grace` + 1 s, and all are named."""
     registry = CollectorRegistry()
-    async with stranger(world=held()) as server:
+    async with Server(world=held()) as server:
 
         async def refuse(*_: Any) -> Answer:
             match how:
@@ -90,7 +90,7 @@ async def test_the_budget(how: str) -> None:
 
 async def test_a_create_under_way_at_shutdown() -> None:
     """A POST that is answered during the drain is followed by its DELETE."""
-    async with stranger(world=held()) as server:
+    async with Server(world=held()) as server:
         gate = asyncio.Event()
 
         async def late(*_: Any) -> None:
@@ -109,7 +109,7 @@ async def test_a_create_under_way_at_shutdown() -> None:
 
 async def test_the_body_of_the_supervisor_raises() -> None:
     """Everything is ended, and the exception comes out as it was."""
-    async with stranger(world=held()) as server:
+    async with Server(world=held()) as server:
         with pytest.raises(Ouch):
             async with supervised(server) as supervisor:
                 for _ in range(10):

@@ -12,9 +12,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from sigmic_guard import CancelReason, Outcome, Supervisor, TaskTimedOut
-from tests.strangers.lab import KEY, sample, stranger, supervised, until
-from tests.strangers.server import Answer, Hook, Manners, Server, error, ok
-from tests.strangers.world import Plan, Remote, World
+from tests.blackbox.lab import KEY, sample, supervised, until
+from tests.blackbox.server import Answer, Hook, Manners, Server, error, ok
+from tests.blackbox.world import Plan, Remote, World
 
 HELD = Plan(end="hold")
 Confirm = Literal["accepted", "terminal"]
@@ -51,7 +51,7 @@ async def test_it_had_completed(answer: Answer, confirm: Confirm) -> None:
     lying = confirm == "accepted" and answer.status < 300
     gone = answer.status == 404
     manners = Manners(finished=answer)
-    async with stranger(manners, World(HELD)) as server:
+    async with Server(manners, World(HELD)) as server:
         began = time.monotonic()
         async with supervised(server, exact=not (lying or gone)) as supervisor:
             async with supervisor.task("x", confirm=confirm) as task:
@@ -79,7 +79,7 @@ DELETED = {
 @pytest.mark.parametrize("confirm", ["accepted", "terminal"])
 async def test_2xx_in_other_words(answer: Answer, confirm: Confirm) -> None:
     """Whatever a 2xx says, the task is told as cancelled, after a DELETE or two."""
-    async with stranger(Manners(deleted=answer), World(HELD)) as server:
+    async with Server(Manners(deleted=answer), World(HELD)) as server:
         async with supervised(server) as supervisor:
             async with supervisor.task("x", confirm=confirm) as task:
                 pass
@@ -104,7 +104,7 @@ def answers(*statuses: int, **headers: str) -> list[Hook]:
 async def test_trouble_twice(status: int) -> None:
     """What passes is tried again, until it is taken: three DELETEs, one cancellation."""
     registry = CollectorRegistry()
-    async with stranger(world=World(HELD)) as server:
+    async with Server(world=World(HELD)) as server:
         server.once("delete", *answers(status, status))
         async with supervised(server, registry=registry) as supervisor:
             async with supervisor.task("x", cancel_wait=5) as task:
@@ -122,7 +122,7 @@ async def test_retry_after_as_a_date() -> None:
     """`Retry-After` is heeded as a date too."""
     when = datetime.now(UTC) + timedelta(seconds=2)
     value = format_datetime(when, usegmt=True)
-    async with stranger(world=World(HELD)) as server:
+    async with Server(world=World(HELD)) as server:
         server.once("delete", *answers(429, Retry_After=value))
         async with supervised(server) as supervisor:
             task = await supervisor.start("x")
@@ -136,7 +136,7 @@ async def test_retry_after_as_a_date() -> None:
 @pytest.mark.parametrize("value", ["soon", "-5", "Mon, 01 Jan 1990 00:00:00 GMT", "", "1e400"])
 async def test_retry_after_that_means_nothing(value: str) -> None:
     """A `Retry-After` in the past, or that cannot be read, delays no longer than none."""
-    async with stranger(world=World(HELD)) as server:
+    async with Server(world=World(HELD)) as server:
         server.once("delete", *answers(429, Retry_After=value))
         async with supervised(server) as supervisor:
             task = await supervisor.start("x")
@@ -148,7 +148,7 @@ async def test_retry_after_that_means_nothing(value: str) -> None:
 @pytest.mark.parametrize("status", [401, 403])
 async def test_refused(status: int) -> None:
     """401 and 403 are not tried again within a block; the report names the task."""
-    async with stranger(world=World(HELD)) as server:
+    async with Server(world=World(HELD)) as server:
 
         async def refuse(*_: Any) -> Answer:
             return error(status, "FORBIDDEN" if status == 403 else "INVALID_API_KEY")
@@ -173,7 +173,7 @@ async def test_refused(status: int) -> None:
 
 async def test_slow_delete_that_loses_the_race() -> None:
     """DELETE is under way, the task completes, 409 comes back: completed, with its result."""
-    async with stranger(world=World(HELD)) as server:
+    async with Server(world=World(HELD)) as server:
         gate = asyncio.Event()
 
         async def slow(_: Any, remote: Remote | None) -> Answer:
@@ -196,7 +196,7 @@ async def test_slow_delete_that_loses_the_race() -> None:
 
 async def test_two_buttons() -> None:
     """Two cancels at once send one DELETE, and both are told the same."""
-    async with stranger(world=World(HELD)) as server:
+    async with Server(world=World(HELD)) as server:
         async with supervised(server) as supervisor:
             task = await supervisor.start("x")
             first, second = await asyncio.gather(task.cancel(), task.cancel())
@@ -207,7 +207,7 @@ async def test_two_buttons() -> None:
 
 async def test_a_slow_delete_does_not_hold_the_block_for_ever() -> None:
     """The block waits `cancel_wait` and ends; the supervisor goes on with it."""
-    async with stranger(world=World(HELD)) as server:
+    async with Server(world=World(HELD)) as server:
         gate = asyncio.Event()
 
         async def slow(*_: Any) -> None:
@@ -227,7 +227,7 @@ async def test_a_slow_delete_does_not_hold_the_block_for_ever() -> None:
 @pytest.mark.slow
 async def test_a_delete_that_lies() -> None:
     """With `confirm="terminal"` a server that says "cancelled" and lets it run is asked again."""
-    async with stranger(world=World(HELD)) as server:
+    async with Server(world=World(HELD)) as server:
 
         async def lie(*_: Any) -> Answer:
             return ok({"message": "Task cancelled"})

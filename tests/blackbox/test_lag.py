@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from sigmic_guard import Outcome, State, TaskFailed
-from tests.strangers.lab import stranger, supervised, texts, until
-from tests.strangers.server import Answer, Manners, error, ok
-from tests.strangers.streams import StreamManners
-from tests.strangers.world import Plan, World
+from tests.blackbox.lab import supervised, texts, until
+from tests.blackbox.server import Answer, Manners, Server, error, ok
+from tests.blackbox.streams import StreamManners
+from tests.blackbox.world import Plan, World
 
 SLOW = Plan(gap=0.03)
 
@@ -21,7 +21,7 @@ SLOW = Plan(gap=0.03)
 async def test_get_lags(lag: float, done: str) -> None:
     """404 right after the create, `running` after the end: no cancellation, the right result."""
     manners = Manners(stream=StreamManners(done=done))
-    async with stranger(manners, World(SLOW, get_lag=lag)) as server:
+    async with Server(manners, World(SLOW, get_lag=lag)) as server:
         async with supervised(server) as supervisor:
             result = await supervisor.run("x", timeout=5)
             assert (result.outcome, result.final_response) == (Outcome.COMPLETED, SLOW.text)
@@ -30,7 +30,7 @@ async def test_get_lags(lag: float, done: str) -> None:
 
 async def test_the_stream_is_late() -> None:
     """A stream that is not found right after the create is opened again; the task lives on."""
-    async with stranger(world=World(Plan(gap=0.1), get_lag=0.1)) as server:
+    async with Server(world=World(Plan(gap=0.1), get_lag=0.1)) as server:
         async with (
             supervised(server) as supervisor,
             supervisor.task("x", timeout=5) as task,
@@ -42,7 +42,7 @@ async def test_the_stream_is_late() -> None:
 async def test_the_list_lags_and_get_too() -> None:
     """Background tasks end when their end is to be seen, and not before."""
     world = World(SLOW, get_lag=0.15, list_lag=0.3, plans={"fail": Plan(end="failed")})
-    async with stranger(world=world) as server:
+    async with Server(world=world) as server:
         async with supervised(server) as supervisor:
             tasks = [await supervisor.start("x") for _ in range(5)]
             failing = await supervisor.start("fail")
@@ -56,7 +56,7 @@ async def test_the_list_lags_and_get_too() -> None:
 @pytest.mark.slow
 async def test_get_lags_behind_the_list() -> None:
     """What the list shows as ended and GET does not yet is looked at again, soon."""
-    async with stranger(world=World(SLOW, get_lag=0.5)) as server, supervised(server) as supervisor:
+    async with Server(world=World(SLOW, get_lag=0.5)) as server, supervised(server) as supervisor:
         began = time.monotonic()
         task = await supervisor.start("x")
         assert (await task.wait()).final_response == SLOW.text
@@ -65,7 +65,7 @@ async def test_get_lags_behind_the_list() -> None:
 
 async def test_a_list_that_ignores_the_limit() -> None:
     """All tasks on one page, however few were asked for."""
-    async with stranger(world=World(Plan(end="hold"))) as server:
+    async with Server(world=World(Plan(end="hold"))) as server:
 
         async def everything(*_: Any) -> Answer:
             return ok([server.world.row(each, output=False) for each in server.world.listed()])
@@ -81,7 +81,7 @@ async def test_a_list_that_ignores_the_limit() -> None:
 async def test_confirm_terminal_where_get_lags() -> None:
     """`confirm="terminal"` is patient with a GET that still says `running`."""
     world = World(Plan(end="hold"), get_lag=0.4)
-    async with stranger(world=world) as server, supervised(server, grace=8) as supervisor:
+    async with Server(world=world) as server, supervised(server, grace=8) as supervisor:
         async with supervisor.task("x", confirm="terminal") as task:
             pass
         assert (await task.wait()).outcome is Outcome.CANCELLED
@@ -100,7 +100,7 @@ async def test_short_pages(list_max: int, total: bool, activity: str) -> None:
     """A server that gives shorter pages than asked for hides no task."""
     world = World(Plan(end="hold"), activity=activity)
     manners = Manners(list_max=list_max, list_total=total)
-    async with stranger(manners, world) as server, supervised(server, grace=4) as supervisor:
+    async with Server(manners, world) as server, supervised(server, grace=4) as supervisor:
         tasks = [await supervisor.start("x", timeout=10) for _ in range(12)]
         await until(lambda: server.count("GET") >= 3)
         for remote in list(world.tasks.values())[:6]:
@@ -113,7 +113,7 @@ async def test_short_pages(list_max: int, total: bool, activity: str) -> None:
 async def test_pages_shift_under_the_reader() -> None:
     """Tasks that become active while the list is read push others over the page's edge."""
     world = World(Plan(end="hold"), plans={"noise": Plan(start=False)})
-    async with stranger(Manners(list_max=4), world) as server:
+    async with Server(Manners(list_max=4), world) as server:
         others = [world.add("noise") for _ in range(8)]
 
         async def shift(request: Any, _: Any) -> None:
@@ -138,7 +138,7 @@ async def test_pages_shift_under_the_reader() -> None:
 
 async def test_the_answer_to_the_create_is_lost_and_the_list_lags() -> None:
     """The marker finds the task, though the list shows it late: one POST, one DELETE, none left."""
-    async with stranger(world=World(Plan(end="hold"), list_lag=0.3)) as server:
+    async with Server(world=World(Plan(end="hold"), list_lag=0.3)) as server:
 
         async def lose(request: Any, _: Any) -> Answer:
             server.world.create(request.headers["content-type"], request.body)
@@ -155,7 +155,7 @@ async def test_the_answer_to_the_create_is_lost_and_the_list_lags() -> None:
 
 async def test_a_task_that_is_gone() -> None:
     """A task that is 404 everywhere for good is not waited for for ever."""
-    async with stranger(world=World(Plan(end="hold"))) as server:
+    async with Server(world=World(Plan(end="hold"))) as server:
 
         async def gone(*_: Any) -> Answer:
             return error(404, "NOT_FOUND")

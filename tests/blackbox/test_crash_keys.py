@@ -12,9 +12,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from sigmic_guard import DuplicateKey, Outcome, TaskFailed
-from tests.strangers.deaths import Home, corpse, gone, heir, held, mortal, stage
-from tests.strangers.lab import sample, stranger, until
-from tests.strangers.server import Answer, Request
+from tests.blackbox.deaths import Home, corpse, gone, heir, held, mortal, stage
+from tests.blackbox.lab import sample, until
+from tests.blackbox.server import Answer, Request, Server
 
 AGAIN: Any = {"key": "nightly", "on_crash": "reattach"}
 
@@ -276,7 +276,7 @@ async def test_another_credential_asks(tmp_path: Path) -> None:
 @pytest.mark.slow
 async def test_another_system_asks(tmp_path: Path) -> None:
     """So does who speaks to another server."""
-    async with stage(tmp_path) as home, stranger(world=held()) as elsewhere:
+    async with stage(tmp_path) as home, Server(world=held()) as elsewhere:
         await corpse(home, **AGAIN)
         async with heir(Home(tmp_path, elsewhere)) as supervisor:
             with pytest.raises(DuplicateKey):

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from tests.strangers.streams import StreamManners, stream_bytes
-from tests.strangers.world import Remote, World
+from tests.blackbox.streams import StreamManners, stream_bytes
+from tests.blackbox.world import Remote, World
 
 if TYPE_CHECKING:
     from types import TracebackType

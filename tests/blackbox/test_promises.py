@@ -25,9 +25,9 @@ from sigmic_guard import (
     TaskTimedOut,
     ValidationError,
 )
-from tests.strangers.lab import KEY, books, sample, stranger, supervised, truth, until
-from tests.strangers.server import Answer, Server, error
-from tests.strangers.world import Plan, World
+from tests.blackbox.lab import KEY, books, sample, supervised, truth, until
+from tests.blackbox.server import Answer, Server, error
+from tests.blackbox.world import Plan, World
 
 
 def held() -> World:
@@ -41,7 +41,7 @@ class Ouch(Exception):
 async def test_body_raises() -> None:
     """DELETE, reason `error`, and the exception goes on unchanged."""
     registry = CollectorRegistry()
-    async with stranger(world=held()) as server:
+    async with Server(world=held()) as server:
         async with supervised(server, registry=registry) as supervisor:
             ouch = Ouch()
             with pytest.raises(Ouch) as caught:
@@ -59,7 +59,7 @@ async def test_body_raises() -> None:
 async def test_native_cancellation(times: int, use: str) -> None:
     """However often the caller is cancelled natively: cancelled it is, and so is the task."""
     exact = use == "task"  # of the others none may have been sent yet: counted here, not there
-    async with stranger(world=held()) as server, supervised(server, exact=exact) as supervisor:
+    async with Server(world=held()) as server, supervised(server, exact=exact) as supervisor:
         entered = asyncio.Event()
 
         async def body() -> None:
@@ -87,7 +87,7 @@ async def test_native_cancellation(times: int, use: str) -> None:
 
 async def test_asyncio_timeout_around_a_block() -> None:
     """`asyncio.timeout` sees its own cancellation, and no TaskTimedOut of ours."""
-    async with stranger(world=held()) as server, supervised(server) as supervisor:
+    async with Server(world=held()) as server, supervised(server) as supervisor:
         with pytest.raises(TimeoutError) as caught:
             async with asyncio.timeout(0.2):
                 async with supervisor.task("x") as task:
@@ -98,7 +98,7 @@ async def test_asyncio_timeout_around_a_block() -> None:
 
 async def test_wait_for_around_run() -> None:
     """So does `asyncio.wait_for`."""
-    async with stranger(world=held()) as server, supervised(server) as supervisor:
+    async with Server(world=held()) as server, supervised(server) as supervisor:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(supervisor.run("x"), 0.2)
         assert server.count("DELETE") == 1
@@ -106,7 +106,7 @@ async def test_wait_for_around_run() -> None:
 
 async def test_move_on_after_around_a_block() -> None:
     """An anyio scope outside moves on as ever."""
-    async with stranger(world=held()) as server, supervised(server) as supervisor:
+    async with Server(world=held()) as server, supervised(server) as supervisor:
         with anyio.move_on_after(0.2) as scope:
             async with supervisor.task("x") as task:
                 await anyio.sleep_forever()
@@ -116,7 +116,7 @@ async def test_move_on_after_around_a_block() -> None:
 
 async def test_siblings_in_a_task_group() -> None:
     """A sibling's failure cancels a block's body, and its DELETE goes out."""
-    async with stranger(world=held()) as server, supervised(server) as supervisor:
+    async with Server(world=held()) as server, supervised(server) as supervisor:
 
         async def fail() -> None:
             await until(lambda: len(server.world.tasks) == 2)
@@ -138,7 +138,7 @@ async def test_siblings_in_a_task_group() -> None:
 async def test_deadline() -> None:
     """A task's own deadline is a TimeoutError with the id and the result; reason `deadline`."""
     registry = CollectorRegistry()
-    async with stranger(world=held()) as server:
+    async with Server(world=held()) as server:
         async with supervised(server, registry=registry) as supervisor:
             began = time.monotonic()
             with pytest.raises(TimeoutError) as caught:
@@ -156,7 +156,7 @@ async def test_deadline() -> None:
 
 async def test_deadline_while_the_create_hangs() -> None:
     """The create counts: the id comes late, and the DELETE follows it."""
-    async with stranger(world=held()) as server:
+    async with Server(world=held()) as server:
         gate = asyncio.Event()
 
         async def late(*_: Any) -> None:
@@ -177,7 +177,7 @@ async def test_deadline_while_the_create_hangs() -> None:
 @pytest.mark.parametrize("before", [True, False])
 async def test_the_answer_to_the_create_is_lost(before: bool) -> None:
     """One POST whatever happens; a task that exists after all is found and ended."""
-    async with stranger(world=held()) as server:
+    async with Server(world=held()) as server:
 
         async def lose(request: Any, _: Any) -> Answer:
             if not before:
@@ -205,7 +205,7 @@ async def test_the_answer_to_the_create_is_lost(before: bool) -> None:
 async def test_a_create_that_is_refused(status: int, code: str, kind: type[Exception]) -> None:
     """A refusal is raised as what it is, and counted as started and finished."""
     registry = CollectorRegistry()
-    async with stranger(world=held()) as server:
+    async with Server(world=held()) as server:
 
         async def refuse(*_: Any) -> Answer:
             return error(status, code, "not this")
@@ -220,7 +220,7 @@ async def test_a_create_that_is_refused(status: int, code: str, kind: type[Excep
 
 async def test_on_exit() -> None:
     """`wait` waits, `detach` lets go, and neither sends a DELETE."""
-    async with stranger(world=held()) as server, supervised(server, exact=False) as supervisor:
+    async with Server(world=held()) as server, supervised(server, exact=False) as supervisor:
         async with supervisor.task("quick", on_exit="wait") as waited:
             pass
         assert waited.outcome is Outcome.COMPLETED
@@ -233,7 +233,7 @@ async def test_on_exit() -> None:
 
 async def test_keys() -> None:
     """A key is held by one live task at a time."""
-    async with stranger(world=held()) as server, supervised(server) as supervisor:
+    async with Server(world=held()) as server, supervised(server) as supervisor:
         async with supervisor.task("x", key="nightly"):
             with pytest.raises(DuplicateKey):
                 await supervisor.start("y", key="nightly")
@@ -245,7 +245,7 @@ async def test_places() -> None:
     """No more than `max_tasks` live remotely at any time, and all get their turn."""
     world = World(Plan(gap=0.01))
     most = 0
-    async with stranger(world=world) as server:
+    async with Server(world=world) as server:
 
         async def count(*_: Any) -> None:
             nonlocal most
@@ -260,7 +260,7 @@ async def test_places() -> None:
 
 async def test_a_follow_up_to_a_cancelled_task() -> None:
     """It raises TaskCancelled and sends nothing."""
-    async with stranger(world=held()) as server, supervised(server) as supervisor:
+    async with Server(world=held()) as server, supervised(server) as supervisor:
         task = await supervisor.start("x")
         await task.cancel()
         posts = server.count("POST")
@@ -271,7 +271,7 @@ async def test_a_follow_up_to_a_cancelled_task() -> None:
 
 async def test_one_failure_touches_no_other() -> None:
     """Tasks that fail, time out, are cancelled or refused leave their neighbours alone."""
-    async with stranger(world=held()) as server, supervised(server, exact=False) as supervisor:
+    async with Server(world=held()) as server, supervised(server, exact=False) as supervisor:
         steady = [await supervisor.start("x") for _ in range(5)]
         with pytest.raises(TaskFailed):
             await supervisor.run("fail")
@@ -312,7 +312,7 @@ async def test_a_crowd(caplog: pytest.LogCaptureFixture) -> None:
                 async with supervisor.task("x", secrets={"PASSWORD": "hunter2"}):
                     raise Ouch
 
-    async with stranger(world=world) as server:
+    async with Server(world=world) as server:
         async with supervised(server, registry=registry) as supervisor:
             crowd = asyncio.gather(
                 *(one(server, supervisor, number) for number in range(100)), return_exceptions=True

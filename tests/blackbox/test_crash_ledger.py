@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from sigmic_guard import ConfigurationError, LedgerError, Outcome, Supervisor
-from tests.strangers.deaths import Home, called, corpse, gone, heir, mortal, stage
-from tests.strangers.lab import KEY
+from tests.blackbox.deaths import Home, called, corpse, gone, heir, mortal, stage
+from tests.blackbox.lab import KEY
 
 NOBODY = 65534
 
@@ -111,7 +111,7 @@ asyncio.run(main())
 @pytest.mark.parametrize("what", ["folder", "file", "someone else's", "no search"])
 async def test_not_ours_to_write(tmp_path: Path, what: str) -> None:
     """A folder or a file that may not be written: a LedgerError in time, and nothing is sent."""
-    place = Path("/tmp") / f"stranger-{os.getpid()}-{time.monotonic_ns()}"  # nobody may enter it
+    place = Path("/tmp") / f"blackbox-{os.getpid()}-{time.monotonic_ns()}"  # nobody may enter it
     place.mkdir(mode=0o755)
     try:
         async with stage(place) as home:

@@ -1,6 +1,6 @@
 """A program with a supervisor that does what it is told, line by line, until somebody kills it.
 
-``python -m tests.strangers.mortal '{"grace": 2}'`` takes the supervisor's arguments. Each line on
+``python -m tests.blackbox.mortal '{"grace": 2}'`` takes the supervisor's arguments. Each line on
 its stdin is ``[number, verb, arguments]``; the answer is ``[number, what came of it]``.
 """
 

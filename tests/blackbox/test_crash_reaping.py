@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from tests.strangers.deaths import Home, corpse, gone, heir, held, mortal, stage
-from tests.strangers.lab import sample, stranger, until
-from tests.strangers.server import Answer, error
-from tests.strangers.world import Remote
+from tests.blackbox.deaths import Home, corpse, gone, heir, held, mortal, stage
+from tests.blackbox.lab import sample, until
+from tests.blackbox.server import Answer, Server, error
+from tests.blackbox.world import Remote
 
 
 async def test_the_next_start_reaps_unasked(tmp_path: Path) -> None:
@@ -302,7 +302,7 @@ async def test_another_credential(tmp_path: Path) -> None:
 
 async def test_another_system(tmp_path: Path) -> None:
     """A row of another base URL is left alone as well."""
-    async with stage(tmp_path) as home, stranger(world=held()) as elsewhere:
+    async with stage(tmp_path) as home, Server(world=held()) as elsewhere:
         (other,) = await corpse(Home(tmp_path, elsewhere))
         async with heir(home) as supervisor:
             report = await supervisor.reap()

@@ -12,9 +12,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from sigmic_guard import ConnectionFailed, Outcome, ProtocolError, ServerError, SigmicGuardError
-from tests.strangers.deaths import Home, heir, stage
-from tests.strangers.lab import sample, until
-from tests.strangers.server import Answer, Request, error
+from tests.blackbox.deaths import Home, heir, stage
+from tests.blackbox.lab import sample, until
+from tests.blackbox.server import Answer, Request, error
 
 
 def losing(home: Home, every: int, how: str = "hang up") -> None:

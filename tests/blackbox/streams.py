@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
-from tests.strangers.world import TERMINAL, Remote, World
+from tests.blackbox.world import TERMINAL, Remote, World
 
 
 @dataclass

@@ -20,9 +20,9 @@ from prometheus_client import CollectorRegistry
 
 from sigmic_guard import Supervisor
 from sigmic_guard.ledger import open_ledger
-from tests.strangers.lab import KEY, stranger, until
-from tests.strangers.server import Server
-from tests.strangers.world import Plan, World
+from tests.blackbox.lab import KEY, until
+from tests.blackbox.server import Server
+from tests.blackbox.world import Plan, World
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 30.0  # seconds that anything may take on a busy machine
@@ -170,7 +170,7 @@ class Mortal:
 @asynccontextmanager
 async def mortal(home: Home, **options: Any) -> AsyncIterator[Mortal]:
     """A process that has entered its supervisor, or told in ``greeting`` why it has not."""
-    command = (sys.executable, "-m", "tests.strangers.mortal", json.dumps(options))
+    command = (sys.executable, "-m", "tests.blackbox.mortal", json.dumps(options))
     process = await asyncio.create_subprocess_exec(
         *command, env=home.env, cwd=home.path, stdin=PIPE, stdout=PIPE
     )
@@ -204,7 +204,7 @@ def held() -> World:
 
 @asynccontextmanager
 async def stage(path: Path, **options: Any) -> AsyncIterator[Home]:
-    async with stranger(world=held()) as server:
+    async with Server(world=held()) as server:
         yield Home(path, server, **options)
 
 
