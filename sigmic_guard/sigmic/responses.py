@@ -192,7 +192,7 @@ def _read_failure(answer: Answer, envelope: Envelope, redact: Redactor) -> ApiEr
     status = answer.status
     code = _clean(failure.code, redact)
     message = _clean(failure.message, redact) if isinstance(failure.message, str) else ""
-    kind = _BY_CODE.get(code, ServerError) if status < 400 else _kind_of(status)
+    kind = _BY_CODE.get(code, ServerError) if status < 400 else error_kind(status)
     return kind(
         message or "The API refused the request.",
         code=code,
@@ -230,7 +230,8 @@ def _odd(
     )
 
 
-def _kind_of(status: int) -> type[ApiError]:
+def error_kind(status: int) -> type[ApiError]:
+    """Return the class of what the API says with this status."""
     return _BY_STATUS.get(status, ValidationError if status < 500 else ServerError)
 
 

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import anyio
 from anyio.lowlevel import checkpoint
 
+from sigmic_guard.emulator.answers import Refusal
 from sigmic_guard.errors import ApiError, ConfigurationError, ConnectionFailed, ValidationError
-from sigmic_guard.sigmic.models import CreateRequest
+from sigmic_guard.sigmic.models import CreateRequest, TaskInfo, TaskPage
+from sigmic_guard.sigmic.responses import error_kind
 from sigmic_guard.testing.fake_faults import (
     HANG,
     LOST,
@@ -22,11 +24,8 @@ from sigmic_guard.testing.fake_faults import (
     Gate,
     Reaction,
 )
-from sigmic_guard.testing.fake_reads import Reads
-from sigmic_guard.testing.fake_shapes import invalid, not_found
 from sigmic_guard.testing.fake_stream import FakeStream
-from sigmic_guard.testing.fake_task import Script
-from sigmic_guard.testing.fake_world import FakeWorld
+from sigmic_guard.testing.fake_world import OWNER, FakeWorld, script_of
 
 if TYPE_CHECKING:
     import builtins
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sigmic_guard.sigmic.api import ApprovalOutcome
-    from sigmic_guard.sigmic.models import TaskInfo, TaskPage
     from sigmic_guard.testing.fake_task import FakeTask
 
 _T = TypeVar("_T")
@@ -95,12 +93,12 @@ class FakeSigmic:
         self.requests: builtins.list[Call] = []
         #: Whether :meth:`aclose` was called; requests are refused from then on.
         self.closed = False
-        self._world = FakeWorld(Script(duration=duration, answer=answer))
+        self._default_answer = answer
+        self._world = FakeWorld(script_of(duration=duration, answer=answer))
         self._faults = Faults()
         self._streams: set[FakeStream] = set()
         self._in_flight: Counter[str] = Counter()
         self._peak: Counter[str] = Counter()
-        self._reads = Reads(self._world)
         self.read_lag = read_lag
 
     # --- the truth --------------------------------------------------------------------------
@@ -115,7 +113,7 @@ class FakeSigmic:
     def live(self) -> frozenset[str]:
         """The ids of the tasks that run now, and cost money."""
         self._world.settle()
-        return frozenset(self._world.live)
+        return frozenset(self._world.model.live)
 
     @property
     def created(self) -> builtins.list[str]:
@@ -148,7 +146,8 @@ class FakeSigmic:
         depend on nothing else: ``await fake.until(lambda: fake.count("delete") == 3)``.
         """
         while not condition():
-            await self._world.changed.wait(self._world.next_due() - self._world.settle())
+            now = self._world.settle()
+            await self._world.changed.wait(self._world.model.next_due() - now)
 
     # --- how tasks go -----------------------------------------------------------------------
 
@@ -171,10 +170,11 @@ class FakeSigmic:
         :param approval: a tool that it asks for before it begins to work.
         """
         if answer is None:
-            answer = "".join(chunks) if chunks else self._world.default.answer
-        self._world.scripts[message] = Script(
+            answer = "".join(chunks) if chunks else self._default_answer
+        script = script_of(
             duration=duration, answer=answer, chunks=tuple(chunks), fail=fail, approval=approval
         )
+        self._world.service.scripts.add(message, script)
 
     def add(self, message: str = "created by something else", **env: str) -> str:
         """Create a task as somebody else would, without a request, and return its id."""
@@ -182,15 +182,16 @@ class FakeSigmic:
 
     def complete(self, task_id: str, text: str | None = None) -> bool:
         """Let a task complete now; ``False`` if it had ended already, which changes nothing."""
-        return self._world.complete(self._world.tasks[task_id], text)
+        return self._world.complete(task_id, text)
 
     def fail(self, task_id: str, error: str = "the agent failed") -> bool:
         """Let a task fail now; ``False`` if it had ended already, which changes nothing."""
-        return self._world.fail(self._world.tasks[task_id], error)
+        model, now = self._world.tasks[task_id].now()
+        return self._world.model.fail(model, error, now)
 
     def cancel(self, task_id: str) -> bool:
         """Cancel a task as somebody else would; ``False`` if it had ended already."""
-        return self._world.cancel(self._world.tasks[task_id])
+        return self._world.model.cancel(*self._world.tasks[task_id].now())
 
     def ask(self, task_id: str, tool: str = "shell") -> None:
         """Let a running task ask for approval now; once it has it, its work begins anew."""
@@ -204,11 +205,12 @@ class FakeSigmic:
     @property
     def read_lag(self) -> float:
         """Seconds by which reads lag behind what is."""
-        return self._reads.lag
+        return self._world.service.past.lag
 
     @read_lag.setter
     def read_lag(self, seconds: float) -> None:
-        self._reads.set_lag(seconds)
+        self._world.settle()
+        self._world.service.past.begin(seconds, self._world.model.tasks.values())
 
     # --- what goes wrong --------------------------------------------------------------------
 
@@ -261,20 +263,17 @@ class FakeSigmic:
 
     async def get(self, task_id: str, *, timeout: float) -> TaskInfo:
         """Read a task."""
-        return await self._request(
-            "get", task_id, timeout, lambda: self._reads.detail(self._find(task_id))
-        )
+        return await self._request("get", task_id, timeout, lambda: self._world.detail(task_id))
 
     async def list(self, *, limit: int = 100, offset: int = 0, timeout: float) -> TaskPage:
         """Read one page of the list, most recent activity first."""
-        return await self._request("list", None, timeout, lambda: self._reads.page(limit, offset))
+        return await self._request("list", None, timeout, lambda: self._world.page(limit, offset))
 
     async def delete(self, task_id: str, *, timeout: float) -> bool:
         """Cancel a task."""
 
         def effect() -> bool:
-            self._reads.view(self._find(task_id))  # 404 if it is not known yet
-            if self._world.cancel(self._find(task_id)):
+            if self._world.service.cancel(OWNER, task_id):
                 return True
             if isinstance(self.delete_finished, bool):
                 return self.delete_finished
@@ -293,10 +292,7 @@ class FakeSigmic:
         """Send a follow-up message: a task that had ended goes on, unless it was cancelled."""
 
         def effect() -> str:
-            task = self._find(task_id)
-            if task.status == "cancelled":
-                raise invalid("the task was cancelled: its session is gone")
-            self._world.say(task, message)
+            self._world.send(task_id, message)
             return "running"
 
         return await self._request("send", task_id, timeout, effect)
@@ -307,11 +303,9 @@ class FakeSigmic:
         """Decide on the tool call that the task asks for."""
 
         def effect() -> bool:
-            task = self._find(task_id)
-            if task.asked is None or task.asked["callId"] != call_id:
-                raise not_found(f"tool call {call_id!r}")
-            self._world.decide(task, outcome)
-            return outcome != "cancel"
+            approved = self._world.service.approve(OWNER, task_id, call_id, outcome)
+            self._world.tasks[task_id].approvals.append(outcome)
+            return approved
 
         return await self._request("approve", task_id, timeout, effect)
 
@@ -319,9 +313,10 @@ class FakeSigmic:
         """Open the event stream."""
 
         def effect() -> FakeStream:
+            feed = self._world.service.stream(OWNER, task_id)
             stream = FakeStream(
-                self._find(task_id),
-                seen=self._reads.view(self._find(task_id)),
+                self._world.tasks[task_id],
+                feed,
                 silence=silence,
                 reaction=lambda: self._faults.reaction_to(
                     Call("receive", task_id, anyio.current_time())
@@ -372,7 +367,11 @@ class FakeSigmic:
         try:
             result = reaction.value if isinstance(reaction, Answer) else effect()
             if reaction is SWAPPED:
-                result = cast("_T", self._reads.of_another(call, result))
+                result = cast("_T", self._world.of_another(call, result))
+        except Refusal as refusal:
+            failure = error_kind(refusal.status)(
+                refusal.message, code=refusal.code, status=refusal.status
+            )
         except ApiError as error:
             failure = error
         await self._faults.pass_gate(call.method, answer=True)
@@ -392,9 +391,3 @@ class FakeSigmic:
         finally:
             self._in_flight[method] -= 1
             self._world.changed.fire()
-
-    def _find(self, task_id: str) -> FakeTask:
-        task = self._world.tasks.get(task_id)
-        if task is None:
-            raise not_found(f"task {task_id!r}")
-        return task

@@ -15,15 +15,13 @@ from sigmic_guard.testing.fake_faults import HANG
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+    from sigmic_guard.emulator.sse import Feed
     from sigmic_guard.testing.fake_faults import Answer, Fault
-    from sigmic_guard.testing.fake_reads import View
     from sigmic_guard.testing.fake_task import FakeTask
 
 
 class FakeStream:
     """History first, then what the turn has said already, then what it says as it says it.
-
-    :param seen: how the task is seen at the opening, if that is not how it is.
 
     The server's heartbeats come by themselves: only a reaction to ``"receive"`` makes it silent.
     """
@@ -31,24 +29,15 @@ class FakeStream:
     def __init__(
         self,
         task: FakeTask,
+        feed: Feed,
         *,
-        seen: View | None = None,
         silence: float,
         reaction: Callable[[], Awaitable[float | Answer | Fault | None]],
         closed: Callable[[FakeStream], None],
     ) -> None:
         self.task = task
-        live = task.live if seen is None else seen.live
-        self._turn = task.turn if seen is None else seen.turn
-        messages = task.messages if seen is None else seen.messages
-        self._head = [
-            sse("history_message", {"id": f"m-{number}", "role": role, "content": content})
-            for number, (role, content) in enumerate(messages, 1)
-        ]
-        done = {"messageCount": len(self._head), "isStreaming": live}
-        self._head.append(sse("history_done", done))
-        # Of a turn that is over the history tells all.
-        self._read = 0 if live else len(self._turn.behind)
+        self._feed = feed
+        self._head = [sse(step.event, step.data) for step in feed.opening(task.now()[1])]
         self._silence = silence
         self._reaction = reaction
         self._on_close = closed
@@ -66,20 +55,13 @@ class FakeStream:
         if self._broken is None:
             await self._react()
         while self._broken is None:
-            due = self._due()
+            _, now = self.task.now()
             events, self._head = self._head, []
-            steps = self._turn.behind[self._read :]
-            self._read += len(steps)
-            events += [sse(step.event, step.data) for step in steps]
-            if events or self._turn.over:
+            events += [sse(step.event, step.data) for step in self._feed.fresh(now)]
+            if events or self._feed.over:
                 return events
-            await self.task.changed.wait(due)
+            await self.task.changed.wait(self._feed.next_at - now)
         raise ConnectionFailed(self._broken, sent=True)
-
-    def _due(self) -> float:
-        """Bring the task up to date, and return the seconds until its next step."""
-        _ = self.task.status
-        return self._turn.next_at() - anyio.current_time()
 
     async def _react(self) -> None:
         with anyio.move_on_after(self._silence):

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from sigmic_guard import RemoteTask, Supervisor
 from sigmic_guard.errors import AuthenticationError, PermissionDenied, RateLimited, ServerError
 from sigmic_guard.testing import FakeSigmic
+from sigmic_guard.testing.fake_world import OWNER
 from tests.observe.sums import add_up
 
 if TYPE_CHECKING:
@@ -75,6 +76,10 @@ class Lab:
     def attempts(self) -> dict[str, int]:
         """``cancel_attempts_total`` by status, zeros left out."""
         return {labels["status"]: count for labels, count in self._samples("cancel_attempts_total")}
+
+    def hide(self, task_id: str) -> None:
+        """Let no list show a task any more, until it is active again."""
+        del self.fake._world.model._activity[OWNER][task_id]
 
     def _samples(self, name: str) -> list[tuple[dict[str, str], int]]:
         name = f"sigmic_guard_{name}"

@@ -72,7 +72,7 @@ async def test_it_disappears() -> None:
         task = await supervisor.start("m")
         lab.fake.always("get", GONE)
         lab.fake.always("delete", GONE)
-        del lab.fake._world.by_activity[task.id]
+        lab.hide(task.id)
         result = await task.wait()
         assert 60 < current_time() < 70, "unseen for a minute"
     assert (result.outcome, result.reason) == ("cancelled", "remote")
@@ -86,11 +86,11 @@ async def test_unseen_for_long() -> None:
     lab = Lab()
     async with lab.open() as supervisor:
         task = await supervisor.start("m")
-        del lab.fake._world.by_activity[task.id]
+        lab.hide(task.id)
         await sleep(600)
         assert 8 <= lab.fake.count("get", task.id) <= 10
         lab.fake.complete(task.id, "unseen")
-        del lab.fake._world.by_activity[task.id]
+        lab.hide(task.id)
         assert (await task.result()).final_response == "unseen"
         assert current_time() < 670
 

@@ -22,14 +22,14 @@ class Partly(FakeSigmic):
     lagging = frozenset({"get", "list", "stream", "delete"})
 
     async def _answer(self, call, effect):  # type: ignore[no-untyped-def]
-        lag = self.read_lag
+        past, lag = self._world.service.past, self.read_lag
 
         def lagging_if_named():  # type: ignore[no-untyped-def]
-            self._reads.lag = lag if call.method in self.lagging else 0.0
+            past.lag = lag if call.method in self.lagging else 0.0
             try:
                 return effect()
             finally:
-                self._reads.lag = lag
+                past.lag = lag
 
         return await super()._answer(call, lagging_if_named)
 

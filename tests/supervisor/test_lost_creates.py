@@ -281,9 +281,7 @@ async def test_a_busy_list_proves_nothing() -> None:
     calls = count()
 
     def touch(task_id: str) -> None:
-        task = world.tasks[task_id]
-        task.activity_at = world.settle()
-        world._moved(task)
+        world.model._touch(*world.tasks[task_id].now())
 
     def shift(_: object) -> None:
         """Keep it below the first page, and let it be on top when the second is read."""

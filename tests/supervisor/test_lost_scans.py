@@ -160,7 +160,7 @@ async def test_a_list_that_shifts() -> None:
         def bend(page: TaskPage, at: int) -> TaskPage:
             pages.append(at)
             if pages == [0, 100, 200]:
-                lab.fake._world.say(lost, "moves up")  # it stands at 450, and is never reached
+                lab.fake._world.send(lost.id, "moves up")  # it stands at 450, and is never reached
             return page
 
         lab.fake.bend = bend
@@ -179,7 +179,7 @@ async def test_a_list_that_never_rests() -> None:
 
     def bend(page: TaskPage, _: int) -> TaskPage:
         for task in list(lab.fake.tasks.values())[:150] if restless else ():
-            lab.fake._world.say(task, "busy")
+            lab.fake._world.send(task.id, "busy")
         return page
 
     lab.fake.bend = bend

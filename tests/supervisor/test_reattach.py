@@ -182,8 +182,8 @@ async def test_it_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     """A task that the API does not know any more was cancelled by somebody else."""
     lab, store = Lab(), MemoryStore()
     task_id = await left_by_the_dead(lab, store)
-    del lab.fake._world.tasks[task_id]
-    lab.fake._world.live.clear()
+    del lab.fake._world.model.tasks[task_id]
+    lab.fake._world.model.live.clear()
     real = time.time
     async with reborn(lab, store) as supervisor:
         monkeypatch.setattr(time, "time", lambda: real() + 60)  # it is no longer brand-new

@@ -19,7 +19,6 @@ from sigmic_guard import (
     TaskTimedOut,
 )
 from sigmic_guard.ledger import MemoryLedger, MemoryStore
-from sigmic_guard.sigmic import CreateRequest
 from sigmic_guard.supervisor.ground.marking import MARKER
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
 from tests.supervisor.deaths import Process, reaped
@@ -112,7 +111,7 @@ async def test_it_appears_after_all() -> None:
     [row] = store.rows.values()
     async with lab.open(ledger=MemoryLedger(store)) as supervisor:
         task = await supervisor.start("m", **MINE)
-        stray = lab.fake._world.create(CreateRequest(message="m", env={MARKER: row.intent_id})).id
+        stray = lab.fake.add("m", **{MARKER: row.intent_id})
         assert lab.fake.live == {task.id, stray}
         with fail_after(120):
             await lab.fake.until(lambda: lab.fake.live == {task.id})

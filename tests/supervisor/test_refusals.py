@@ -165,8 +165,8 @@ async def test_what_is_gone_has_ended() -> None:
     async with lab.open() as supervisor:
         task = await refused(lab, supervisor)
         lab.fake.always("get", GONE)
-        lab.fake._world.by_activity.clear()
-        lab.fake._world.live.clear()
+        lab.hide(task.id)
+        lab.fake._world.model.live.clear()
         await sleep(120)
         assert task.state is State.CANCELLED
         assert lab.cancellations == {"unconfirmed": 1, "not_found": 1}
