@@ -149,6 +149,22 @@ class Fault:
         return msgspec.convert(fields, cls)
 
 
+def check_route(route: str, fault: Fault) -> None:
+    """Refuse a fault for a route that does not know it; raises ValueError."""
+    if route not in {*ROUTES, "*"}:
+        message = f"no route {route!r}; there are {', '.join(ROUTES)} and *"
+        raise ValueError(message)
+    if fault.kind in STREAM_ONLY and route != "stream":
+        message = f"a {fault.kind} fault is for the route stream, not {route}"
+        raise ValueError(message)
+    if fault.kind == "lie" and route != "delete":
+        message = f"a lie fault is for the route delete, not {route}"
+        raise ValueError(message)
+    if fault.kind == "swapped" and route not in {"get", "create"}:
+        message = f"a swapped fault is for the routes get and create, not {route}"
+        raise ValueError(message)
+
+
 @dataclasses.dataclass(slots=True)
 class _Armed:
     route: str
@@ -174,18 +190,7 @@ class FaultBox:
 
     def add(self, route: str, fault: Fault) -> None:
         """Arm a fault; raises ValueError where the route does not know it."""
-        if route not in {*ROUTES, "*"}:
-            message = f"no route {route!r}; there are {', '.join(ROUTES)} and *"
-            raise ValueError(message)
-        if fault.kind in STREAM_ONLY and route != "stream":
-            message = f"a {fault.kind} fault is for the route stream, not {route}"
-            raise ValueError(message)
-        if fault.kind == "lie" and route != "delete":
-            message = f"a lie fault is for the route delete, not {route}"
-            raise ValueError(message)
-        if fault.kind == "swapped" and route not in {"get", "create"}:
-            message = f"a swapped fault is for the routes get and create, not {route}"
-            raise ValueError(message)
+        check_route(route, fault)
         self._armed.append(_Armed(route, fault, math.inf if fault.times is None else fault.times))
 
     def clear(self, route: str | None = None) -> None:

@@ -3,42 +3,31 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import anyio
 from anyio.lowlevel import checkpoint
 
+from sigmic_guard.emulator import Fault
 from sigmic_guard.emulator.answers import Refusal
 from sigmic_guard.errors import ApiError, ConfigurationError, ConnectionFailed, ValidationError
-from sigmic_guard.sigmic.models import CreateRequest, TaskInfo, TaskPage
-from sigmic_guard.sigmic.responses import error_kind
-from sigmic_guard.testing.fake_faults import (
-    HANG,
-    LOST,
-    SWAPPED,
-    Answer,
-    Call,
-    Faults,
-    Gate,
-    Reaction,
-)
+from sigmic_guard.testing.fake_control import Controls
+from sigmic_guard.testing.fake_faults import Answer, Call, refused, spoil
 from sigmic_guard.testing.fake_stream import FakeStream
-from sigmic_guard.testing.fake_world import OWNER, FakeWorld, script_of
+from sigmic_guard.testing.fake_world import OWNER
 
 if TYPE_CHECKING:
-    import builtins
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from sigmic_guard.sigmic.api import ApprovalOutcome
-    from sigmic_guard.testing.fake_task import FakeTask
+    from sigmic_guard.sigmic.models import CreateRequest, TaskInfo, TaskPage
 
 _T = TypeVar("_T")
 
 
-class FakeSigmic:
+class FakeSigmic(Controls):
     """The Sigmic Task API in memory; give it to a ``Supervisor`` as its ``client``.
 
     It speaks the same protocol as the real client, on anyio alone: no sockets, no threads, no task
@@ -54,10 +43,11 @@ class FakeSigmic:
 
     **The truth** is in :attr:`tasks`, :attr:`live`, :attr:`created` and :attr:`requests`.
 
-    **Tasks** go as :meth:`script` says, or are pushed by hand: :meth:`complete`, :meth:`fail`,
-    :meth:`cancel`, :meth:`ask`.
+    **Tasks** go as :meth:`script` or :meth:`script_for` says, or are pushed by hand:
+    :meth:`complete`, :meth:`fail`, :meth:`cancel`, :meth:`ask`.
 
-    **Faults** are planned with :meth:`on` and :meth:`always`, and requests are held at an exact
+    **Faults** are planned with :meth:`on` and :meth:`always`, or armed with :meth:`fault`, and
+    requests are held at an exact
     point with :meth:`gate`. :meth:`until` waits for something without sleeping.
 
     :param duration: seconds a task runs; ``None``, the default: until it is pushed.
@@ -83,175 +73,13 @@ class FakeSigmic:
         read_lag: float = 0.0,
         delete_finished: ApiError | bool | None = None,
     ) -> None:
+        super().__init__(duration=duration, answer=answer, read_lag=read_lag)
         self.latency = latency
         if delete_finished is None:
             delete_finished = ValidationError(
                 "the task has ended already", code="VALIDATION_ERROR", status=409
             )
         self.delete_finished = delete_finished
-        #: Every request that arrived, in order: method, task id, time on the anyio clock.
-        self.requests: builtins.list[Call] = []
-        #: Whether :meth:`aclose` was called; requests are refused from then on.
-        self.closed = False
-        self._default_answer = answer
-        self._world = FakeWorld(script_of(duration=duration, answer=answer))
-        self._faults = Faults()
-        self._streams: set[FakeStream] = set()
-        self._in_flight: Counter[str] = Counter()
-        self._peak: Counter[str] = Counter()
-        self.read_lag = read_lag
-
-    # --- the truth --------------------------------------------------------------------------
-
-    @property
-    def tasks(self) -> Mapping[str, FakeTask]:
-        """All tasks ever created, by id, oldest first."""
-        self._world.settle()
-        return self._world.tasks
-
-    @property
-    def live(self) -> frozenset[str]:
-        """The ids of the tasks that run now, and cost money."""
-        self._world.settle()
-        return frozenset(self._world.model.live)
-
-    @property
-    def created(self) -> builtins.list[str]:
-        """The ids of all tasks, oldest first."""
-        return list(self._world.tasks)
-
-    @property
-    def open_streams(self) -> int:
-        """How many event streams are open."""
-        return len(self._streams)
-
-    def count(self, method: str, task_id: str | None = None) -> int:
-        """Return how many requests arrived, of one task or of all."""
-        return sum(
-            call.method == method and task_id in {None, call.task_id} for call in self.requests
-        )
-
-    def in_flight(self, method: str) -> int:
-        """Return how many requests wait for their answer."""
-        return self._in_flight[method]
-
-    def peak(self, method: str) -> int:
-        """Return how many requests ever waited for their answers at once."""
-        return self._peak[method]
-
-    async def until(self, condition: Callable[[], object]) -> None:
-        """Wait until ``condition()`` is true.
-
-        It is asked whenever a request arrives or ends, and whenever a task changes, and has to
-        depend on nothing else: ``await fake.until(lambda: fake.count("delete") == 3)``.
-        """
-        while not condition():
-            now = self._world.settle()
-            await self._world.changed.wait(self._world.model.next_due() - now)
-
-    # --- how tasks go -----------------------------------------------------------------------
-
-    def script(
-        self,
-        message: str,
-        *,
-        duration: float | None = None,
-        fail: str | None = None,
-        answer: str | None = None,
-        chunks: Sequence[str] = (),
-        approval: str | None = None,
-    ) -> None:
-        """Say how every turn goes that is begun with exactly this message, follow-ups included.
-
-        :param duration: seconds; ``None``, the default: until it is pushed.
-        :param fail: it fails with this error when its time is over.
-        :param answer: the final response; default: the chunks, or what the fake answers.
-        :param chunks: what it says meanwhile, evenly spread over the duration.
-        :param approval: a tool that it asks for before it begins to work.
-        """
-        if answer is None:
-            answer = "".join(chunks) if chunks else self._default_answer
-        script = script_of(
-            duration=duration, answer=answer, chunks=tuple(chunks), fail=fail, approval=approval
-        )
-        self._world.service.scripts.add(message, script)
-
-    def add(self, message: str = "created by something else", **env: str) -> str:
-        """Create a task as somebody else would, without a request, and return its id."""
-        return self._world.create(CreateRequest(message=message, env=env)).id
-
-    def complete(self, task_id: str, text: str | None = None) -> bool:
-        """Let a task complete now; ``False`` if it had ended already, which changes nothing."""
-        return self._world.complete(task_id, text)
-
-    def fail(self, task_id: str, error: str = "the agent failed") -> bool:
-        """Let a task fail now; ``False`` if it had ended already, which changes nothing."""
-        model, now = self._world.tasks[task_id].now()
-        return self._world.model.fail(model, error, now)
-
-    def cancel(self, task_id: str) -> bool:
-        """Cancel a task as somebody else would; ``False`` if it had ended already."""
-        return self._world.model.cancel(*self._world.tasks[task_id].now())
-
-    def ask(self, task_id: str, tool: str = "shell") -> None:
-        """Let a running task ask for approval now; once it has it, its work begins anew."""
-        self._world.ask(self._world.tasks[task_id], tool)
-
-    def drop_streams(self, task_id: str | None = None) -> None:
-        """Break the open event streams, of one task or of all."""
-        for stream in [s for s in self._streams if task_id in {None, s.task.id}]:
-            stream.snap("the connection was reset")
-
-    @property
-    def read_lag(self) -> float:
-        """Seconds by which reads lag behind what is."""
-        return self._world.service.past.lag
-
-    @read_lag.setter
-    def read_lag(self, seconds: float) -> None:
-        self._world.settle()
-        self._world.service.past.begin(seconds, self._world.model.tasks.values())
-
-    # --- what goes wrong --------------------------------------------------------------------
-
-    def on(self, method: str, *reactions: Reaction | None) -> None:
-        """Plan one reaction per call of ``method`` to come; afterwards all goes well again.
-
-        A reaction is
-
-        - an exception, raised in place of an answer, without effect;
-        - a number: seconds of latency for this call;
-        - ``HANG``: no effect and no answer, until the caller's time-out;
-        - ``LOST``: it takes effect, and the answer is lost: ``ConnectionFailed(sent=True)``;
-        - ``SWAPPED``: ``get`` tells of another task, and ``create`` gives the id of another that
-          lives, of the one that was active last;
-        - ``Answer(value)``: this answer, without effect; ``LIE`` is ``delete``'s ``Answer(True)``;
-        - ``None``: all goes well;
-        - a function, plain or async, that gets the :class:`Call` and returns one of these. It runs
-          before the effect, so that it can push the task to a race:
-          ``fake.on("delete", lambda call: fake.complete(call.task_id) and None)``.
-
-        The method ``"receive"`` is that of an open event stream: there ``HANG`` is silence.
-        """
-        self._faults.on(method, *reactions)
-
-    def always(self, method: str, reaction: Reaction | None) -> None:
-        """Set the reaction to every call for which none is planned; ``None`` takes it back."""
-        self._faults.always(method, reaction)
-
-    def gate(self, method: str, *, answer: bool = False) -> Gate:
-        """Hold all requests of ``method`` before they take effect, until ``gate.open()``.
-
-        ``await gate.entered.wait()`` waits until the first one is there. The caller's time-out
-        goes on.
-
-        :param answer: hold the answers instead: what was asked for has taken effect by then.
-        """
-        return self._faults.gate(method, answer=answer)
-
-    def reopen(self) -> None:
-        """Take requests again after :meth:`aclose`: the remote system outlives its clients."""
-        self.closed = False
 
     # --- the protocol: sigmic_guard.sigmic.api.TaskApi ----------------------------------------
 
@@ -357,8 +185,7 @@ class FakeSigmic:
     async def _answer(self, call: Call, effect: Callable[[], _T]) -> _T:
         await self._faults.pass_gate(call.method, answer=False)
         reaction = await self._faults.reaction_to(call)
-        if reaction is HANG:
-            await anyio.sleep_forever()
+        fault = reaction if isinstance(reaction, Fault) else None
         latency = reaction if isinstance(reaction, int | float) else self.latency
         await anyio.sleep(latency / 2)
         self._world.settle()
@@ -366,18 +193,16 @@ class FakeSigmic:
         result: _T | None = None
         try:
             result = reaction.value if isinstance(reaction, Answer) else effect()
-            if reaction is SWAPPED:
+            if fault is not None and fault.kind == "swapped":
                 result = cast("_T", self._world.of_another(call, result))
         except Refusal as refusal:
-            failure = error_kind(refusal.status)(
-                refusal.message, code=refusal.code, status=refusal.status
-            )
+            failure = refused(refusal)
         except ApiError as error:
             failure = error
         await self._faults.pass_gate(call.method, answer=True)
         await anyio.sleep(latency / 2)
-        if reaction is LOST:
-            raise ConnectionFailed(f"the answer to {call.method} was lost", sent=True)
+        if fault is not None:
+            await spoil(fault, call)
         if failure is not None:
             raise failure
         return result  # type: ignore[return-value]  # an effect that returned

@@ -10,13 +10,13 @@ from anyio.lowlevel import checkpoint
 
 from sigmic_guard.errors import ConnectionFailed
 from sigmic_guard.sigmic.sse import ServerSentEvent
-from sigmic_guard.testing.fake_faults import HANG
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+    from sigmic_guard.emulator import Fault
     from sigmic_guard.emulator.sse import Feed
-    from sigmic_guard.testing.fake_faults import Answer, Fault
+    from sigmic_guard.testing.fake_faults import Answer
     from sigmic_guard.testing.fake_task import FakeTask
 
 
@@ -70,8 +70,6 @@ class FakeStream:
             except Exception:
                 self.close()
                 raise
-            if reaction is HANG:
-                await anyio.sleep_forever()
             if isinstance(reaction, int | float):
                 await anyio.sleep(reaction)
             return
