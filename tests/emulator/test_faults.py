@@ -237,22 +237,31 @@ async def test_malformed_event(start: Start) -> None:
             await api.events(task_id)
 
 
+async def whole_stream(api: Api) -> list[tuple[str, Any]]:
+    """The events of a task that is completed once its stream is open, however slow the machine."""
+    emulator, task_id = api.emulator, await api.create()
+    reading = asyncio.create_task(api.events(task_id))
+    await emulator.wait_for(lambda state: state["requests"].get("stream"))
+    await emulator.wait_for(lambda _: emulator.requests[-1].status == 200)
+    emulator.complete(task_id)
+    return await reading
+
+
 async def test_oversize_event(start: Start) -> None:
     """One event of an oversize stream is as large as asked for, and the stream goes on."""
-    async with start() as api:
+    async with start(script=Script(hold=True)) as api:
         api.emulator.fault("stream", Fault("oversize", size=50_000))
-        events = await api.events(await api.create())
+        events = await whole_stream(api)
         assert max(len(str(data)) for _, data in events) > 50_000
         assert events[-1][0] == "done"
 
 
-async def test_drip_and_reset_after_keep_a_stream_whole(start: Start) -> None:
+@pytest.mark.parametrize("kind", ["drip", "reset_after"])
+async def test_drip_and_reset_after_keep_a_stream_whole(start: Start, kind: Any) -> None:
     """A dripping stream, or one that is reset after its end, says everything."""
-    async with start() as api:
-        for fault in (Fault("drip"), Fault("reset_after")):
-            api.emulator.clear_faults()
-            api.emulator.fault("stream", fault)
-            assert (await api.events(await api.create()))[-1][0] == "done"
+    async with start(script=Script(hold=True)) as api:
+        api.emulator.fault("stream", Fault(kind))
+        assert (await whole_stream(api))[-1][0] == "done"
 
 
 async def test_other_faults_befall_streams_too(api: Api) -> None:
