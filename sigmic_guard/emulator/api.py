@@ -107,11 +107,7 @@ class Api:
                 return answer
             told = answers.success({"id": other.id, "status": "pending"})
             return dataclasses.replace(told, task_id=answer.task_id)
-        other = service.another(owner, call.task_id)
-        if other is None:
-            stranger = {"id": str(uuid.uuid4())}
-            return answers.success(service.get(owner, call.task_id) | stranger)
-        return answers.success(answers.task_detail(other, service.clock()))
+        return answers.success(service.get_swapped(owner, call.task_id, str(uuid.uuid4())))
 
     def _owner(self, request: web.BaseRequest) -> str:
         return answers.fingerprint(bodies.credential(request.headers, self._accepted))

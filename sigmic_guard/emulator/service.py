@@ -95,6 +95,13 @@ class Service:
         others = (task for task in tasks if task.id != task_id and (task.live or not live))
         return next(others, None)
 
+    def get_swapped(self, owner: str, task_id: str, stranger_id: str) -> dict[str, object]:
+        """The other task that was active last as GET shows it; without one, a stranger's id."""
+        other = self.another(owner, task_id)
+        if other is None:
+            return self.get(owner, task_id) | {"id": stranger_id}
+        return answers.task_detail(other, self.clock(), self.epoch)
+
     def find(self, owner: str, task_id: str) -> tuple[Task, float]:
         """A task as it is, and the time."""
         now = self.clock()

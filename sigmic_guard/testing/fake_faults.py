@@ -36,7 +36,8 @@ HANG: Final = Fault("black_hole")
 #: The request takes effect, and its answer is lost: ``ConnectionFailed(sent=True)``.
 LOST: Final = Fault("lost_answer")
 #: The request takes effect, and is answered with what another task is told of: ``get`` with its
-#: record, ``create`` with its id if it lives. It is the one that was active last.
+#: record, ``create`` with its id if it lives. It is the one that was active last; without another
+#: ``get`` tells of one that does not exist.
 SWAPPED: Final = Fault("swapped")
 #: For ``delete``: the documented answer, while the task runs on.
 LIE: Final = Fault("lie")

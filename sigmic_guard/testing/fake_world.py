@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Whose tasks these are, to the model; a fake knows one credential.
 OWNER: Final = "fake"
+#: The id of a task that is none of these.
+STRANGER: Final = "ffffffff-ffff-4fff-8fff-ffffffffffff"
 
 
 class FakeWorld:
@@ -96,13 +98,12 @@ class FakeWorld:
         return TaskPage(tasks, total, offset + len(tasks) < total)
 
     def of_another(self, call: Call, answer: object) -> object:
-        """Return what the same request is told of the other task that was active last."""
-        creates = call.method == "create"
-        mine = answer if creates else call.task_id
-        other = self.service.another(OWNER, str(mine), live=creates)
-        if other is None or call.method not in {"create", "get"}:
-            return answer
-        return other.id if creates else self.detail(other.id)
+        """Return what the same request is told of another task; see ``SWAPPED``."""
+        if call.method == "get":
+            told = self.service.get_swapped(OWNER, str(call.task_id), STRANGER)
+            return msgspec.convert(told, TaskInfo)
+        other = self.service.another(OWNER, str(answer), live=True)
+        return answer if other is None else other.id
 
     def _changed(self, model: Task) -> None:
         self.service.past.note(model)
