@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
-from anyio import create_task_group, fail_after, move_on_after, run, sleep
+from anyio import create_task_group, current_time, fail_after, move_on_after, run, sleep
 
 from sigmic_guard.cli import child
 from sigmic_guard.cli.codes import CANNOT_RUN, NOT_FOUND, NOT_STARTED, USAGE
@@ -28,6 +28,7 @@ from sigmic_guard.ledger import (
     sqlite_path,
     sqlite_url,
 )
+from sigmic_guard.ledger.looking import see_dead
 from sigmic_guard.lifecycle import REAPABLE, Verdict
 from sigmic_guard.watchdog.reaping import Survey, reap, survey
 
@@ -137,7 +138,9 @@ async def _reap(terminal: Terminal, path: str, *, grace: float, since: float) ->
         with move_on_after(grace + CLOSE_TIMEOUT):
             async with create_task_group() as group:
                 group.start_soon(_stop_on_second_signal, terminal, group.cancel_scope)
-                await reap(path, wait=grace)
+                until = current_time() + grace
+                await see_dead(path)
+                await reap(path, (await survey(path)).found, until)
                 group.cancel_scope.cancel()
         with fail_after(CLOSE_TIMEOUT):
             left, illegible = await survey(path)

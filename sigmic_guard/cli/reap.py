@@ -13,7 +13,7 @@ from sigmic_guard.cli.terminal import span
 from sigmic_guard.ledger import IllegibleRows
 from sigmic_guard.ledger.looking import get, see_dead
 from sigmic_guard.lifecycle import REAPABLE, Verdict
-from sigmic_guard.watchdog.reaping import reap_found, survey
+from sigmic_guard.watchdog.reaping import reap, survey
 
 if TYPE_CHECKING:
     from sigmic_guard import OrphanRow, ReapResult
@@ -58,7 +58,7 @@ async def command(
         terminal.status(f"{len(ours)} of {len(found)} to be seen to; nothing was done")
         return NOT_DONE if ours else nothing_left
 
-    rows = await reap_found(path, found, until)
+    rows = await reap(path, found, until)
     stored = await get(path, [row.intent_id for row in rows])
     await terminal.header("task", "result", "state", "dead for", "", widths=_WIDTHS)
     failed: list[Record] = []

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from sigmic_guard.errors import ConfigurationError, LedgerError, SigmicGuardError
 from sigmic_guard.ledger import Orphan, SqliteLedger
-from sigmic_guard.ledger.looking import UnfinishedRows, get, see_dead, unfinished
+from sigmic_guard.ledger.looking import UnfinishedRows, get, unfinished
 from sigmic_guard.lifecycle import REAPABLE, State, Verdict, contradiction, judge
 from sigmic_guard.sigmic.keyring import Keyring
 from sigmic_guard.sigmic.urls import check_base_url
@@ -135,26 +135,12 @@ def _is_base_url(text: str) -> bool:
         return False
 
 
-async def reap(path: str, *, wait: float, namespace: str | None = None) -> Sequence[OrphanRow]:
-    """End what dead owners left, and tell of each task what came of it.
-
-    :param wait: seconds to try for. Ending the attempt takes a second more at most.
-    :param namespace: default: of all namespaces.
-    :raises LedgerError: the ledger cannot be read.
-    :raises ConfigurationError: there is no credential.
-    """
-    until = current_time() + wait
-    await see_dead(path, namespace)
-    return await reap_found(path, (await survey(path, namespace)).found, until)
-
-
-async def reap_found(
-    path: str, found: Sequence[tuple[Orphan, Verdict]], until: float
-) -> list[OrphanRow]:
+async def reap(path: str, found: Sequence[tuple[Orphan, Verdict]], until: float) -> list[OrphanRow]:
     """End what was found, and tell of each task, in their order, what came of it.
 
-    :param until: when to stop trying, by the event loop's clock.
+    :param until: when to stop trying, by the event loop's clock. Leaving takes a second more.
     :raises LedgerError: the ledger cannot be read.
+    :raises ConfigurationError: there is no credential.
     """
     ours = {
         record.intent_id: (record.base_url, record.namespace)
