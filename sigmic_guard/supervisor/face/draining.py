@@ -153,7 +153,7 @@ class Drain:
             await core.examiner.release_adopted()
             for task in tasks:
                 self._want_ended(task)
-                await slices.breathe()
+                await slices.yield_if_due()
             self.marked.set()
             written = False
             with move_on_after(self.grace / 4):  # a ledger that hangs does not stop a DELETE
@@ -192,7 +192,7 @@ class Drain:
                 await task.until(_awake)
                 if task.record.state is State.RUNNING:  # its create came through just now
                     self._want_ended(task)
-            await slices.breathe()
+            await slices.yield_if_due()
         for task, version in self._asked_again:
             await task.until_changed(version)
 
@@ -204,7 +204,7 @@ class Drain:
             await self._ground.workers.gone("claim")  # one may hold a row that it took just now
             for task in tasks:
                 await task.until(lambda task: task.record.state is not State.CREATING)
-                await slices.breathe()
+                await slices.yield_if_due()
         for task in tasks:
             state = task.record.state
             if state is State.COMPLETED or (state not in SETTLED and task.record.reason is None):
@@ -213,7 +213,7 @@ class Drain:
             if task.record.state not in SETTLED:
                 why = task.record.last_error or "the shutdown's budget ran out"
                 self._core.canceller.give_up(task, why)
-            await slices.breathe()
+            await slices.yield_if_due()
 
     async def _tell(self, tasks: list[Entry], unwritten: int) -> ShutdownReport:
         outcomes: Counter[Outcome] = Counter()
@@ -227,7 +227,7 @@ class Drain:
                 unproven.append(_spanned(task))
             else:
                 outcomes[outcome] += 1
-            await slices.breathe()
+            await slices.yield_if_due()
         return self._report(outcomes, never_created, unproven, unwritten)
 
     def _report(
@@ -258,7 +258,7 @@ class Drain:
         slices = Slices()
         for task in list(core.roster.tasks.values()):
             task.wake()
-            await slices.breathe()
+            await slices.yield_if_due()
 
     async def _write_last(self) -> int:
         """Write down what is left, until the time is over; return how many ends could not be."""

@@ -159,7 +159,7 @@ class Outbox:
                     batch is self._next or intent_id not in self._next.writes
                 ):
                     count += 1
-                await slices.breathe()
+                await slices.yield_if_due()
         return count
 
     def close(self) -> None:
@@ -263,7 +263,7 @@ class Outbox:
                 if intent_id not in awaited and intent_id not in refused:
                     newest = later.get(intent_id, write)
                     later[intent_id] = Write(newest.record, write.expected)
-                await slices.breathe()  # hit here, it is done again, and comes to the same
+                await slices.yield_if_due()  # hit here, it is done again, and comes to the same
             if later:
                 self._wanted.set()
         self._under_way = None

@@ -246,7 +246,7 @@ class Roster:
         slices = Slices()
         while self._untold:
             self._observer.observe(TaskLeft(self._untold.pop().record))
-            await slices.breathe()
+            await slices.yield_if_due()
 
     def cancel(self, task: Entry, reason: CancelReason) -> None:
         """Want the task ended. The first cause stays; a task that has ended is left alone."""

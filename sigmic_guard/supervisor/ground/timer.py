@@ -45,7 +45,7 @@ class Slices:
     def __init__(self) -> None:
         self._end = perf_counter() + SLICE
 
-    async def breathe(self) -> None:
+    async def yield_if_due(self) -> None:
         """Yield, if it is time to."""
         if perf_counter() >= self._end:
             await checkpoint()
@@ -114,7 +114,7 @@ class Timer:
                 except Exception as bug:  # noqa: BLE001 - whatever it is, it is this task's alone
                     self._report("timer", bug)
                     self.after(AGAIN, call, *alarm.args)
-            await slices.breathe()
+            await slices.yield_if_due()
 
     async def _clear_out(self) -> None:
         """Rebuild the heap from the alarms that count, in slices; it stays usable meanwhile."""
@@ -126,7 +126,7 @@ class Timer:
                     if entry[2].call is not None:
                         heappush(self._heap, entry)
                 del old[-256:]
-                await slices.breathe()
+                await slices.yield_if_due()
         finally:
             if old:  # hit in the middle by a native cancellation: no alarm may be lost
                 self._heap += old

@@ -80,7 +80,7 @@ class Candidates:
         since, slices = self._under_way.get(message_digest, inf), Slices()
         near, far = list[str](), list[str]()
         for task_id, created_at in self._found[message_digest].items():
-            await slices.breathe()
+            await slices.yield_if_due()
             if (
                 not self._fits(record, created_at, WRONG_CLOCK + NEAR)
                 or task_id in self._roster.named
@@ -105,7 +105,7 @@ class Candidates:
         alive: dict[str, bool] = {}
         slices = Slices()
         for row in await self._ledger.unfinished():
-            await slices.breathe()
+            await slices.yield_if_due()
             if row.message_digest is None or row.message_digest not in self._digests:
                 continue
             task = self._roster.tasks.get(row.intent_id)

@@ -231,7 +231,7 @@ class Examiner:
             ours = self._roster.named.get(task.record.remote_id or "")
             if ours is not None and ours.orphan is None:
                 task.inherit().verdict = Verdict.RELEASE
-            await slices.breathe()
+            await slices.yield_if_due()
 
     async def spare(self, tasks: Iterable[Entry]) -> None:
         """Let those go that a shutdown is about to end, and that another live owner wants.
@@ -249,7 +249,7 @@ class Examiner:
             by_shutdown = task.orphan is not None or record.reason is CancelReason.SHUTDOWN
             if by_shutdown and record.remote_id is not None and record.state in TO_BE_ENDED:
                 named.setdefault(task.id, []).append(task)
-            await slices.breathe()
+            await slices.yield_if_due()
         if not named:
             return
         for owner_id in await self._ledger.owners():
@@ -265,7 +265,7 @@ class Examiner:
                     for task in named.get(other.remote_id or "", ()):
                         if spares(other, task.record):
                             self._let_go(task)
-                await slices.breathe()
+                await slices.yield_if_due()
 
     def end_now(self, task: Entry) -> None:
         """Let the task go, or have it ended without another look."""

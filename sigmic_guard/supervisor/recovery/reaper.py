@@ -158,15 +158,15 @@ class Reaper:
         reaped, left, slices = list[OrphanRow](), list[OrphanRow](), Slices()
         for task in tasks:
             await task.until(lambda task: not task.worked_on or task.unsupervised)
-            await slices.breathe()
+            await slices.yield_if_due()
         for task in tasks:
             found = tell_orphan(task)
             (reaped if found.result is not None else left).append(found)
-            await slices.breathe()
+            await slices.yield_if_due()
         now = self._roster.now()
         for orphan, verdict in round_.left:
             left.append(tell_left(orphan, verdict, now))
-            await slices.breathe()
+            await slices.yield_if_due()
         return ReapReport(reaped=reaped, left=left, illegible=dict(round_.illegible))
 
     # --- rounds ---------------------------------------------------------------------------------
@@ -220,7 +220,7 @@ class Reaper:
         for record in await self._ledger.absent(self._namespace, since):
             if self._examiner.is_within_reach(record) and self._reconciler.afterlife.lasts(record):
                 recent.append(record)
-            await slices.breathe()
+            await slices.yield_if_due()
         self._reconciler.beware_of(recent)
 
     def _tell_illegible(self, illegible: Mapping[str, str]) -> None:
@@ -268,7 +268,7 @@ class Reaper:
                 heir = TakeOver(self._owner_id, since)
                 after = step(orphan.record, Happening.TAKE_OVER, now, heir=heir)
                 taken.append(TakenRow(after, verdict, since))
-                await slices.breathe()
+                await slices.yield_if_due()
             self._ours.extend(await self.commit(taken))
             await self._see_to_ours()
 
@@ -278,7 +278,7 @@ class Reaper:
         try:
             while self._ours:
                 self.see_to(self._ours.popleft())
-                await slices.breathe()
+                await slices.yield_if_due()
         except BaseException:
             self._wanted.set()
             raise

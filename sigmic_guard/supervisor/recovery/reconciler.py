@@ -196,7 +196,7 @@ class Reconciler:
             for record in self._warnings[-1]:
                 if record.message_digest is None:  # else it carries no mark, and nothing tells it
                     self._strays[record.intent_id] = record
-                await slices.breathe()
+                await slices.yield_if_due()
             self._warnings.pop()
 
     async def _rest(self, least: float, slowly: float) -> None:
@@ -233,13 +233,13 @@ class Reconciler:
         for record in strays.values():
             oldest = min(oldest, _from_when(record, now))
             self._candidates.seek(record)
-            await slices.breathe()
+            await slices.yield_if_due()
         for one in sought.values():
             ours = one.task.inherited_at is None
             since = now - (began - one.sent_by) if ours else _from_when(one.task.record, now)
             oldest = min(oldest, since)
             self._candidates.seek(one.task.record)
-            await slices.breathe()
+            await slices.yield_if_due()
         age = now - oldest
 
         def too_old(at: float, newest: float) -> bool:
@@ -265,12 +265,12 @@ class Reconciler:
             if began >= self._strays_until.get(intent_id, -inf):
                 self._strays.pop(intent_id, None)
                 self._strays_until.pop(intent_id, None)
-            await slices.breathe()
+            await slices.yield_if_due()
         for intent_id, one in sought.items():
             past = began >= one.sent_by + self._create_timeout
             if past and self._sought.get(intent_id) is one and absent.is_proven(one.task.record):
                 await self._not_seen(one)
-            await slices.breathe()
+            await slices.yield_if_due()
 
     def _compare_nothing(self) -> Candidates:
         return Candidates(self._roster, self._ledger, create_timeout=self._create_timeout)

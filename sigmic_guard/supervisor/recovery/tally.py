@@ -59,11 +59,11 @@ class Tally:
                 self._reported.add(record.intent_id)  # hit here, it is not told again
             ids.add(record.intent_id)
             since = min(since, orphaned_at - ahead)
-            await slices.breathe()
+            await slices.yield_if_due()
         for task in tuple(self._tasks):
             at = task.record.orphaned_at
             since = min(since, now if at is None else orphaned_since(task, at))
-            await slices.breathe()
+            await slices.yield_if_due()
         self._reported = ids - self._told
         self._left = len(self._reported)
         self._since = since if since < inf else None

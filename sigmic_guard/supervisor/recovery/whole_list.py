@@ -91,9 +91,9 @@ async def _read(
             if at is not None:
                 reading.newest = max(reading.newest, at)
                 done |= passed(at, reading.newest)
-            await slices.breathe()
+            await slices.yield_if_due()
         turn_page()
     for scrap in listing.scraps:
         leave_out(scrap)
-        await slices.breathe()
+        await slices.yield_if_due()
     return reading

@@ -262,7 +262,7 @@ class Watcher:
                     task.seen_at = now
                     self._watched.move_to_end(info.id)
                     changed |= self._compare(task, info)
-                await slices.breathe()
+                await slices.yield_if_due()
             if reached and dated:  # pages without times are in no order that is known
                 break
         if middle is not None and middle != self._read_until:
