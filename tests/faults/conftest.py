@@ -19,8 +19,10 @@ SHORT = {
     "SLOWLY": Backoff(first=0.1, most=0.3),
     "ATTEMPT": 0.3,
     "BRAND_NEW": 0.3,
-    "PATIENCE": 0.3,
-    "SILENCE": 0.3,
+    "GET_TIMEOUT": 0.3,
+    "PAGE_TIMEOUT": 0.3,
+    "REQUEST_TIMEOUT": 0.3,
+    "SILENCE_TIMEOUT": 0.3,
     "UNSEEN": 0.5,
     "MAX_JSON": 2**16,
 }

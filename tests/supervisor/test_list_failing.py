@@ -110,7 +110,7 @@ async def test_a_page_that_hangs() -> None:
     lab.fake.on("create", GONE)
     lab.fake.on("list", None, None, HANG)
     async with lab.open(left=CROWD, create_timeout=5) as supervisor:
-        await proven_absent(supervisor, within=listing.PATIENCE + 6)
+        await proven_absent(supervisor, within=listing.PAGE_TIMEOUT + 6)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from sigmic_guard.lifecycle.states import NAMELESS
 from sigmic_guard.lifecycle.text import shown_id
 from sigmic_guard.supervisor.ground.entry import Entry
 from sigmic_guard.supervisor.ground.telling import error_of
-from sigmic_guard.supervisor.recovery.claims import PATIENCE
+from sigmic_guard.supervisor.recovery.claims import KEY_WAIT_SECONDS
 
 if TYPE_CHECKING:
     from sigmic_guard.lifecycle import TaskPolicy
@@ -121,7 +121,7 @@ class Intake:
         patience = 2 * self._ground.settings.create_timeout
         # Who claimed it can do nothing with the key until it is found, or created.
         claimed = task.inheritance is not None and task.inheritance.claimed
-        return patience + PATIENCE if claimed else patience
+        return patience + KEY_WAIT_SECONDS if claimed else patience
 
     # --- adopted --------------------------------------------------------------------------------
 

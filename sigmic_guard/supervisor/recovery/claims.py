@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 #: Keys that are looked at, and rows that are taken, at once.
 MAX_LOOKS: Final = 32
 #: Seconds, beyond the time that a lost create takes to be found, to wait for a dead owner's task.
-PATIENCE: Final = 15.0
+KEY_WAIT_SECONDS: Final = 15.0
 #: Seconds before the ledger is asked again who holds a key.
-PAUSE: Final = 0.02
+RECHECK_SECONDS: Final = 0.02
 #: Seconds after which it is looked whether anybody still works on the task that holds it.
-LOOK: Final = 1.0
+OWNER_CHECK_SECONDS: Final = 1.0
 
 _OUT_OF_REACH: Final = {
     Verdict.OTHER_SYSTEM: "it is a task of another base URL",
@@ -79,7 +79,7 @@ class Claims:
         self._ledger = ground.ledger
         self._owner_id = ground.owner_id
         self._namespace = ground.settings.namespace
-        self._patience = ground.settings.create_timeout + PATIENCE
+        self._patience = ground.settings.create_timeout + KEY_WAIT_SECONDS
         self._reaper = reaper
         self._pool: Pool[Claim] = Pool(
             ground.workers, "claim", self._work, MAX_LOOKS, failed=_answer
@@ -137,7 +137,7 @@ class Claims:
             return False
         if claim.behind is not None:
             self._behind[claim.behind] = claim
-        pause = PAUSE if claim.behind is None else LOOK
+        pause = RECHECK_SECONDS if claim.behind is None else OWNER_CHECK_SECONDS
         claim.alarm = self._timer.after(pause, self._due, claim)
         return False
 
@@ -164,7 +164,9 @@ class Claims:
             and claim.task.record.state is State.INTENT
             and now < claim.ends_at
         ):
-            claim.alarm = self._timer.at(min(now + LOOK, claim.ends_at), self._due, claim)
+            claim.alarm = self._timer.at(
+                min(now + OWNER_CHECK_SECONDS, claim.ends_at), self._due, claim
+            )
         else:
             self._again(claim)
 

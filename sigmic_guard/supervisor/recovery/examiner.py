@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 #: GETs under way at once, and seconds that one may take.
 MAX_LOOKS: Final = 32
-PATIENCE: Final = 10.0
+GET_TIMEOUT: Final = 10.0
 #: Looks, after which an answer that makes no sense is taken for the only one there is.
 MAX_NONSENSE: Final = 5
 #: Seconds before a task is looked at again whose end was not believed.
@@ -195,7 +195,7 @@ class Examiner:
         :raises SigmicGuardError: it is worth while to ask again.
         """
         try:
-            return await self._looker.get(task.id, timeout=PATIENCE)
+            return await self._looker.get(task.id, timeout=GET_TIMEOUT)
         except (*REFUSALS, TaskNotFound):
             return None
         except (ApiError, ProtocolError) as error:

@@ -41,9 +41,9 @@ if TYPE_CHECKING:
     from sigmic_guard.supervisor.work.watcher import Watcher
 
 #: Three heartbeats. Source: the API page, "stream".
-SILENCE: Final = 45.0
+SILENCE_TIMEOUT: Final = 45.0
 #: Seconds that opening a stream, or a GET, may take.
-PATIENCE: Final = 10.0
+REQUEST_TIMEOUT: Final = 10.0
 
 _ENDING: Final = frozenset({State.CANCELLING, State.UNCONFIRMED, State.DETACHED, State.HANDED_OVER})
 #: Bad JSON, numbers out of range, lone surrogates, and what is nested thousands deep.
@@ -279,7 +279,9 @@ class TaskEvents:
         self._complete = False
         self._identity.connect()
         remote_id = self._task.id
-        stream = await self._ground.api.stream(remote_id, timeout=PATIENCE, silence=SILENCE)
+        stream = await self._ground.api.stream(
+            remote_id, timeout=REQUEST_TIMEOUT, silence=SILENCE_TIMEOUT
+        )
         if self._task.record.remote_id != remote_id:
             stream.close()
             return
@@ -307,7 +309,7 @@ class TaskEvents:
             return
         assert remote_id is not None
         try:
-            info = await self._looker.get(remote_id, timeout=PATIENCE, tries=TRIES)
+            info = await self._looker.get(remote_id, timeout=REQUEST_TIMEOUT, tries=TRIES)
         except REFUSALS as error:
             self._access.hear(error)
             raise

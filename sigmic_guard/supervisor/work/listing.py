@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 #: The most that the API gives at once.
 PAGE: Final = 100
 #: Seconds that one page may take.
-PATIENCE: Final = 10.0
+PAGE_TIMEOUT: Final = 10.0
 #: The least, however little is left of a shutdown's budget, and the share of it for one page.
-LEAST_PATIENCE: Final = 0.1
+LEAST_PAGE_TIMEOUT: Final = 0.1
 SHARE_OF_BUDGET: Final = 1 / 4
 #: Requests in a row, after which a page that fails is asked for again only by a later reading; and
 #: how long after each.
@@ -118,7 +118,7 @@ class Lister:
     def hasten(self, budget_end: float) -> None:
         """Let no page, nor one that is under way, take long when a shutdown's budget ends then."""
         self._budget_end = budget_end
-        end = current_time() + self._patience()
+        end = current_time() + self._page_timeout()
         for scope in self._under_way:
             scope.deadline = min(scope.deadline, end)
 
@@ -156,14 +156,16 @@ class Lister:
         with CancelScope() as scope:
             self._under_way.add(scope)
             try:
-                return await self._api.list(limit=limit, offset=offset, timeout=self._patience())
+                return await self._api.list(
+                    limit=limit, offset=offset, timeout=self._page_timeout()
+                )
             finally:
                 self._under_way.discard(scope)
         raise ConnectionFailed("the shutdown had no more time for it", sent=True, timed_out=True)
 
-    def _patience(self) -> float:
+    def _page_timeout(self) -> float:
         left = (self._budget_end - current_time()) * SHARE_OF_BUDGET
-        return min(PATIENCE, max(left, LEAST_PATIENCE))
+        return min(PAGE_TIMEOUT, max(left, LEAST_PAGE_TIMEOUT))
 
     def read(
         self,

@@ -47,13 +47,13 @@ LOOK_EVERY: Final = 1.0
 #: Tasks that are watched, for each page of a reading that may lead no further back in time.
 WATCHED_A_PAGE: Final = 50
 #: Seconds without an event after which a stream is not waited for, if GET has told the end.
-GLANCE: Final = 5.0
+IDLE_STREAM_SECONDS: Final = 5.0
 #: Seconds after which a consumer who went away with an event does not count as a listener.
 PAUSE: Final = 0.5
 #: Seconds of what was read before that are read again: a server has more than one clock.
 OVERLAP: Final = 1.0
 #: Seconds that one GET may take.
-PATIENCE: Final = 10.0
+GET_TIMEOUT: Final = 10.0
 #: GETs under way at once.
 MAX_LOOKS: Final = 16
 
@@ -99,7 +99,7 @@ class Watcher:
         self.leave(task)
         audience = task.gather_audience()
         if audience.glance_alarm is None:
-            delay = UNSEEN if task.record.state is State.RUNNING else GLANCE
+            delay = UNSEEN if task.record.state is State.RUNNING else IDLE_STREAM_SECONDS
             audience.glance_alarm = self._timer.after(delay, self._glance, task, audience)
 
     def pause(self, task: Entry) -> None:
@@ -131,7 +131,9 @@ class Watcher:
             self.look(task)
         else:
             audience.hang_up_idle()
-        audience.glance_alarm = self._timer.after(GLANCE, self._after_the_glance, task, audience)
+        audience.glance_alarm = self._timer.after(
+            IDLE_STREAM_SECONDS, self._after_the_glance, task, audience
+        )
 
     def _after_the_glance(self, task: Entry, audience: Audience) -> None:
         audience.glance_alarm = None
@@ -294,7 +296,7 @@ class Watcher:
             task.looking = False
             return
         try:
-            info = await self._looker.get(remote_id, timeout=PATIENCE, tries=TRIES)
+            info = await self._looker.get(remote_id, timeout=GET_TIMEOUT, tries=TRIES)
         except TaskNotFound:
             self._access.worked(read=task)
             if task.record.remote_id == remote_id:
