@@ -178,7 +178,7 @@ class Core:
     async def refresh(self, task: Entry) -> TaskInfo:
         """Read the task, and take in what it says."""
         self.ground.check_running()
-        turn = task.turn
+        generation = task.generation
         info = await self.courier.read(task.id)
-        self.roster.observe(task, info, turn)
+        self.roster.observe(task, info, generation)
         return info

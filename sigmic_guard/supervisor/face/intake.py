@@ -144,7 +144,7 @@ class Intake:
         # A completed task is adopted to be asked again, so it stays open until it has been.
         task.held = info.status == "completed"
         ground.roster.apply(task, Event.ADOPT, remote_id=task_id)
-        if ground.roster.observe(task, info, task.turn):
+        if ground.roster.observe(task, info, task.generation):
             self._creator.leave(task)  # it costs nothing; a follow-up takes the place again
         task.held = False
         await self._write_down(task)

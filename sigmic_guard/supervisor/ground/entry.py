@@ -89,6 +89,7 @@ class Entry:
         "ended_at",
         "ending",
         "failure",
+        "generation",
         "handle",
         "held",
         "inheritance",
@@ -104,7 +105,6 @@ class Entry:
         "seen_at",
         "sending",
         "sought",
-        "turn",
         "written_at",
     )
 
@@ -162,7 +162,7 @@ class Entry:
         #: Follow-ups that are under way.
         self.sending = 0
         #: Grows with each follow-up: what was read before one says nothing after it.
-        self.turn = 0
+        self.generation = 0
 
         #: How its end is brought about, once that is wanted.
         self.ending: Ending | None = None

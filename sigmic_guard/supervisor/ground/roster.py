@@ -317,7 +317,7 @@ class Roster:
         """Tell whether an answer is about this task, and not one that somebody mixed up with it."""
         return info.id == task.record.remote_id and not self.origins.is_anothers(task, info)
 
-    def observe(self, task: Entry, info: TaskInfo, turn: int) -> bool:
+    def observe(self, task: Entry, info: TaskInfo, generation: int) -> bool:
         """Take in what the API says of a task; ``True`` if it is the end.
 
         :param turn: the task's turn when it was asked: an answer from before a follow-up says
@@ -329,7 +329,7 @@ class Roster:
             self.origins.mistaken(task, info)
             return False
         self.origins.trust(task)
-        if turn != task.turn or task.record.state in ENDED:
+        if generation != task.generation or task.record.state in ENDED:
             return task.record.state in ENDED
         if task.sending and info.status != "cancelled":
             return False  # a follow-up under way may start it again at any moment

@@ -144,7 +144,7 @@ class Examiner:
         inheritance, remote_id = task.inherit(), task.record.remote_id
         if inheritance.examined or remote_id is None or task.record.finished_at is not None:
             return
-        turn = task.turn
+        generation = task.generation
         try:
             info = await self._look(task)
             # Its id may have become known only now, and somebody may have adopted it since.
@@ -167,7 +167,7 @@ class Examiner:
             inheritance.examined = True
             if wanted:
                 inheritance.verdict = Verdict.RELEASE
-            if info is not None and self._roster.observe(task, info, turn):
+            if info is not None and self._roster.observe(task, info, generation):
                 return
             if info is not None and info.terminal:  # and not believed, for now
                 inheritance.examined = False

@@ -270,7 +270,7 @@ class Canceller:
             self._ended(task, CancelResult.NOT_FOUND)
 
     async def _look(self, task: Entry, refusal: SigmicGuardError | None = None) -> None:
-        remote_id, turn = task.record.remote_id, task.turn
+        remote_id, generation = task.record.remote_id, task.generation
         assert remote_id is not None
         try:
             info = await self._ask(self._looker.get, remote_id)
@@ -287,7 +287,7 @@ class Canceller:
                 self._again(task, refusal or error)
         else:
             task.begin_ending().refusal = None
-            if self._roster.observe(task, info, turn) or task.record.remote_id != remote_id:
+            if self._roster.observe(task, info, generation) or task.record.remote_id != remote_id:
                 return
             ending = task.begin_ending()
             if ending.acknowledged:

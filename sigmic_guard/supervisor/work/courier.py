@@ -76,13 +76,15 @@ class Courier:
         # From here on the task counts as running, and a DELETE waits for the answer: a task that is
         # asked again, with the answer lost, must not be taken for completed.
         task.sending += 1
-        task.turn += 1
-        turn = task.turn if _asleep(task) else None
+        task.generation += 1
+        generation = task.generation if _asleep(task) else None
         first = task.record.asked_at is None
         self._roster.apply(task, Happening.FOLLOW_UP)
         remote_id = task.id
         await self._errand(
-            lambda: self._send(task, follow_up, reopened_in=turn, first=first, remote_id=remote_id)
+            lambda: self._send(
+                task, follow_up, reopened_in=generation, first=first, remote_id=remote_id
+            )
         )
 
     async def _send(
@@ -109,8 +111,8 @@ class Courier:
             refused = refused_outright(error)
             raise
         finally:
-            alone = task.turn == reopened_in  # else another message may have started it again
-            task.turn += 1
+            alone = task.generation == reopened_in  # else another message may have started it again
+            task.generation += 1
             task.sending -= 1
             if not refused:
                 self._roster.note_write(task)

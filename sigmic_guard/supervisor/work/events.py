@@ -92,7 +92,7 @@ class TaskEvents:
         self._closed_until = 0.0
         self._stream: EventStream | None = None
         self._connected_before = False
-        self._turn = task.turn
+        self._generation = task.generation
         self._error_seen = False
         self._replay = Replay()
         #: What the last stream was opened of.
@@ -275,7 +275,7 @@ class TaskEvents:
         return state in _ENDING or (self._connected_before and self._stream is None)
 
     async def _open(self) -> None:
-        turn, self._turn = self._turn, self._task.turn
+        generation, self._generation = self._generation, self._task.generation
         self._complete = False
         self._identity.connect()
         remote_id = self._task.id
@@ -293,13 +293,13 @@ class TaskEvents:
         else:
             self._stream = stream
         if self._connected_before:
-            self._replay.reconnected(new_turn=turn != self._turn)
+            self._replay.reconnected(new_turn=generation != self._generation)
         self._connected_before = True
 
     async def _look(self) -> None:
         """Find out by GET whether the task has ended; else connect again, after a while."""
         self.hang_up()
-        task, turn = self._task, self._task.turn
+        task, generation = self._task, self._task.generation
         asked: float | None = None
         remote_id = task.record.remote_id
         if task.state is State.UNKNOWN:
@@ -319,7 +319,7 @@ class TaskEvents:
         except SigmicGuardError as error:
             asked = asked_pause(error)
         else:
-            self._ground.roster.observe(task, info, turn)
+            self._ground.roster.observe(task, info, generation)
             if self._identity.in_doubt and task.prompt is None:
                 self._connected_before = False  # nothing of its stream was given
                 return
@@ -337,7 +337,11 @@ class TaskEvents:
         self._over = True
         self._leave()
         task = self._task
-        if self._complete or task.state is not State.COMPLETED or self._turn != task.turn:
+        if (
+            self._complete
+            or task.state is not State.COMPLETED
+            or self._generation != task.generation
+        ):
             return
         # It ended while no stream was open: GET has the text that none of them brought.
         if rest := self._replay.rest(task.answer):
@@ -377,7 +381,9 @@ class TaskEvents:
         """
         answer = data.get("finalResponse") if isinstance(data, dict) else None
         task = self._task
-        plain = isinstance(answer, str) and not self._error_seen and self._turn == task.turn
+        plain = (
+            isinstance(answer, str) and not self._error_seen and self._generation == task.generation
+        )
         self._must_look = True
         if plain and task.state is State.RUNNING and not task.sending:
             self._complete = self._ground.roster.complete(task, End(final_response=answer))

@@ -290,7 +290,7 @@ class Watcher:
             self.look(task)
 
     async def _look(self, task: Entry) -> None:
-        turn, lags, delay = task.turn, False, SOON
+        generation, lags, delay = task.generation, False, SOON
         remote_id = task.record.remote_id
         if remote_id is None:  # it is looked for
             task.looking = False
@@ -304,7 +304,7 @@ class Watcher:
             lags = task.record.state is State.RUNNING  # it was not believed
         except REFUSALS as error:
             self._access.hear(error, read=task)
-            if task in self._told and self._roster.observe(task, self._told[task], turn):
+            if task in self._told and self._roster.observe(task, self._told[task], generation):
                 return
             pause = asked_pause(error)
             delay = SLOWLY.delay(self._count_in_vain(task), random(), retry_after=pause)
@@ -315,7 +315,7 @@ class Watcher:
         else:
             self._access.worked(read=task)
             # If not, it is from before a follow-up, and no list may show the task again.
-            lags = not self._roster.observe(task, info, turn) and info.terminal
+            lags = not self._roster.observe(task, info, generation) and info.terminal
             if task.record.remote_id != remote_id:
                 lags = False  # what was read is another create's task
             elif self._roster.is_about(task, info):
