@@ -62,7 +62,9 @@ class TaskBlock:
         entered_at = current_time()
         if self._order.request.files:
             await check_files(self._order.request.files)
-        task = self._task = self._core.intake.begin(self._order, entered_at=entered_at, held=True)
+        task = self._task = self._core.intake.begin(
+            self._order, entered_at=entered_at, accepts_follow_up=True
+        )
         task.block = ref(self)
         self._host = Host()
         self._scope.__enter__()
@@ -155,7 +157,7 @@ class TaskBlock:
                 with move_on_after(task.record.policy.cancel_wait, shield=True):
                     await task.until_settled()
         finally:
-            task.held = False
+            task.accepts_follow_up = False
             if task.record.state is State.COMPLETED:
                 self._core.roster.apply(task, Event.CLOSE)
         misplaced = None

@@ -63,22 +63,24 @@ class Intake:
 
     # --- created --------------------------------------------------------------------------------
 
-    def begin(self, order: Order, *, entered_at: float, held: bool) -> Entry:
+    def begin(self, order: Order, *, entered_at: float, accepts_follow_up: bool) -> Entry:
         """Take a task on, and see to its creation.
 
         :param entered_at: when its time-out began to count, on anyio's clock.
-        :param held: a block holds it, so that a follow-up can come after its completion.
+        :param accepts_follow_up: a block holds it: a follow-up can come after its completion.
         :raises SupervisorShutdown: too late.
         :raises DuplicateKey: a live task of this process holds the key.
         """
         self._ground.check_open()
         self._check_key(order)
         deadline = _earlier(order, entered_at)
-        return self._creator.begin(order.request, order.policy, deadline, order.key, held=held)
+        return self._creator.begin(
+            order.request, order.policy, deadline, order.key, accepts_follow_up=accepts_follow_up
+        )
 
     async def start(self, order: Order) -> Entry:
         """Begin a background task and wait for its id."""
-        task = self.begin(order, entered_at=current_time(), held=False)
+        task = self.begin(order, entered_at=current_time(), accepts_follow_up=False)
         try:
             await self.until_created(task)
         except SigmicGuardError:
@@ -142,11 +144,11 @@ class Intake:
         else:
             await self._take_key(task, task_id)
         # A completed task is adopted to be asked again, so it stays open until it has been.
-        task.held = info.status == "completed"
+        task.accepts_follow_up = info.status == "completed"
         ground.roster.apply(task, Event.ADOPT, remote_id=task_id)
         if ground.roster.observe(task, info, task.generation):
             self._creator.leave(task)  # it costs nothing; a follow-up takes the place again
-        task.held = False
+        task.accepts_follow_up = False
         await self._write_down(task)
         return task
 

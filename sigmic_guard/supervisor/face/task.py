@@ -113,7 +113,7 @@ class RemoteTask:
         """
         self._core.ground.check_here()
         entry = self._entry
-        if entry.record.state is State.RUNNING and entry.held and not entry.listening:
+        if entry.record.state is State.RUNNING and entry.accepts_follow_up and not entry.listening:
             # A stream tells the end at once; the list would do so within a second or two.
             events = self.events()
             try:

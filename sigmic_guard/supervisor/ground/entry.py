@@ -80,6 +80,7 @@ class Entry:
 
     __slots__ = (
         "_waiters",
+        "accepts_follow_up",
         "answer",
         "audience",
         "begun_at",
@@ -91,7 +92,6 @@ class Entry:
         "failure",
         "generation",
         "handle",
-        "held",
         "inheritance",
         "interruption",
         "last_end",
@@ -142,7 +142,7 @@ class Entry:
         self.answer: str | None = None
 
         #: Whether a block may still send a follow-up.
-        self.held = False
+        self.accepts_follow_up = False
         #: The block around the body, while there is one. Only its caller keeps it alive: a scope
         #: leads to the task that entered it, and from there to the body's frames.
         self.block: ReferenceType[Interruptible] | None = None

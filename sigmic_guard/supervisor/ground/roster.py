@@ -209,7 +209,7 @@ class Roster:
         reaction = self.reactions.get(after.state)
         if reaction is not None:
             reaction(task)
-        if after.state is State.COMPLETED and not task.held:
+        if after.state is State.COMPLETED and not task.accepts_follow_up:
             self.apply(task, Event.CLOSE)
 
     def _tell_result(self, task: Entry, after: Record) -> None:
@@ -297,7 +297,7 @@ class Roster:
         if self.was_asked_lately(task) or self.is_as_before(task, end):
             return False
         task.answer = end.answer
-        if task.held:
+        if task.accepts_follow_up:
             task.last_end = end
         return self.apply(task, Event.COMPLETE, status="completed")
 

@@ -111,16 +111,16 @@ class Creator:
         deadline: float | None,
         key: str | None,
         *,
-        held: bool,
+        accepts_follow_up: bool,
     ) -> Entry:
         """Take a task on, and create it as soon as there is a place for it.
 
         :param deadline: absolute, on anyio's clock.
-        :param held: a block holds it, so that a follow-up can come after its completion.
+        :param accepts_follow_up: a block holds it: a follow-up can come after its completion.
         """
         record = self._entries.intend(policy, deadline, key, message_digest=self._digest(request))
         task = self._entries.enlist(record, deadline)
-        task.held = held
+        task.accepts_follow_up = accepts_follow_up
         self._ask_for(task, request)
         self._take(task)
         return task

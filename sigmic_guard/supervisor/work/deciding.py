@@ -51,6 +51,6 @@ class Decider:
     def release(self, task: Entry) -> None:
         """End a task whose block is over, and take no follow-up any more."""
         self.cancel(task, CancelReason.SCOPE)
-        task.held = False
+        task.accepts_follow_up = False
         if task.record.state is State.COMPLETED:
             self._ground.roster.apply(task, Event.CLOSE)
