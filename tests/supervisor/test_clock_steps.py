@@ -106,7 +106,7 @@ async def test_what_an_orphan_cost(wall: Wall, step: float) -> None:
             await gate.entered.wait()
         wall.off = step
         await sleep(3)
-        core_of(supervisor).examiner.tally.count()
+        core_of(supervisor).triage.tally.count()
         assert orphans(lab) == pytest.approx((1, 103), abs=1)
         gate.open()
         report = await supervisor.reap()

@@ -317,7 +317,7 @@ async def test_what_a_deploy_costs(claimed: bool) -> None:
             gate = lab.fake.gate("delete")
             await gate.entered.wait()
             await sleep(10)
-            core_of(supervisor).examiner.tally.count()
+            core_of(supervisor).triage.tally.count()
             assert orphans(lab) == pytest.approx((1, 10), abs=3)
             gate.open()
             [reaped] = (await supervisor.reap()).reaped

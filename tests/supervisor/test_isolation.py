@@ -210,7 +210,7 @@ async def test_a_bug_in_an_errand(method: str) -> None:
 @virtual
 @pytest.mark.parametrize("times", [1, 5])
 async def test_a_bug_in_an_examination(times: int) -> None:
-    """A dead owner's task is examined again, and ended."""
+    """A dead owner's task is looked at again, and ended."""
     lab, store = Lab(), MemoryStore()
     orphan = await left(lab, store)
     lab.fake.on("get", *[Bug("in the client")] * times)

@@ -31,7 +31,7 @@ from sigmic_guard.supervisor.face import draining
 from sigmic_guard.supervisor.ground.entry import Entry
 from sigmic_guard.supervisor.ground.timer import Slices
 from sigmic_guard.supervisor.recovery import reaper
-from sigmic_guard.supervisor.recovery.examiner import Examiner
+from sigmic_guard.supervisor.recovery.triage import Triage
 from sigmic_guard.supervisor.work.courier import MAX_ERRANDS
 from sigmic_guard.testing.fake_faults import HANG, Gate
 from tests.backends import ASYNCIO, TRIO_VIRTUAL, UVLOOP
@@ -94,7 +94,7 @@ async def test_whoever_looks_at_an_orphan_can_be_struck() -> None:
     async def strike(_: object) -> None:
         task = asyncio.current_task()
         assert task is not None
-        assert task.get_name() == "sigmic_guard examine"
+        assert task.get_name() == "sigmic_guard triage"
         task.cancel()
         await checkpoint()
 
@@ -173,7 +173,7 @@ async def test_a_shutdown_in_the_middle_keeps_its_budget_and_leaves_the_rest(met
     ):
         with fail_after(5):
             await lab.fake.until(lambda: lab.fake.in_flight(method))
-            while len(core_of(supervisor).examiner.tasks) < 200:
+            while len(core_of(supervisor).triage.tasks) < 200:
                 await checkpoint()  # the round has to be over: what it has not begun is not named
         began = current_time()
         report = await supervisor.shutdown()
@@ -340,19 +340,19 @@ async def test_a_shutdown_between_taking_over_and_seeing_to(
     """What is ours by now is ended by the shutdown, although nobody had begun with it."""
     lab, store, some = Lab(), MemoryStore(), Event()
     await write(store, *(row(lab, f"intent-{number}") for number in range(20)))
-    joined = Examiner.join
+    joined = Triage.join
 
-    def join(self: Examiner, task: Entry) -> None:
+    def join(self: Triage, task: Entry) -> None:
         joined(self, task)
         if len(self.tasks) == 5:
             some.set()
 
-    monkeypatch.setattr(Examiner, "join", join)
+    monkeypatch.setattr(Triage, "join", join)
     monkeypatch.setattr(Slices, "breathe", lambda self: checkpoint())
     async with lab.open(ledger=MemoryLedger(store)) as supervisor:
         with fail_after(20):
             await some.wait()
-            assert len(core_of(supervisor).examiner.tasks) < 20
+            assert len(core_of(supervisor).triage.tasks) < 20
             report = await supervisor.shutdown()
     assert (report.clean, report.cancelled, store.rows) == (True, 20, {})
 

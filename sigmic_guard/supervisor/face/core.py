@@ -19,10 +19,10 @@ from sigmic_guard.supervisor.ground.roster import Roster
 from sigmic_guard.supervisor.ground.telling import error_of
 from sigmic_guard.supervisor.ground.timer import Timer
 from sigmic_guard.supervisor.recovery.claims import Claims
-from sigmic_guard.supervisor.recovery.examiner import Examiner
 from sigmic_guard.supervisor.recovery.mistakes import Mistakes
 from sigmic_guard.supervisor.recovery.reaper import Reaper
 from sigmic_guard.supervisor.recovery.reconciler import Reconciler
+from sigmic_guard.supervisor.recovery.triage import Triage
 from sigmic_guard.supervisor.work.access import Access
 from sigmic_guard.supervisor.work.canceller import Canceller
 from sigmic_guard.supervisor.work.courier import Courier
@@ -87,10 +87,10 @@ class Core:
         self.creator = Creator(ground, entries)
         self.courier = Courier(ground, self.canceller, self.watcher)
 
-        self.examiner = Examiner(ground, self.looker, self.canceller, entries)
-        self.reconciler = Reconciler(ground, self.watcher, lister, self.creator, self.examiner)
+        self.triage = Triage(ground, self.looker, self.canceller, entries)
+        self.reconciler = Reconciler(ground, self.watcher, lister, self.creator, self.triage)
         self.mistakes = Mistakes(self.roster, self.reconciler, self.watcher)
-        self.reaper = Reaper(ground, self.reconciler, self.examiner, entries)
+        self.reaper = Reaper(ground, self.reconciler, self.triage, entries)
         self.creator.claims = self.claims = Claims(ground, self.reaper)
 
         self.intake = Intake(ground, entries, self.creator, self.courier, self.decider)
@@ -125,7 +125,7 @@ class Core:
             if task.inheritance is not None:
                 self.watcher.look(task)  # it may have ended while nobody watched it
         else:
-            self.examiner.examine(task)
+            self.triage.decide(task)
 
     def _lost(self, task: Entry) -> None:
         self.reconciler.take(task)
@@ -138,8 +138,8 @@ class Core:
         self._not_heard_from(task)
         if task.orphan is None:
             self.canceller.take(task)
-        elif not task.inherit().examined:
-            self.examiner.examine(task)
+        elif not task.inherit().decided:
+            self.triage.decide(task)
         # else the reaper sends it on, when its row says so
 
     def _refused(self, task: Entry) -> None:

@@ -150,7 +150,7 @@ class Drain:
         core, slices = self._core, Slices()
         core.canceller.hold()
         try:
-            await core.examiner.release_adopted()
+            await core.triage.release_adopted()
             for task in tasks:
                 self._want_ended(task)
                 await slices.yield_if_due()
@@ -160,7 +160,7 @@ class Drain:
                 written = await core.outbox.flush()
             with move_on_after(self.grace / 4), suppress(LedgerError):
                 # Who cannot say that he leaves cannot rely on another who may be leaving as well.
-                await core.examiner.spare(tasks if written else core.examiner.tasks)
+                await core.triage.spare(tasks if written else core.triage.tasks)
         finally:
             core.canceller.release()
             core.canceller.hasten()
@@ -171,7 +171,7 @@ class Drain:
             core.roster.apply(task, Happening.CLOSE)  # no follow-up is taken any more
             task.interrupt(CancelReason.SHUTDOWN)
         elif task.orphan is not None:
-            core.examiner.end_now(task)  # without another look
+            core.triage.end_now(task)  # without another look
         elif how == "cancel" or state in _TO_CANCEL:
             if state is State.UNCONFIRMED:
                 self._asked_again.append((task, task.record.version))

@@ -39,7 +39,7 @@ class Interruptible(Protocol):
 class Inheritance:
     """What is known of a task because another owner began it, who is dead."""
 
-    __slots__ = ("asked_before", "at", "claimed", "examined", "looks", "verdict")
+    __slots__ = ("asked_before", "at", "claimed", "decided", "looks", "verdict")
 
     def __init__(self) -> None:
         #: What is to become of it; ``None`` if somebody asked for it by its key.
@@ -51,7 +51,7 @@ class Inheritance:
         #: Whether somebody asked for it, by the key.
         self.claimed = False
         #: Whether a GET told how it is.
-        self.examined = False
+        self.decided = False
         #: How often it was looked at in vain.
         self.looks = 0
 
@@ -283,7 +283,7 @@ class Entry:
             self.ending.acknowledged = self.ending.refusals = 0
             self.ending.refusal = None
         if self.inheritance is not None:
-            self.inheritance.examined, self.inheritance.looks = False, 0
+            self.inheritance.decided, self.inheritance.looks = False, 0
         if self.audience is not None:
             self.audience.start_over()
 

@@ -3,7 +3,7 @@
 Level-triggered: at start-up, and then now and again, it looks for unfinished rows whose owner is
 dead, whatever has happened before, and takes each by compare-and-set, so that two reapers never
 work on the same row. From then on a row is a task of this supervisor like any other, and takes the
-ordinary way: the examiner asks how it is, the canceller ends it, the reconciler finds what has no
+ordinary way: the triage asks how it is, the canceller ends it, the reconciler finds what has no
 name.
 
 What cannot be reached, be it the ledger or the API, leads to nothing but another try. A ledger that
@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from sigmic_guard.supervisor.ground.entries import Entries
     from sigmic_guard.supervisor.ground.entry import Entry
     from sigmic_guard.supervisor.ground.ground import Ground
-    from sigmic_guard.supervisor.recovery.examiner import Examiner
     from sigmic_guard.supervisor.recovery.reconciler import Reconciler
+    from sigmic_guard.supervisor.recovery.triage import Triage
 
 #: Seconds between two rounds, give or take a half.
 EVERY: Final = 30.0
@@ -89,7 +89,7 @@ class Reaper:
         self,
         ground: Ground,
         reconciler: Reconciler,
-        examiner: Examiner,
+        triage: Triage,
         entries: Entries,
     ) -> None:
         self._roster = ground.roster
@@ -99,9 +99,9 @@ class Reaper:
         self._owner_id = ground.owner_id
         self._namespace = ground.settings.namespace
         self._reconciler = reconciler
-        self._examiner = examiner
+        self._triage = triage
         self._entries = entries
-        self.tally = examiner.tally
+        self.tally = triage.tally
         #: Rows of which a hit left unknown whether they are ours, by intent id.
         self._in_doubt: dict[str, TakenRow] = {}
         #: What the last round found that nobody here can act on.
@@ -152,9 +152,9 @@ class Reaper:
         :raises LedgerError: the ledger could not be read or written; the next round tries again.
         :raises SupervisorShutdown: no round comes any more.
         """
-        tasks = set(self._examiner.tasks)
+        tasks = set(self._triage.tasks)
         round_ = await self.request()
-        tasks |= self._examiner.tasks | set(round_.taken)
+        tasks |= self._triage.tasks | set(round_.taken)
         reaped, left, slices = list[OrphanRow](), list[OrphanRow](), Slices()
         for task in tasks:
             await task.until(lambda task: not task.worked_on or task.unsupervised)
@@ -210,7 +210,7 @@ class Reaper:
                 round_.due = min(round_.due, current_time() + left)
         self._tell_illegible(round_.illegible)
         await self.tally.report(round_.left)
-        self._examiner.ask_again()
+        self._triage.ask_again()
         await self.take_over(to_take)
         await self._look_for_strays()
 
@@ -218,7 +218,7 @@ class Reaper:
         since, slices = self._reconciler.afterlife.since(self._roster.now()), Slices()
         recent: list[Record] = []
         for record in await self._ledger.absent(self._namespace, since):
-            if self._examiner.is_within_reach(record) and self._reconciler.afterlife.lasts(record):
+            if self._triage.is_within_reach(record) and self._reconciler.afterlife.lasts(record):
                 recent.append(record)
             await slices.yield_if_due()
         self._reconciler.beware_of(recent)
@@ -248,7 +248,7 @@ class Reaper:
         )
         # A row that was taken over itself leads to nothing where the end of this one was decided.
         by_heirs = record.reason is None
-        if verdict is Verdict.REAP and await self._examiner.is_wanted(record, by_heirs=by_heirs):
+        if verdict is Verdict.REAP and await self._triage.is_wanted(record, by_heirs=by_heirs):
             return Verdict.RELEASE
         return verdict
 
@@ -342,5 +342,5 @@ class Reaper:
         task = self._entries.inherit(record, verdict)
         if self._round is not None:
             self._round.taken.append(task)
-        self._examiner.join(task)
+        self._triage.join(task)
         self._roster.inherit(task)

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from sigmic_guard.supervisor.ground.entry import Entry
     from sigmic_guard.supervisor.ground.ground import Ground
     from sigmic_guard.supervisor.ground.roster import Roster
-    from sigmic_guard.supervisor.recovery.examiner import Examiner
+    from sigmic_guard.supervisor.recovery.triage import Triage
     from sigmic_guard.supervisor.work.creating import Creator
     from sigmic_guard.supervisor.work.listing import Lister, Listing
     from sigmic_guard.supervisor.work.watcher import Watcher
@@ -96,7 +96,7 @@ class Reconciler:
         watcher: Watcher,
         lister: Lister,
         creator: Creator,
-        examiner: Examiner,
+        triage: Triage,
     ) -> None:
         self._ground = ground
         self._roster = ground.roster
@@ -132,7 +132,7 @@ class Reconciler:
         #: What to do with a task whose id proves to be that of one that is looked for.
         self.mistaken: Callable[[Entry], None] = _do_nothing
         self._creator = creator
-        self._examiner = examiner
+        self._triage = triage
 
     def take(self, task: Entry) -> None:
         """Look for a task whose create got no answer."""
@@ -300,7 +300,7 @@ class Reconciler:
                 self._recognised(one, info)
             elif intent_id in self._strays and _is_nobodys(info, self._roster):
                 self._strays_until.pop(intent_id, None)
-                self._examiner.end_stray(self._strays.pop(intent_id), info.id)
+                self._triage.end_stray(self._strays.pop(intent_id), info.id)
 
     def _is_too_young(self, info: TaskInfo, one: _Sought) -> bool:
         created_at = seconds_of(info.created_at)
@@ -395,7 +395,7 @@ class Reconciler:
         if wanted and one.task.orphan is not Verdict.RELEASE:
             self._found(one, candidates[0])
             for task_id in candidates[1:]:
-                self._examiner.end_stray(record, task_id)
+                self._triage.end_stray(record, task_id)
         else:
             self._stop_seeking(one)
             one.task.wake()  # nobody here will learn more

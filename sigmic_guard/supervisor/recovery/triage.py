@@ -55,7 +55,7 @@ MAX_NONSENSE: Final = 5
 AGAIN: Final = 1.0
 
 
-class Examiner:
+class Triage:
     """Takes orphans whose row is ours; they end, or are let go."""
 
     def __init__(
@@ -76,7 +76,7 @@ class Examiner:
         self._entries = entries
         self._backoff = Backoff(first=0.2, most=10.0)
         self._pool: Pool[Entry] = Pool(
-            ground.workers, "examine", self._examine, MAX_LOOKS, failed=self._examine_later
+            ground.workers, "triage", self._decide_on, MAX_LOOKS, failed=self._look_later
         )
         #: The live ones.
         self.tasks: set[Entry] = set()
@@ -136,13 +136,13 @@ class Examiner:
 
     # --- one by one -------------------------------------------------------------------------------
 
-    def examine(self, task: Entry) -> None:
+    def decide(self, task: Entry) -> None:
         """Find out by GET whether the task still runs, as soon as a worker is free."""
         self._pool.put(task)
 
-    async def _examine(self, task: Entry) -> None:
+    async def _decide_on(self, task: Entry) -> None:
         inheritance, remote_id = task.inherit(), task.record.remote_id
-        if inheritance.examined or remote_id is None or task.record.finished_at is not None:
+        if inheritance.decided or remote_id is None or task.record.finished_at is not None:
             return
         generation = task.generation
         try:
@@ -150,28 +150,28 @@ class Examiner:
             # Its id may have become known only now, and somebody may have adopted it since.
             wanted = await self.is_wanted(task.record, by_heirs=False)
         except SigmicGuardError as error:
-            self._examine_later(task, error)
+            self._look_later(task, error)
         except BaseException as hit:
             if not isinstance(hit, Exception):
                 self._pool.put(task)  # the worker was hit, the task is as it was
             raise
         else:
             if info is not None and self._is_mistaken(task, info, remote_id):
-                return  # and is examined when it is found
+                return  # and is decided on when it is found
             if (
                 info is not None
                 and info.terminal
                 and (ended_at := seconds_of(info.completed_at)) is not None
             ):
                 self._ended_at[task] = ended_at
-            inheritance.examined = True
+            inheritance.decided = True
             if wanted:
                 inheritance.verdict = Verdict.RELEASE
             if info is not None and self._roster.observe(task, info, generation):
                 return
             if info is not None and info.terminal:  # and not believed, for now
-                inheritance.examined = False
-                self._timer.after(AGAIN, self.examine, task)
+                inheritance.decided = False
+                self._timer.after(AGAIN, self.decide, task)
             else:
                 await self._end(task)
 
@@ -183,11 +183,11 @@ class Examiner:
             self._roster.origins.mistaken(task, info)
         return task.record.remote_id != remote_id
 
-    def _examine_later(self, task: Entry, error: Exception) -> None:
+    def _look_later(self, task: Entry, error: Exception) -> None:
         inheritance = task.inherit()
         delay = self._backoff.delay(inheritance.looks, random(), retry_after=asked_pause(error))
         inheritance.looks += 1
-        self._timer.after(delay, self.examine, task)
+        self._timer.after(delay, self.decide, task)
 
     async def _look(self, task: Entry) -> TaskInfo | None:
         """Ask how the task is; ``None`` where the DELETE will tell.
@@ -273,7 +273,7 @@ class Examiner:
         self._canceller.take(task)
 
     def _decide(self, task: Entry) -> None:
-        task.inherit().examined = True
+        task.inherit().decided = True
         if task.orphan is Verdict.RELEASE:
             self._let_go(task)
         elif task.record.state is State.RUNNING:
