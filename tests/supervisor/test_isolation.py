@@ -189,7 +189,7 @@ async def test_a_bug_in_a_look(times: int) -> None:
 
 @virtual
 @pytest.mark.parametrize("method", ["send", "approve", "get"])
-async def test_a_bug_in_an_errand(method: str) -> None:
+async def test_a_bug_in_a_caller_request(method: str) -> None:
     """Whoever waits for it is told; the task is pursued as if the answer were lost."""
     lab = Lab()
     async with lab.open() as supervisor:

@@ -32,7 +32,7 @@ from sigmic_guard.supervisor.ground.entry import Entry
 from sigmic_guard.supervisor.ground.timer import Slices
 from sigmic_guard.supervisor.recovery import reaper
 from sigmic_guard.supervisor.recovery.triage import Triage
-from sigmic_guard.supervisor.work.courier import MAX_ERRANDS
+from sigmic_guard.supervisor.work.caller_requests import MAX_REQUESTS
 from sigmic_guard.testing.fake_faults import HANG, Gate
 from tests.backends import ASYNCIO, TRIO_VIRTUAL, UVLOOP
 from tests.supervisor.deaths import reaped
@@ -304,14 +304,14 @@ async def test_a_bug_in_the_drain_leaves_nobody_waiting(
                 ledger.hang = True
                 lab.fake.always("get", HANG)
                 group.start_soon(wait, supervisor.reap)
-                for _ in range(2 * MAX_ERRANDS):
+                for _ in range(2 * MAX_REQUESTS):
                     group.start_soon(wait, task.refresh)
                 await sleep(1)
         with move_on_after(5):
-            while len(told) <= 2 * MAX_ERRANDS:
+            while len(told) <= 2 * MAX_REQUESTS:
                 await sleep(0.1)
         group.cancel_scope.cancel()
-    assert len(told) == 2 * MAX_ERRANDS + 1
+    assert len(told) == 2 * MAX_REQUESTS + 1
     assert orphans(lab) == (0, 0)
 
 

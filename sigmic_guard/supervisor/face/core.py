@@ -24,8 +24,8 @@ from sigmic_guard.supervisor.recovery.reaper import Reaper
 from sigmic_guard.supervisor.recovery.reconciler import Reconciler
 from sigmic_guard.supervisor.recovery.triage import Triage
 from sigmic_guard.supervisor.work.access import Access
+from sigmic_guard.supervisor.work.caller_requests import CallerRequests
 from sigmic_guard.supervisor.work.canceller import Canceller
-from sigmic_guard.supervisor.work.courier import Courier
 from sigmic_guard.supervisor.work.creating import Creator
 from sigmic_guard.supervisor.work.deciding import Decider
 from sigmic_guard.supervisor.work.events import TaskEvents
@@ -85,7 +85,7 @@ class Core:
         self.decider = Decider(ground, self.canceller)
         entries = Entries(ground, self.decider.deadline_reached)
         self.creator = Creator(ground, entries)
-        self.courier = Courier(ground, self.canceller, self.watcher)
+        self.caller_requests = CallerRequests(ground, self.canceller, self.watcher)
 
         self.triage = Triage(ground, self.looker, self.canceller, entries)
         self.reconciler = Reconciler(ground, self.watcher, lister, self.creator, self.triage)
@@ -93,7 +93,7 @@ class Core:
         self.reaper = Reaper(ground, self.reconciler, self.triage, entries)
         self.creator.claims = self.claims = Claims(ground, self.reaper)
 
-        self.intake = Intake(ground, entries, self.creator, self.courier, self.decider)
+        self.intake = Intake(ground, entries, self.creator, self.caller_requests, self.decider)
         self.roster.reactions = {
             State.RUNNING: self._runs,
             State.UNKNOWN: self._lost,
@@ -167,18 +167,18 @@ class Core:
         self.ground.check_open()
         if task.deadline is not None and current_time() >= task.deadline:
             raise error_of(task, interrupted_by=CancelReason.DEADLINE)
-        await self.courier.send(task, follow_up)
+        await self.caller_requests.send(task, follow_up)
 
     async def approve(self, task: Entry, call_id: str, outcome: ApprovalOutcome) -> bool:
         """Decide on a tool call."""
         call_id, outcome = check_id("call_id", call_id), check_outcome(outcome)
         self.ground.check_open()
-        return await self.courier.approve(task, call_id, outcome)
+        return await self.caller_requests.approve(task, call_id, outcome)
 
     async def refresh(self, task: Entry) -> TaskInfo:
         """Read the task, and take in what it says."""
         self.ground.check_running()
         generation = task.generation
-        info = await self.courier.read(task.id)
+        info = await self.caller_requests.read(task.id)
         self.roster.observe(task, info, generation)
         return info

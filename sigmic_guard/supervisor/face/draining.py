@@ -99,7 +99,7 @@ class Drain:
         self._aborted = True
         core = self._core
         core.lifetime.advance(Phase.CLOSED)
-        core.courier.close()
+        core.caller_requests.close()
         core.reaper.close()
         for task in list(core.roster.tasks.values()):
             task.wake()
@@ -253,7 +253,7 @@ class Drain:
     async def _close(self) -> None:
         core = self._core
         core.lifetime.advance(Phase.CLOSED)
-        core.courier.close()
+        core.caller_requests.close()
         core.reaper.close()
         slices = Slices()
         for task in list(core.roster.tasks.values()):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sigmic_guard.supervisor.ground.entries import Entries
     from sigmic_guard.supervisor.ground.entry import Entry
     from sigmic_guard.supervisor.ground.ground import Ground
-    from sigmic_guard.supervisor.work.courier import Courier
+    from sigmic_guard.supervisor.work.caller_requests import CallerRequests
     from sigmic_guard.supervisor.work.creating import Creator
     from sigmic_guard.supervisor.work.deciding import Decider
 
@@ -52,13 +52,13 @@ class Intake:
         ground: Ground,
         entries: Entries,
         creator: Creator,
-        courier: Courier,
+        caller_requests: CallerRequests,
         decider: Decider,
     ) -> None:
         self._ground = ground
         self._entries = entries
         self._creator = creator
-        self._courier = courier
+        self._caller_requests = caller_requests
         self._decider = decider
 
     # --- created --------------------------------------------------------------------------------
@@ -132,7 +132,7 @@ class Intake:
         ground = self._ground
         ground.check_open()
         entered_at = current_time()
-        info = await self._courier.read(task_id)
+        info = await self._caller_requests.read(task_id)
         ground.check_open()
         self._check_id(task_id)
         self._check_key(order)

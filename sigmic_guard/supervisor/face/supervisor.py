@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from sigmic_guard.supervisor.face.task import RemoteTask
     from sigmic_guard.supervisor.ground.results import ReapReport, ShutdownReport, TaskResult
 
-#: Connections for what is not a DELETE: creates, looks, lists, errands.
+#: Connections for what is not a DELETE: creates, looks, lists, and what callers ask for.
 OTHER_CONNECTIONS = 128
 
 

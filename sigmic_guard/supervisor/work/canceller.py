@@ -126,7 +126,7 @@ class Canceller:
         if task.record.state not in TO_BE_ENDED:
             return
         if task.sending:
-            # A follow-up under way could start the task again behind the DELETE's back. The courier
+            # A follow-up under way could start the task again behind the DELETE's back. The request
             # comes back here when it is answered; the alarm is for the one that never is.
             if task.retry_alarm is None:  # who asks again and again does not put it off
                 self._set_alarm(task, self._patience() / 2)

@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from sigmic_guard.supervisor.work.wish import Wish
 
 #: Requests under way at once.
-MAX_ERRANDS: Final = 64
+MAX_REQUESTS: Final = 64
 
 
-class _Errand:
+class _Request:
     """A request, and where its answer is left."""
 
     __slots__ = ("answer", "done", "error", "request")
@@ -51,8 +51,8 @@ class _Errand:
         self.error: BaseException | None = None
 
 
-class Courier:
-    """Runs errands; callers wait."""
+class CallerRequests:
+    """Sends them; callers wait."""
 
     def __init__(
         self,
@@ -66,10 +66,10 @@ class Courier:
         self._timeout = ground.settings.create_timeout
         self._canceller = canceller
         self._watcher = watcher
-        self._pool: Pool[_Errand] = Pool(
-            ground.workers, "errand", self._run, MAX_ERRANDS, failed=self._break_off
+        self._pool: Pool[_Request] = Pool(
+            ground.workers, "caller request", self._run, MAX_REQUESTS, failed=self._break_off
         )
-        self._under_way: set[_Errand] = set()
+        self._under_way: set[_Request] = set()
 
     async def send(self, task: Entry, follow_up: Wish) -> None:
         """Send a follow-up message that was checked."""
@@ -81,7 +81,7 @@ class Courier:
         first = task.record.asked_at is None
         self._roster.apply(task, Happening.FOLLOW_UP)
         remote_id = task.id
-        await self._errand(
+        await self._request(
             lambda: self._send(
                 task, follow_up, reopened_in=generation, first=first, remote_id=remote_id
             )
@@ -139,54 +139,54 @@ class Courier:
     async def approve(self, task: Entry, call_id: str, outcome: ApprovalOutcome) -> bool:
         """Decide on a tool call."""
         task_id = task.id
-        answer: bool = await self._errand(
+        answer: bool = await self._request(
             lambda: self._api.approve(task_id, call_id, outcome, timeout=self._timeout)
         )
         return answer
 
     async def read(self, task_id: str) -> TaskInfo:
         """Read a task for a caller who waits for it."""
-        info: TaskInfo = await self._errand(lambda: self._api.get(task_id, timeout=self._timeout))
+        info: TaskInfo = await self._request(lambda: self._api.get(task_id, timeout=self._timeout))
         if info.id != task_id:
             raise ProtocolError("the API answered with another task than was asked for")
         return info
 
     def close(self) -> None:
         """Tell those who wait that no answer comes any more."""
-        for errand in self._pool.clear():
-            errand.error = SupervisorShutdown("the supervisor shut down; the request was not sent")
-            errand.done.set()
-        for errand in self._under_way:
-            errand.error = ConnectionFailed("the supervisor shut down meanwhile", sent=True)
-            errand.done.set()
+        for waiting in self._pool.clear():
+            waiting.error = SupervisorShutdown("the supervisor shut down; the request was not sent")
+            waiting.done.set()
+        for waiting in self._under_way:
+            waiting.error = ConnectionFailed("the supervisor shut down meanwhile", sent=True)
+            waiting.done.set()
 
-    async def _errand(self, request: Callable[[], Awaitable[Any]]) -> Any:
-        errand = _Errand(request)
-        self._pool.put(errand)
-        await errand.done.wait()
-        if errand.error is not None:
-            raise errand.error
-        return errand.answer
+    async def _request(self, request: Callable[[], Awaitable[Any]]) -> Any:
+        waiting = _Request(request)
+        self._pool.put(waiting)
+        await waiting.done.wait()
+        if waiting.error is not None:
+            raise waiting.error
+        return waiting.answer
 
-    async def _run(self, errand: _Errand) -> None:
-        self._under_way.add(errand)
+    async def _run(self, waiting: _Request) -> None:
+        self._under_way.add(waiting)
         try:
-            errand.answer = await errand.request()
+            waiting.answer = await waiting.request()
         except SigmicGuardError as error:
-            errand.error = bare(error)  # the frames of the client hold what was to be sent
+            waiting.error = bare(error)  # the frames of the client hold what was to be sent
         except BaseException as hit:
             if not isinstance(hit, Exception):
-                self._break_off(errand, hit)
+                self._break_off(waiting, hit)
             raise
-        self._done(errand)
+        self._done(waiting)
 
-    def _break_off(self, errand: _Errand, hit: BaseException) -> None:
-        errand.error = interrupted("request", hit, sent=True)
-        self._done(errand)
+    def _break_off(self, waiting: _Request, hit: BaseException) -> None:
+        waiting.error = interrupted("request", hit, sent=True)
+        self._done(waiting)
 
-    def _done(self, errand: _Errand) -> None:
-        self._under_way.discard(errand)
-        errand.done.set()
+    def _done(self, waiting: _Request) -> None:
+        self._under_way.discard(waiting)
+        waiting.done.set()
 
 
 def _asleep(task: Entry) -> bool:
