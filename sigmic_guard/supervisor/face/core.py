@@ -119,7 +119,7 @@ class Core:
 
     def _runs(self, task: Entry) -> None:
         task.request = None
-        self.creator.join(task)
+        self.creator.acquire(task)
         if task.orphan is None:
             self.watcher.join(task)
             if task.inheritance is not None:
@@ -130,9 +130,9 @@ class Core:
     def _lost(self, task: Entry) -> None:
         self.reconciler.take(task)
         if not task.marked:
-            self.creator.leave(task)  # perhaps nobody will ever know: it must not block a place
+            self.creator.release(task)  # perhaps nobody will ever know: it must not block a place
         elif task.orphan is None:
-            self.creator.join(task)
+            self.creator.acquire(task)
 
     def _must_end(self, task: Entry) -> None:
         self._not_heard_from(task)

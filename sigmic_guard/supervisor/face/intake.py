@@ -147,7 +147,7 @@ class Intake:
         task.accepts_follow_up = info.status == "completed"
         ground.roster.apply(task, Event.ADOPT, remote_id=task_id)
         if ground.roster.observe(task, info, task.generation):
-            self._creator.leave(task)  # it costs nothing; a follow-up takes the place again
+            self._creator.release(task)  # it costs nothing; a follow-up takes the place again
         task.accepts_follow_up = False
         await self._write_down(task)
         return task

@@ -86,9 +86,9 @@ class Creator:
         self._outbox = ground.outbox
         self._api = ground.api
         self._timeout = ground.settings.create_timeout
-        self._places = ground.settings.max_tasks
+        self._capacity = ground.settings.max_tasks
         self._waiting: OrderedDict[Entry, None] = OrderedDict()
-        self._seated: set[Entry] = set()
+        self._admitted: set[Entry] = set()
         #: Who finds out about taken keys; filled in by the wiring.
         self.claims: KeyClaims
         #: How often the key of one was taken when its intent was to be written.
@@ -162,35 +162,35 @@ class Creator:
             self._wait(task)
 
     def _has_place(self, task: Entry) -> bool:
-        return self._places is None or task in self._seated
+        return self._capacity is None or task in self._admitted
 
     def _wait(self, task: Entry) -> None:
         self._waiting[task] = None
-        self._seat()
+        self._admit()
 
-    def join(self, task: Entry) -> None:
+    def acquire(self, task: Entry) -> None:
         """Count a task that exists already; it takes a place even where there is none."""
-        if self._places is not None:
-            self._seated.add(task)
+        if self._capacity is not None:
+            self._admitted.add(task)
 
-    def leave(self, task: Entry) -> None:
+    def release(self, task: Entry) -> None:
         """Give the task's place to the next."""
-        if self._places is not None:
-            self._seated.discard(task)
+        if self._capacity is not None:
+            self._admitted.discard(task)
             self._waiting.pop(task, None)  # withdrawn
-            self._seat()
+            self._admit()
 
-    def _seat(self) -> None:
-        assert self._places is not None
-        while self._waiting and len(self._seated) < self._places:
+    def _admit(self) -> None:
+        assert self._capacity is not None
+        while self._waiting and len(self._admitted) < self._capacity:
             task, _ = self._waiting.popitem(last=False)
             if task.record.state is State.INTENT:
-                self._seated.add(task)
+                self._admitted.add(task)
                 self._pool.put(task)
 
     def _finished(self, task: Entry) -> None:
         self._beaten.pop(task, None)
-        self.leave(task)
+        self.release(task)
 
     async def _write_intent(self, task: Entry) -> bool:
         """Make the intent durable; ``False`` if the key is taken, and it is asked who has it.
