@@ -106,12 +106,24 @@ class Line:
         raise NotImplementedError
 
     async def stream(self, task_id: str, *, timeout: float, silence: float) -> EventStream:
-        opening = lambda: self._stream(task_id, silence)  # noqa: E731
-        return await self._ask("stream", opening, timeout)
+        opened: list[EventStream] = []
+        given_up = False
 
-    async def _stream(self, task_id: str, silence: float) -> EventStream:
-        self._check(task_id)
-        return await self._fake.stream(task_id, timeout=FOREVER, silence=silence)
+        async def opening() -> EventStream:
+            self._check(task_id)
+            stream = await self._fake.stream(task_id, timeout=FOREVER, silence=silence)
+            opened.append(stream)
+            if given_up:  # nobody is at the other end any more
+                stream.close()
+            return stream
+
+        try:
+            return await self._ask("stream", opening, timeout)
+        except BaseException:
+            given_up = True
+            for stream in opened:
+                stream.close()
+            raise
 
     async def aclose(self) -> None:
         pass

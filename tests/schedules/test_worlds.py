@@ -54,6 +54,13 @@ DEPLOYED: Final[Sequence[Step]] = (
     (3.0, ("drain", 1)),
     (12.0, ("create", 2, "claimable")),
 )
+#: A stream is opened so slowly that its reader is gone when it is open.
+READ_TOO_SLOWLY: Final[Sequence[Step]] = (
+    (0.0, ("create", 0, "plain")),
+    (0.1, ("slow", 0, 80.0)),
+    (0.0, ("read", 0, 0, "callback")),
+    (12.0, ("create", 0, "plain")),
+)
 
 
 def calls_from(place: str) -> list[Step]:
@@ -69,8 +76,8 @@ def calls_from(place: str) -> list[Step]:
 
 @pytest.mark.parametrize(
     "schedule",
-    [LAGGING, BEHIND_A_GATEWAY, LOST_TO_A_GATEWAY, DEPLOYED],
-    ids=["lagging", "behind a gateway", "lost to a gateway", "deployed"],
+    [LAGGING, BEHIND_A_GATEWAY, LOST_TO_A_GATEWAY, DEPLOYED, READ_TOO_SLOWLY],
+    ids=["lagging", "behind a gateway", "lost to a gateway", "deployed", "read too slowly"],
 )
 def test_met(schedule: Sequence[Step]) -> None:
     """What is to end does, what is wanted stays, and all is known."""
