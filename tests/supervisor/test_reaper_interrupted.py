@@ -348,7 +348,7 @@ async def test_a_shutdown_between_taking_over_and_seeing_to(
             some.set()
 
     monkeypatch.setattr(Triage, "join", join)
-    monkeypatch.setattr(Slices, "breathe", lambda self: checkpoint())
+    monkeypatch.setattr(Slices, "yield_if_due", lambda self: checkpoint())
     async with lab.open(ledger=MemoryLedger(store)) as supervisor:
         with fail_after(20):
             await some.wait()
