@@ -263,3 +263,7 @@ class Handle(MemoryLedger):
     async def _upkeep(self, now: float) -> None:
         await super().upkeep(now)
         self.process.life.seen_at = anyio.current_time()
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        self.process.bury()  # from here on its rows are anybody's

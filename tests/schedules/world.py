@@ -110,11 +110,12 @@ class Process(Freezer):
         except SigmicGuardError:
             pass  # the ledger is out of reach: it could not even start
         finally:
-            self._bury()
+            self.bury()
             self._ready.set()
             self.gone.set()
 
-    def _bury(self) -> None:
+    def bury(self) -> None:
+        """Count it among the dead: its lock is gone, or it is."""
         if self.life.alive:
             self.life.alive = False
             self.life.died_at = anyio.current_time()
@@ -194,7 +195,7 @@ class Process(Freezer):
 
     def kill(self) -> None:
         """SIGKILL: the kernel drops its lock, and it reaches nothing any more."""
-        self._bury()
+        self.bury()
         self.dead = True
         self.world.store.owners.discard(self.life.owner_id)
         self.thaw()  # a ghost, who only has to find the exit
