@@ -74,7 +74,8 @@ async def test_a_lost_create_on_the_first_page_is_found_at_once(repeats: bool) -
             await sleep(7)
             began = current_time()
             await supervisor.start("m")
-            assert current_time() - began < 3
+            # A reading that had left the first page behind is followed by another 5 s later.
+            assert current_time() - began < 6
         assert len(fake.live) == 2
     assert lab.deletes() == 2
 

@@ -339,6 +339,8 @@ async def test_down_to_the_cut_off() -> None:
     assert offsets == {0, 100}
 
 
+@pytest.mark.slow
+@pytest.mark.alone  # the caches that others use cost us CPU
 @pytest.mark.backends(ASYNCIO)
 @pytest.mark.parametrize("kinds", ["marked", "unmarked"])
 async def test_a_hundred_thousand_tasks(kinds: str, monkeypatch: pytest.MonkeyPatch) -> None:
