@@ -13,6 +13,8 @@ export WORKERS ?= 6
 READY := .venv/.ready
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# The tests start some hundred processes, none of which should compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test test-all lint format coverage bench constraints clean
 
