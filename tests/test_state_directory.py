@@ -89,8 +89,8 @@ def test_every_benchmark_is_run() -> None:
     [
         (FINE, False, 0, []),
         (WRITES, False, 1, []),
-        (WRITES, True, 1, []),
-        (WRITES, False, 1, ["-n", "1"]),
+        pytest.param(WRITES, True, 1, [], marks=pytest.mark.slow),
+        pytest.param(WRITES, False, 1, ["-n", "1"], marks=pytest.mark.slow),
     ],
     ids=["fine", "the session's", "the user's", "a worker's"],
 )

@@ -15,6 +15,7 @@ import pytest
 
 import sigmic_guard
 from sigmic_guard.emulator import Emulator, Script
+from tests.families import slow_if
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -134,7 +135,9 @@ async def test_an_example_runs_on_its_own(name: str) -> None:
         assert re.fullmatch(pattern, line)
 
 
-@pytest.mark.parametrize("name", GIVEN_A_KEY)
+@pytest.mark.parametrize(
+    "name", slow_if(lambda name: name not in {"many_tasks.py", "reattach.py"}, GIVEN_A_KEY)
+)
 async def test_an_example_runs_against_the_system_it_is_given(name: str) -> None:
     """With a key it starts no emulator; the system that the key is for sees its tasks end."""
     script, ends = GIVEN_A_KEY[name]

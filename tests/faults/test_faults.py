@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -47,6 +48,9 @@ def is_slow(case: Case) -> bool:
     """Whether this one waits for something, and another one much like it does not."""
     slow = {"latency beyond patience", "black_hole", "black_hole_after", "drip", "silent"}
     if case.kind in slow:
+        return True
+    # A gateway's page is a gateway's page, whatever its status; what it hides matters to a create.
+    if case.route != "create" and re.match("html 4(?!0[34])", case.kind):
         return True
     if case.route == "create":  # until it is proven that there is no task
         proof = case.kind not in EFFECTIVE and not case.kind.startswith("status 4")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 import anyio
 import pytest
@@ -10,6 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from sigmic_guard import SupervisorShutdown
 from tests.backends import ASYNCIO, TRIO_VIRTUAL, UVLOOP
+from tests.families import slow_if
 from tests.injection import uses
 from tests.injection.injections import Injection, cancel_every_task
 from tests.injection.stepper import Moment, Stepper
@@ -56,8 +58,15 @@ async def test_scopes_and_shutdowns(
 
 
 @pytest.mark.backends(TRIO_VIRTUAL)
-@PROGRAMS
-@pytest.mark.parametrize("injection", [Injection.SCOPE, Injection.SHUTDOWN])
+@pytest.mark.parametrize(
+    "program, injection",
+    slow_if(
+        lambda program, injection: (program is uses.alone) is (injection is Injection.SHUTDOWN),
+        itertools.product(
+            [uses.alone, uses.with_the_supervisor], [Injection.SCOPE, Injection.SHUTDOWN]
+        ),
+    ),
+)
 @pytest.mark.parametrize("world", ["lagging", "swapped", "behind a gateway"])
 @USES
 async def test_answers_that_say_nothing(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import signal
 from typing import TYPE_CHECKING, Literal
 
@@ -12,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from sigmic_guard import Supervisor
 from sigmic_guard.emulator import Emulator, Fault, Script
+from tests.families import slow_if
 from tests.signals.run import KEY, program
 
 if TYPE_CHECKING:
@@ -73,8 +75,13 @@ async def serve(
     return run
 
 
-@pytest.mark.parametrize("body", BODIES)
-@pytest.mark.parametrize("number", [TERM, INT])
+@pytest.mark.parametrize(
+    "number, body",
+    slow_if(
+        lambda number, body: number == INT and body != "both",
+        itertools.product([TERM, INT], BODIES),
+    ),
+)
 async def test_one_signal(number: signal.Signals, body: str, emulator: Emulator) -> None:
     """A signal cancels every task of an asyncio program, which then ends as it would have."""
     run = await serve(emulator, [number], "--signals", *BODIES[body])
@@ -86,7 +93,7 @@ async def test_one_signal(number: signal.Signals, body: str, emulator: Emulator)
     assert run.end["seconds"] < 5
 
 
-@pytest.mark.parametrize("number", [TERM, INT])
+@pytest.mark.parametrize("number", slow_if(lambda number: number == INT, [TERM, INT]))
 @pytest.mark.parametrize("runner", RUNNERS)
 async def test_two_signals(number: signal.Signals, runner: str, emulator: Emulator) -> None:
     """A second signal ends a drain that is held: at once, not after the 20 s it was allowed."""
@@ -121,7 +128,14 @@ async def test_other_runners(number: signal.Signals, runner: str, emulator: Emul
     assert run.end["back"]
 
 
-@pytest.mark.parametrize("numbers", [[TERM], [INT], [TERM, TERM], [INT, INT]], ids=str)
+@pytest.mark.parametrize(
+    "numbers",
+    slow_if(
+        lambda numbers: numbers in ([INT], [TERM, TERM]),
+        [[TERM], [INT], [TERM, TERM], [INT, INT]],
+    ),
+    ids=str,
+)
 @pytest.mark.parametrize("handlers", ["own", "loop"])
 async def test_handlers_of_the_program(
     handlers: str, numbers: list[signal.Signals], emulator: Emulator
@@ -205,7 +219,9 @@ async def test_a_worker_that_is_interrupted(emulator: Emulator) -> None:
 
 
 @pytest.mark.parametrize("runner", RUNNERS)
-@pytest.mark.parametrize("way", ["handler", "thread", "callback"])
+@pytest.mark.parametrize(
+    "way", slow_if(lambda way: way == "callback", ["handler", "thread", "callback"])
+)
 async def test_request_shutdown(way: str, runner: str, emulator: Emulator) -> None:
     """request_shutdown() wakes an idle loop from a handler, a thread or a callback."""
     async with program(emulator, "asks.py", "--runner", runner, "--way", way) as run:
@@ -224,7 +240,7 @@ async def test_request_shutdown(way: str, runner: str, emulator: Emulator) -> No
     }
 
 
-@pytest.mark.parametrize("number", [TERM, INT])
+@pytest.mark.parametrize("number", slow_if(lambda number: number == INT, [TERM, INT]))
 @pytest.mark.parametrize("runner", RUNNERS)
 async def test_auto_dies_by_the_signal(
     number: signal.Signals, runner: str, emulator: Emulator

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.backends import ASYNCIO, TRIO, UVLOOP
+from tests.backends import ASYNCIO, UVLOOP
+from tests.families import slow_if
 
 PROGRAM = Path(__file__).parent / "programs" / "closed_loop.py"
 ROOT = Path(__file__).parents[2]
@@ -31,8 +33,13 @@ def run(*arguments: str) -> list[str]:
     return ended.stdout.splitlines()
 
 
-@pytest.mark.parametrize("ledger", ["memory:", "sqlite"])
-@pytest.mark.parametrize("loop", [ASYNCIO, UVLOOP, TRIO])
+@pytest.mark.parametrize(
+    "loop, ledger",
+    slow_if(
+        lambda loop, ledger: (loop, ledger) not in {("asyncio", "memory:"), ("trio", "sqlite")},
+        itertools.product(["asyncio", "uvloop", "trio"], ["memory:", "sqlite"]),
+    ),
+)
 def test_the_next_supervisor_of_the_process_reaps(tmp_path: Path, loop: str, ledger: str) -> None:
     """It ends what a closed loop left at once, the sums agree, and no thread of ours lives on."""
     url = ledger if ledger == "memory:" else f"sqlite:///{tmp_path}/ledger.db"

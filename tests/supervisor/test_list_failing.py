@@ -25,6 +25,7 @@ from sigmic_guard import (
 from sigmic_guard.supervisor.work import listing
 from sigmic_guard.testing import HANG
 from tests.backends import TRIO_VIRTUAL
+from tests.families import slow_if
 from tests.supervisor.lab import UNAVAILABLE, too_many
 from tests.supervisor.losses import GONE, LossLab, unwanted
 
@@ -114,14 +115,18 @@ async def test_a_page_that_hangs() -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [UNAVAILABLE, too_many(0.5), GONE, TIMED_OUT, REDIRECT, BROKEN, EXPIRED, FORBIDDEN]
+    "error",
+    slow_if(
+        lambda error: error not in {UNAVAILABLE, TIMED_OUT, FORBIDDEN},
+        [UNAVAILABLE, too_many(0.5), GONE, TIMED_OUT, REDIRECT, BROKEN, EXPIRED, FORBIDDEN],
+    ),
 )
 async def test_a_page_that_always_fails(error: SigmicGuardError) -> None:
     """A reading that never gets past it proves nothing; it asks a bounded number of times."""
     world = Failing(error, times=float("inf"), first=500)
     async with world.lab.open(left=CROWD, create_timeout=1, grace=5) as supervisor:
         await unwanted(supervisor)
-        await sleep(600)
+        await sleep(300)
         assert [row.state for row in supervisor.snapshot()] == [State.UNKNOWN]
         assert world.asked[500] <= listing.TRIES * world.asked[400] + listing.MAX_SKIPPED
         world.lab.fake.bend = lambda page, _: page

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.cli.exec.watch import KEY, Watch, program
+from tests.families import slow_if
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +43,9 @@ def test_the_status_is_the_programs(watch: Watch) -> None:
     assert {code for code, stderr in said.values() if stderr} == {2, 126, 127}
 
 
-@pytest.mark.parametrize("before", [(), ("--",)], ids=["bare", "after --"])
+@pytest.mark.parametrize(
+    "before", [(), pytest.param(("--",), marks=pytest.mark.slow)], ids=["bare", "after --"]
+)
 def test_no_argument_is_taken_for_ours(watch: Watch, before: tuple[str, ...]) -> None:
     """Whatever follows the program's name is the program's: options, ``--``, odd bytes."""
     arguments = ["--help", "--", "-x", "--grace", "--", "", " a  b ", "*", "\udcff", "ä"]
@@ -114,7 +117,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("why", REFUSED)
+@pytest.mark.parametrize("why", slow_if(lambda why: why not in {"memory", "no key"}, REFUSED))
 def test_what_cannot_be_watched_is_not_run(watch: Watch, tmp_path: Path, why: str) -> None:
     """Without a ledger that lasts, or a credential, the program is not run; why is told."""
     environment, code, words = REFUSED[why]
