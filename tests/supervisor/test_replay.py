@@ -11,8 +11,8 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sigmic_guard.supervisor.work import replay
-from sigmic_guard.supervisor.work.replay import Replay
+from sigmic_guard.supervisor import replay
+from sigmic_guard.supervisor.replay import Replay
 
 
 def say(memory: Replay, text: str, **more: Any) -> str:

@@ -25,9 +25,9 @@ from sigmic_guard.lifecycle import Backoff, State
 from sigmic_guard.lifecycle.backoff import believed
 from sigmic_guard.supervisor.ground.lag import End
 from sigmic_guard.supervisor.ground.pacing import REFUSALS, asked_pause
+from sigmic_guard.supervisor.replay import Replay
 from sigmic_guard.supervisor.work.identity import Identity
 from sigmic_guard.supervisor.work.looking import TRIES
-from sigmic_guard.supervisor.work.replay import Replay
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
