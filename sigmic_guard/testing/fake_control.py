@@ -34,7 +34,7 @@ class Controls:
         self._streams: set[FakeStream] = set()
         self._in_flight: Counter[str] = Counter()
         self._peak: Counter[str] = Counter()
-        self.read_lag = read_lag
+        self._world.service.past.begin(read_lag, ())  # there may be no event loop yet, and no task
 
     # --- the truth --------------------------------------------------------------------------
 
