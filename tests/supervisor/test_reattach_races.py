@@ -8,7 +8,14 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from anyio import CancelScope, create_task_group, fail_after, sleep, wait_all_tasks_blocked
+from anyio import (
+    CancelScope,
+    create_task_group,
+    current_time,
+    fail_after,
+    sleep,
+    wait_all_tasks_blocked,
+)
 
 from sigmic_guard import (
     CancelReason,
@@ -20,12 +27,13 @@ from sigmic_guard import (
     SupervisorShutdown,
 )
 from sigmic_guard.ledger import MemoryLedger, MemoryStore, Refusal, Write
+from sigmic_guard.lifecycle import Verdict
 from sigmic_guard.supervisor.recovery.claims import Claim, Claims
 from sigmic_guard.testing.fake_faults import Gate
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
 from tests.supervisor.deaths import Process, left_by_the_dead, reaped
-from tests.supervisor.lab import Lab
-from tests.supervisor.orphanage import seconds
+from tests.supervisor.lab import UNAVAILABLE, Lab
+from tests.supervisor.orphanage import core_of, seconds
 
 pytestmark = pytest.mark.backends(ASYNCIO, TRIO_VIRTUAL)
 virtual = pytest.mark.backends(TRIO_VIRTUAL)
@@ -164,12 +172,9 @@ async def test_it_is_reaped_at_the_same_moment() -> None:
     async with Process(lab, store) as other:
 
         async def be_slow() -> None:
-            ledger.before = None
-            assert other.supervisor._core is not None
-            orphan = (await other.supervisor._core.reaper.request()).left[0][0]
-            await other.supervisor._core.reaper.take_over([(orphan, "reap")])  # type: ignore[list-item]
-            await lab.fake.until(lambda: not lab.fake.live)
-            await other.flush()
+            ledger.before, core = None, core_of(other.supervisor)
+            orphan = (await core.reaper.request()).left[0][0]
+            await core.reaper.take_over([(orphan, Verdict.REAP)])
 
         ledger = Midway(store, before=be_slow)
         async with lab.open(ledger=ledger) as supervisor:
@@ -177,6 +182,32 @@ async def test_it_is_reaped_at_the_same_moment() -> None:
                 task = await supervisor.start("m", **MINE)
             assert task.id != task_id
             assert lab.fake.live == {task.id}
+
+
+@virtual
+@pytest.mark.parametrize("ends", [True, False])
+async def test_another_process_is_ending_it(ends: bool) -> None:
+    """Who asks for the key meanwhile waits for that; for a bounded time, if it has no end."""
+    lab, store = Lab(), MemoryStore()
+    task_id = await left_by_the_dead(lab, store)
+    lab.fake.on("delete", *[UNAVAILABLE] * (3 if ends else 1000))
+    async with Process(lab, store, grace=0) as other:
+        core = core_of(other.supervisor)
+        orphan = (await core.reaper.request()).left[0][0]
+        await core.reaper.take_over([(orphan, Verdict.REAP)])
+        await lab.fake.until(lambda: lab.fake.count("delete"))
+        await other.flush()
+        async with lab.open(ledger=MemoryLedger(store), left=not ends) as supervisor:
+            began = current_time()
+            if ends:
+                task = await supervisor.start("m", **MINE)
+                assert task.id != task_id
+            else:
+                with pytest.raises(DuplicateKey, match="being ended"):
+                    await supervisor.start("m", **MINE)
+            assert current_time() - began < 60
+        if not ends:
+            lab.fake.complete(task_id)
 
 
 # --- nobody wants it any more ---------------------------------------------------------------------

@@ -38,6 +38,8 @@ MAX_LOOKS: Final = 32
 KEY_WAIT_SECONDS: Final = 15.0
 #: Seconds before the ledger is asked again who holds a key.
 RECHECK_SECONDS: Final = 0.02
+#: The same, while another process ends a dead owner's task that holds it.
+REAPED_RECHECK_SECONDS: Final = 0.2
 #: Seconds after which it is looked whether anybody still works on the task that holds it.
 OWNER_CHECK_SECONDS: Final = 1.0
 
@@ -129,15 +131,19 @@ class Claims:
         row = await self._ledger.holder(self._namespace, task.record.key or "")
         if row is None:
             return True
+        pause = RECHECK_SECONDS
         if row.owner_id == self._owner_id:
             claim.behind = await self._task_of(row)
         elif row.state is not State.HANDED_OVER and await self._ledger.owner_alive(row.owner_id):
-            raise DuplicateKey("a live task of another process holds the key", key=row.key or "")
+            if row.orphaned_at is None:
+                why = "a live task of another process holds the key"
+                raise DuplicateKey(why, key=row.key or "")
+            pause = REAPED_RECHECK_SECONDS  # another process was quicker, and sees to its end
         elif await self._claim(task, row):
             return False
         if claim.behind is not None:
             self._behind[claim.behind] = claim
-        pause = RECHECK_SECONDS if claim.behind is None else OWNER_CHECK_SECONDS
+            pause = OWNER_CHECK_SECONDS
         claim.alarm = self._timer.after(pause, self._due, claim)
         return False
 
