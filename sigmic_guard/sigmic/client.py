@@ -246,7 +246,10 @@ class SigmicClient:
         if isinstance(envelope, ProtocolError) and 200 <= answer.status < 300:
             return False
         if not isinstance(envelope, Envelope):
-            raise explained(envelope, self._keyring)
+            try:
+                raise explained(envelope, self._keyring)
+            finally:
+                del envelope  # see _unwrap
         done = decode(envelope.data, _MESSAGE, answer.status)
         return isinstance(done, _Message) and done.message == _CANCELLED
 
@@ -291,7 +294,10 @@ class SigmicClient:
         if isinstance(opened, Answer):
             raise explained(read_refusal(opened, self._keyring.redact), self._keyring)
         if isinstance(opened, ProtocolError):
-            raise opened
+            try:
+                raise opened
+            finally:
+                del opened  # see _unwrap
         return SigmicEventStream(opened, self._streams, silence=silence)
 
     async def aclose(self) -> None:
@@ -341,12 +347,22 @@ class SigmicClient:
         )
         envelope = read_success(answer, redact or self._keyring.redact)
         if not isinstance(envelope, Envelope):
-            raise explained(envelope, self._keyring)
+            try:
+                raise explained(envelope, self._keyring)
+            finally:
+                del envelope  # see _unwrap
         return envelope
 
 
 def _unwrap(result: T | ApiError | ProtocolError) -> T:
-    """Return a result, or raise the error that stands in for it."""
+    """Return a result, or raise the error that stands in for it.
+
+    An error that a frame of its own traceback holds is freed by the collector alone, and with it
+    all that the callers' frames hold: an iterator, say, whose stream stays open until then.
+    """
     if isinstance(result, (ApiError, ProtocolError)):
-        raise result
+        try:
+            raise result
+        finally:
+            del result
     return result

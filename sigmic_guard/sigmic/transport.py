@@ -256,7 +256,10 @@ class Transport:
             response = None  # its repr shows headers, and tracebacks may be printed with locals
             if self._on_request:
                 _tell(self._on_request, method, route, outcome, perf_counter() - started)
-        raise failure
+        try:
+            raise failure
+        finally:
+            del failure  # or its own traceback would hold it, and only the collector free it
 
     async def _send(self, method: str, url: URL, body: Body | None) -> aiohttp.ClientResponse:
         """Return the response once its head is there. Redirects are not followed."""

@@ -204,7 +204,10 @@ class FakeSigmic(Controls):
         if fault is not None:
             await spoil(fault, call)
         if failure is not None:
-            raise failure
+            try:
+                raise failure
+            finally:
+                del failure  # or its own traceback would hold it, and only the collector free it
         return result  # type: ignore[return-value]  # an effect that returned
 
     @contextmanager
