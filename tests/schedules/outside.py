@@ -113,7 +113,8 @@ class Line:
             self._check(task_id)
             stream = await self._fake.stream(task_id, timeout=FOREVER, silence=silence)
             opened.append(stream)
-            if given_up:  # nobody is at the other end any more
+            self._process.connections.append(stream)
+            if given_up or not self._process.life.alive:  # nobody is at the other end any more
                 stream.close()
             return stream
 
@@ -136,7 +137,7 @@ class Line:
 
     def _check(self, task_id: str) -> None:
         if not self._may_see(task_id):
-            raise NOT_FOUND
+            raise copy(NOT_FOUND)
 
     async def _ask(self, method: str, effect: Callable[[], Awaitable[T]], timeout: float) -> T:
         process, fault = self._process, self._process.world.api_fault
@@ -144,7 +145,9 @@ class Line:
         if process.dead or fault == "refuse":
             raise ConnectionFailed("nobody listens", sent=False)
         if fault == "fail":
-            raise UNAVAILABLE
+            raise copy(
+                UNAVAILABLE
+            )  # a shared one would keep the frames that it passed, and readers
         if fault == "page":
             raise copy(PAGES[method])
         with anyio.move_on_after(timeout):

@@ -86,9 +86,6 @@ SCHEDULES: Final = st.lists(STEPS, min_size=2, max_size=12)
 #: Virtual seconds within which one healthy supervisor ends what is to be ended.
 ENOUGH: Final = 900.0
 
-#: What is said of a stream that is left open.
-UNREAD: Final = "a stream is open that nobody reads"
-
 
 class Run:
     """One schedule, carried out."""
@@ -212,7 +209,7 @@ class Run:
 
     async def _until_all_is_told(self) -> None:
         here = [process for process in self.world.processes if process.life.alive]
-        unread = [UNREAD]
+        unread = ["a stream is open that nobody reads"]
 
         def left() -> list[str]:
             told = [told for process in here for told in process.unaware()]

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from sigmic_guard import RemoteTask
+    from sigmic_guard.sigmic.api import EventStream
 
     #: Where a plain call is made: one of tests.supervisor.places.
     Place: TypeAlias = Callable[[Callable[[], object]], None]
@@ -81,6 +82,8 @@ class Process(Freezer):
         #: Seconds that each of its requests and ledger calls takes.
         self.latency = 0.0
         self.tasks: list[tuple[Wish, RemoteTask]] = []
+        #: The streams that it opened; they end with it.
+        self.connections: list[EventStream] = []
         #: It was killed: nothing of what still moves here reaches the outside.
         self.dead = False
         self.gone = anyio.Event()
@@ -119,6 +122,8 @@ class Process(Freezer):
         if self.life.alive:
             self.life.alive = False
             self.life.died_at = anyio.current_time()
+        for stream in self.connections:
+            stream.close()
 
     # --- what befalls it ----------------------------------------------------------------------
 
