@@ -22,7 +22,7 @@ from sigmic_guard.cli.terminal import Terminal
 from sigmic_guard.errors import ConfigurationError, LedgerError, SigmicGuardError
 from sigmic_guard.ledger import (
     LEDGER_VARIABLE,
-    IllegibleRows,
+    CorruptRows,
     chosen_ledger_url,
     open_ledger,
     sqlite_path,
@@ -133,7 +133,7 @@ async def _reap(terminal: Terminal, path: str, *, grace: float, since: float) ->
 
     :param since: when the program started, in seconds since the epoch.
     """
-    left, illegible = Survey((), {})
+    left, corrupt = Survey((), {})
     try:
         with move_on_after(grace + CLOSE_TIMEOUT):
             async with create_task_group() as group:
@@ -143,13 +143,13 @@ async def _reap(terminal: Terminal, path: str, *, grace: float, since: float) ->
                 await reap(path, (await survey(path)).found, until)
                 group.cancel_scope.cancel()
         with fail_after(CLOSE_TIMEOUT):
-            left, illegible = await survey(path)
+            left, corrupt = await survey(path)
     except* SigmicGuardError as errors:
         terminal.problem(f"the program's tasks may still run: {_first(errors)}")
     except* TimeoutError:
         terminal.problem("the program's tasks may still run: the ledger does not answer")
-    if illegible:
-        terminal.problem(str(IllegibleRows(illegible)))
+    if corrupt:
+        terminal.problem(str(CorruptRows(corrupt)))
     for (record, _, _), verdict in left:
         name = record.remote_id or f"with {record.intent_id} in its env"
         if verdict in REAPABLE:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from sigmic_guard.cli.codes import DONE, NOT_DONE
 from sigmic_guard.cli.terminal import one_line, span
-from sigmic_guard.ledger import IllegibleRows
+from sigmic_guard.ledger import CorruptRows
 from sigmic_guard.ledger.looking import UnfinishedRows, unfinished
 from sigmic_guard.lifecycle import State
 from sigmic_guard.lifecycle.orphan import is_expected
@@ -28,14 +28,14 @@ class View:
     """The unfinished rows of a ledger at one moment, dead owners' first, then the oldest.
 
     :ivar missing: whether there is no such ledger.
-    :ivar illegible: why other rows make no sense, by intent id.
+    :ivar corrupt: corrupt rows: why, by intent id.
     :ivar taken_at: seconds since the epoch.
     """
 
     path: str
     missing: bool
     rows: Sequence[OwnedRow]
-    illegible: Mapping[str, str]
+    corrupt: Mapping[str, str]
     taken_at: float
 
     @property
@@ -61,15 +61,15 @@ class View:
     @property
     def code(self) -> int:
         """The exit code that says whether somebody should look at it."""
-        return NOT_DONE if self.orphans or self.illegible else DONE
+        return NOT_DONE if self.orphans or self.corrupt else DONE
 
     @property
     def summary(self) -> str:
         """The ledger in a line."""
         if self.missing:
             return f"there is no ledger {self.path}: nothing has written one yet"
-        if self.illegible:
-            return f"{self._count}; {IllegibleRows(self.illegible)}"
+        if self.corrupt:
+            return f"{self._count}; {CorruptRows(self.corrupt)}"
         return self._count
 
     @property
@@ -97,9 +97,9 @@ async def take(path: str, namespace: str | None) -> View:
     :raises LedgerError: it cannot be read.
     """
     found = await unfinished(path, namespace)
-    rows, illegible = found or UnfinishedRows((), {})
+    rows, corrupt = found or UnfinishedRows((), {})
     ordered = sorted(rows, key=lambda row: (row.alive, row.record.created_at))
-    return View(path, found is None, ordered, illegible, time())
+    return View(path, found is None, ordered, corrupt, time())
 
 
 async def ps(terminal: Terminal, *, path: str, namespace: str | None) -> int:
@@ -123,7 +123,7 @@ async def show(terminal: Terminal, view: View) -> None:
                 "at": view.taken_at,
                 "tasks": len(view.rows),
                 "orphans": view.orphans,
-                "illegible": view.illegible,
+                "corrupt": view.corrupt,
             }
         )
         return

@@ -10,7 +10,7 @@ from anyio import current_time
 from sigmic_guard import SigmicClient, SigmicGuardError
 from sigmic_guard.cli.codes import CONNECTION, DONE, NOT_DONE
 from sigmic_guard.cli.terminal import span
-from sigmic_guard.ledger import IllegibleRows
+from sigmic_guard.ledger import CorruptRows
 from sigmic_guard.ledger.looking import get, see_dead
 from sigmic_guard.lifecycle import REAPABLE, Verdict
 from sigmic_guard.watchdog.reaping import reap, survey
@@ -42,12 +42,12 @@ async def command(
     until = current_time() + wait
     if not dry_run:
         await see_dead(path, namespace)
-    found, illegible = await survey(path, namespace)
-    if illegible:
-        terminal.problem(str(IllegibleRows(illegible)))
-    nothing_left = NOT_DONE if illegible else DONE
+    found, corrupt = await survey(path, namespace)
+    if corrupt:
+        terminal.problem(str(CorruptRows(corrupt)))
+    nothing_left = NOT_DONE if corrupt else DONE
     if not found:
-        if not illegible:
+        if not corrupt:
             terminal.status(f"no dead owner's task is left, says {path}")
         return nothing_left
     if dry_run:

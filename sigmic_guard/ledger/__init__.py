@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sigmic_guard.ledger.memory import MemoryLedger, MemoryStore
 from sigmic_guard.ledger.orphans import Orphan, Orphans, find_orphans, last_sign
-from sigmic_guard.ledger.protocol import IllegibleRows, Ledger, Refusal, Write
+from sigmic_guard.ledger.protocol import CorruptRows, Ledger, Refusal, Write
 from sigmic_guard.ledger.sqlite import SqliteLedger
 from sigmic_guard.ledger.urls import (
     LEDGER_VARIABLE,
@@ -16,7 +16,7 @@ from sigmic_guard.ledger.urls import (
 
 __all__ = [
     "LEDGER_VARIABLE",
-    "IllegibleRows",
+    "CorruptRows",
     "Ledger",
     "MemoryLedger",
     "MemoryStore",

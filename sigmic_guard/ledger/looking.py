@@ -17,7 +17,7 @@ from sigmic_guard.ledger import presence
 from sigmic_guard.ledger import statements as sql
 from sigmic_guard.ledger.connection import Access, LedgerFile
 from sigmic_guard.ledger.orphans import last_sign
-from sigmic_guard.ledger.protocol import IllegibleRows
+from sigmic_guard.ledger.protocol import CorruptRows
 from sigmic_guard.ledger.thread import CallThread
 from sigmic_guard.lifecycle import Record, is_kept_for_its_key, spares
 
@@ -58,9 +58,9 @@ class OwnedRow(NamedTuple):
 class UnfinishedRows(NamedTuple):
     """The rows that have not finished."""
 
-    legible: Sequence[OwnedRow]
-    #: Why the others make no sense, by intent id.
-    illegible: Mapping[str, str]
+    readable: Sequence[OwnedRow]
+    #: Why the others are corrupt, by intent id.
+    corrupt: Mapping[str, str]
 
 
 async def unfinished(path: str, namespace: str | None = None) -> UnfinishedRows | None:
@@ -71,17 +71,17 @@ async def unfinished(path: str, namespace: str | None = None) -> UnfinishedRows 
     """
 
     def read(connection: Connection, folder: Path) -> UnfinishedRows:
-        illegible: dict[str, str] = {}
+        corrupt: dict[str, str] = {}
 
         def records() -> Sequence[Record]:
             try:
                 return sql.unfinished(connection, namespace)
-            except IllegibleRows as error:
-                illegible.update(error.illegible)
-                return error.legible
+            except CorruptRows as error:
+                corrupt.update(error.corrupt)
+                return error.readable
 
         rows = _rows(connection, folder, sql.owners(connection, namespace), records)
-        return UnfinishedRows(rows, illegible)
+        return UnfinishedRows(rows, corrupt)
 
     return await _look(path, read)
 
@@ -155,8 +155,8 @@ def _rows(
             return False
         try:
             others = sql.unfinished(connection, None, remote_id=record.remote_id)
-        except IllegibleRows as error:
-            others = [*error.legible]
+        except CorruptRows as error:
+            others = [*error.readable]
         return any(
             spares(other, record) and (is_kept_for_its_key(other) or lives(other.owner_id))
             for other in others

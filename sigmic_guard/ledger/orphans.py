@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from anyio.lowlevel import checkpoint
 
-from sigmic_guard.ledger.protocol import IllegibleRows
+from sigmic_guard.ledger.protocol import CorruptRows
 from sigmic_guard.lifecycle import Record
 
 if TYPE_CHECKING:
@@ -31,9 +31,9 @@ class Orphan(NamedTuple):
 class Orphans(NamedTuple):
     """The unfinished rows of dead owners."""
 
-    legible: Sequence[Orphan]
-    #: Why the others make no sense, by intent id.
-    illegible: Mapping[str, str]
+    readable: Sequence[Orphan]
+    #: Why the others are corrupt, by intent id.
+    corrupt: Mapping[str, str]
 
 
 async def find_orphans(ledger: Ledger, namespace: str | None = None) -> Orphans:
@@ -43,7 +43,7 @@ async def find_orphans(ledger: Ledger, namespace: str | None = None) -> Orphans:
     :raises LedgerError: the ledger cannot be read.
     """
     orphans: list[Orphan] = []
-    illegible: dict[str, str] = {}
+    corrupt: dict[str, str] = {}
     for owner_id in await ledger.owners(namespace):
         # An owner id is used once. Who is dead stays so, and the rows are read after it is known.
         if await ledger.owner_alive(owner_id):
@@ -51,14 +51,14 @@ async def find_orphans(ledger: Ledger, namespace: str | None = None) -> Orphans:
         seen, dead_for = await ledger.last_seen(owner_id), await ledger.dead_for(owner_id)
         try:
             rows = await ledger.unfinished(namespace, owner_id=owner_id)
-        except IllegibleRows as error:
-            rows = error.legible
-            illegible |= error.illegible
+        except CorruptRows as error:
+            rows = error.readable
+            corrupt |= error.corrupt
         for number, row in enumerate(rows, 1):
             orphans.append(Orphan(row, last_sign(row, seen), dead_for))
             if number % SLICE == 0:
                 await checkpoint()
-    return Orphans(orphans, illegible)
+    return Orphans(orphans, corrupt)
 
 
 def last_sign(record: Record, seen: float | None) -> float:

@@ -37,21 +37,21 @@ class Refusal(StrEnum):
     DUPLICATE_KEY = "duplicate_key"  # an unfinished row of the namespace holds the key
 
 
-class IllegibleRows(LedgerError):
-    """Some of the rows that were asked for make no sense here.
+class CorruptRows(LedgerError):
+    """Some of the rows that were asked for cannot be read here, or contradict themselves.
 
-    :ivar illegible: why not, by intent id.
-    :ivar legible: the others that were asked for.
+    :ivar corrupt: why not, by intent id.
+    :ivar readable: the others that were asked for.
     """
 
-    def __init__(self, illegible: Mapping[str, str], legible: Sequence[Record] = ()) -> None:
-        self.illegible = illegible
-        self.legible = legible
-        named = [f"{intent_id!r} ({why})" for intent_id, why in islice(illegible.items(), _NAMED)]
-        more = len(illegible) - len(named)
+    def __init__(self, corrupt: Mapping[str, str], readable: Sequence[Record] = ()) -> None:
+        self.corrupt = corrupt
+        self.readable = readable
+        named = [f"{intent_id!r} ({why})" for intent_id, why in islice(corrupt.items(), _NAMED)]
+        more = len(corrupt) - len(named)
         super().__init__(
             f"of the ledger's rows {', '.join(named)}{f' and {more} more' if more else ''} "
-            "makes no sense, and is left alone; was it written by a newer sigmic-guard, or by "
+            "cannot be read, and is left alone; was it written by a newer sigmic-guard, or by "
             "hand? If by hand, see to its task, and delete the row"
         )
 
@@ -100,7 +100,7 @@ class Ledger(Protocol):
         :param namespace: default: of all.
         :param owner_id: default: whoever owns them.
         :param remote_id: default: of whatever remote task.
-        :raises IllegibleRows: not all of them make sense; it has the others.
+        :raises CorruptRows: some of them are corrupt; it has the others.
         """
 
     async def owners(self, namespace: str | None = None) -> Collection[str]:

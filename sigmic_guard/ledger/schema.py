@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import msgspec
 
 from sigmic_guard.errors import LedgerError, SigmicGuardError
-from sigmic_guard.ledger.protocol import IllegibleRows
+from sigmic_guard.ledger.protocol import CorruptRows
 from sigmic_guard.lifecycle import Record, TaskPolicy
 
 if TYPE_CHECKING:
@@ -231,30 +231,30 @@ def encode(record: Record) -> Row:
 def decode(row: Row) -> Record:
     """Return the row's record.
 
-    :raises IllegibleRows: the row makes no sense.
+    :raises CorruptRows: the row is corrupt.
     """
     fields = dict(zip(COLUMNS, row, strict=True))
     try:
         fields["policy"] = _decode_policy(fields["policy"])
         return msgspec.convert(fields, Record)
     except (TypeError, SigmicGuardError, msgspec.DecodeError) as error:
-        raise IllegibleRows({str(row[INTENT_ID]): str(error)}) from error
+        raise CorruptRows({str(row[INTENT_ID]): str(error)}) from error
 
 
 def decode_all(rows: Iterable[Row]) -> list[Record]:
     """Return the rows' records.
 
-    :raises IllegibleRows: not all of them make sense; it has the others.
+    :raises CorruptRows: some of them are corrupt; it has the others.
     """
     records: list[Record] = []
-    illegible: dict[str, str] = {}
+    corrupt: dict[str, str] = {}
     for row in rows:
         try:
             records.append(decode(row))
-        except IllegibleRows as error:
-            illegible |= error.illegible
-    if illegible:
-        raise IllegibleRows(illegible, records)
+        except CorruptRows as error:
+            corrupt |= error.corrupt
+    if corrupt:
+        raise CorruptRows(corrupt, records)
     return records
 
 

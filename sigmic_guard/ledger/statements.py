@@ -171,7 +171,7 @@ def unfinished(
 ) -> list[Record]:
     """Return the unfinished rows that have these values in their columns; ``None`` is any.
 
-    :raises IllegibleRows: not all of them make sense; it has the others.
+    :raises CorruptRows: some of them are corrupt; it has the others.
     """
     sql, parameters = f"{_SELECT} WHERE {_UNFINISHED}", []
     like = {"namespace": namespace, "owner_id": owner_id, "remote_id": remote_id}

@@ -82,8 +82,8 @@ class Survey(NamedTuple):
 
     #: And what is to become of it if we are asked.
     found: Sequence[tuple[Orphan, Verdict]]
-    #: Rows that make no sense here, whose owners may live: why, by intent id.
-    illegible: Mapping[str, str]
+    #: Corrupt rows, whose owners may live: why, by intent id.
+    corrupt: Mapping[str, str]
 
 
 async def survey(path: str, namespace: str | None = None) -> Survey:
@@ -94,17 +94,17 @@ async def survey(path: str, namespace: str | None = None) -> Survey:
     :raises ConfigurationError: there is no credential.
     """
     fingerprint = Keyring().fingerprint
-    rows, illegible = await unfinished(path, namespace) or UnfinishedRows((), {})
-    found, illegible, now = list[tuple[Orphan, Verdict]](), dict(illegible), time.time()
+    rows, corrupt = await unfinished(path, namespace) or UnfinishedRows((), {})
+    found, corrupt, now = list[tuple[Orphan, Verdict]](), dict(corrupt), time.time()
     for row in rows:
         if not row.orphan:
             continue
         if (why := contradiction(row.record)) is not None:
-            illegible[row.record.intent_id] = why
+            corrupt[row.record.intent_id] = why
         else:
             orphan = Orphan(row.record, row.orphaned_at, row.dead_for)
             found.append((orphan, judge_row(row, fingerprint, now)))
-    return Survey(found, illegible)
+    return Survey(found, corrupt)
 
 
 def judge_row(row: OwnedRow, fingerprint: str, now: float) -> Verdict:

@@ -147,7 +147,7 @@ async def test_json(cli: Cli, books: Books) -> None:
         "exists": True,
         "tasks": 1,
         "orphans": 1,
-        "illegible": {},
+        "corrupt": {},
     }
     assert (ended.code, ended.err) == (1, "")
 

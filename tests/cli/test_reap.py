@@ -53,7 +53,7 @@ def seen_dead(books: Books) -> list[float]:
     return [at for (at,) in found]
 
 
-async def test_illegible_rows_hinder_no_other(cli: Cli, books: Books) -> None:
+async def test_corrupt_rows_hinder_no_other(cli: Cli, books: Books) -> None:
     """What nobody can read is named, and is a reason to look; the others are reaped as ever."""
     task_id = await create(cli.emulator)
     await books.add("good", remote_id=task_id)
@@ -75,7 +75,7 @@ async def test_illegible_rows_hinder_no_other(cli: Cli, books: Books) -> None:
     assert rows(planned).keys() == rows(done).keys() == {task_id}
     assert not again.out
     assert cli.emulator.live == 0
-    assert (await cli.run("ps", "--json")).of_kind("ledger")[0]["illegible"].keys() == {"bad"}
+    assert (await cli.run("ps", "--json")).of_kind("ledger")[0]["corrupt"].keys() == {"bad"}
 
 
 # --- what comes of them -------------------------------------------------------------------------

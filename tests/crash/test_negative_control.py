@@ -67,14 +67,14 @@ async def test_an_heir_that_believes_an_intent(monkeypatch: pytest.MonkeyPatch) 
     """A row that says nothing of a POST does not prove that none went out."""
 
     async def close(ledger: Ledger, namespace: str) -> Orphans:
-        orphans, illegible = await find_orphans(ledger, namespace)
+        orphans, corrupt = await find_orphans(ledger, namespace)
         for row in (row for row, _, _ in orphans if row.state is State.INTENT):
             closed = replace(
                 row, state=State.NEVER_CREATED, version=row.version + 1, finished_at=row.created_at
             )
             await ledger.commit([Write(closed, row.version)])
         left = [orphan for orphan in orphans if orphan.record.state is not State.INTENT]
-        return Orphans(left, illegible)
+        return Orphans(left, corrupt)
 
     monkeypatch.setattr(reaper, "find_orphans", close)
     assert await finds(" is live", at="create of 'scoped' took effect")

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from sigmic_guard.errors import LedgerError
-from sigmic_guard.ledger import IllegibleRows, Refusal, SqliteLedger, Write, statements
+from sigmic_guard.ledger import CorruptRows, Refusal, SqliteLedger, Write, statements
 from sigmic_guard.ledger.schema import COLUMNS, FIXED, migrate
 from sigmic_guard.lifecycle import Record, State, TaskPolicy
 from sigmic_guard.testing.ledger_handles import ids, opened, write
@@ -188,15 +188,15 @@ async def test_a_row_without_sense_is_named(
     assert await write(ledger, make_record("good", version=2), 1) is None
 
 
-async def test_legible_rows_come_with_the_error(ledger: Ledger, path: Path) -> None:
-    """Whoever reads many rows is told of all that make no sense, and has the others."""
+async def test_readable_rows_come_with_the_error(ledger: Ledger, path: Path) -> None:
+    """Whoever reads many rows is told of all that are corrupt, and has the others."""
     await ledger.commit([Write(make_record(f"{number}"), 0) for number in range(9)])
     for number in 2, 3, 5, 7:
         administer(path, "UPDATE tasks SET state='sleeping' WHERE intent_id=?", f"{number}")
-    with pytest.raises(IllegibleRows, match=r"'2' .*'5' .* and 1 more makes no sense") as caught:
+    with pytest.raises(CorruptRows, match=r"'2' .*'5' .* and 1 more") as caught:
         await ledger.unfinished()
-    assert [row.intent_id for row in caught.value.legible] == ["0", "1", "4", "6", "8"]
-    assert list(caught.value.illegible) == ["2", "3", "5", "7"]
+    assert [row.intent_id for row in caught.value.readable] == ["0", "1", "4", "6", "8"]
+    assert list(caught.value.corrupt) == ["2", "3", "5", "7"]
 
 
 # --- old rows -------------------------------------------------------------------------------------

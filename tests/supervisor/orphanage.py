@@ -15,7 +15,7 @@ from anyio import fail_after
 from anyio.lowlevel import checkpoint
 
 from sigmic_guard import LedgerError, ReapResult, State, Supervisor, TaskPolicy
-from sigmic_guard.ledger import IllegibleRows, MemoryLedger, MemoryStore, Write
+from sigmic_guard.ledger import CorruptRows, MemoryLedger, MemoryStore, Write
 from sigmic_guard.lifecycle import Record
 from sigmic_guard.supervisor.face.core import Core
 from sigmic_guard.testing.records import make_record
@@ -186,7 +186,7 @@ class Scribbled(MemoryLedger):
 
     async def unfinished(self, namespace: str | None = None, **which: Any) -> Sequence[Record]:
         rows = await super().unfinished(namespace, **which)
-        legible = [row for row in rows if row.intent_id != "bad"]
-        if len(legible) < len(rows):
-            raise IllegibleRows({"bad": "no such state: sleeping"}, legible)
+        readable = [row for row in rows if row.intent_id != "bad"]
+        if len(readable) < len(rows):
+            raise CorruptRows({"bad": "no such state: sleeping"}, readable)
         return rows

@@ -11,7 +11,7 @@ from anyio import Lock, create_task_group, current_time, fail_after, sleep, slee
 from anyio.abc import TaskGroup, TaskStatus
 
 from sigmic_guard import ConnectionFailed, DuplicateKey, LedgerError, State
-from sigmic_guard.ledger import IllegibleRows, MemoryLedger, MemoryStore, Refusal, Write
+from sigmic_guard.ledger import CorruptRows, MemoryLedger, MemoryStore, Refusal, Write
 from sigmic_guard.supervisor.recovery import reaper
 from sigmic_guard.testing.fake_faults import HANG, Gate
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
@@ -224,10 +224,10 @@ async def test_take_overs_are_counted_among_the_ledgers_transactions() -> None:
         gate.open()
 
 
-# --- rows that make no sense ------------------------------------------------------------------
+# --- corrupt rows -----------------------------------------------------------------------------
 
 
-async def test_an_illegible_row_hinders_no_other(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_corrupt_row_hinders_no_other(caplog: pytest.LogCaptureFixture) -> None:
     """What a newer version wrote is left alone and named, once; its neighbours are reaped."""
     lab, store, lines = Lab(), MemoryStore(), Lines(caplog)
     for number in range(3):
@@ -237,7 +237,7 @@ async def test_an_illegible_row_hinders_no_other(caplog: pytest.LogCaptureFixtur
         for _ in range(2):
             with fail_after(60):
                 report = await supervisor.reap()
-            assert list(report.illegible) == ["bad"]
+            assert list(report.corrupt) == ["bad"]
             assert not report.left
             assert not report.clean
         assert not lab.fake.live
@@ -264,7 +264,7 @@ async def test_a_row_that_contradicts_itself_is_left_alone(fields: dict[str, Any
         with fail_after(60):
             report = await supervisor.reap()
         assert [row.intent_id for row in report.reaped] == ["good"]
-        assert list(report.illegible) == ["bad"]
+        assert list(report.corrupt) == ["bad"]
     assert lab.deletes() == 1
     assert store.rows["bad"].version == 1
 
@@ -274,7 +274,7 @@ async def test_a_key_that_a_contradictory_row_holds() -> None:
     lab, store = Lab(), MemoryStore()
     await left(lab, store, intent_id="bad", key="k", state=State.FAILED, remote_id="x")
     async with lab.open(ledger=MemoryLedger(store)) as supervisor:
-        with fail_after(60), pytest.raises(IllegibleRows, match=r"'bad'.*failed, and not finished"):
+        with fail_after(60), pytest.raises(CorruptRows, match=r"'bad'.*failed, and not finished"):
             await supervisor.start("hello", key="k")
     assert lab.fake.count("create") == 0
 

@@ -245,8 +245,8 @@ async def test_a_single_owner_reads_no_rows_when_it_leaves() -> None:
     assert reads == []
 
 
-@pytest.mark.parametrize("illegible", [False, True], ids=["", "beside an illegible row"])
-async def test_a_shutdown_spares_what_was_adopted_since_it_was_taken_over(illegible: bool) -> None:
+@pytest.mark.parametrize("corrupt", [False, True], ids=["", "beside a corrupt row"])
+async def test_a_shutdown_spares_what_was_adopted_since_it_was_taken_over(corrupt: bool) -> None:
     """An orphan at which nobody could look yet is let go if it is somebody's by now."""
     lab, store = Lab(), MemoryStore()
     blind = MortalClient(lab.fake)
@@ -254,7 +254,7 @@ async def test_a_shutdown_spares_what_was_adopted_since_it_was_taken_over(illegi
     async with beside(lab).open(ledger=MemoryLedger(store)) as owner:
         await owner.reap()
         task_id = await left(lab, store)
-        if illegible:
+        if corrupt:
             await left(lab, store, intent_id="bad", namespace="other", remote_id="x")
         async with beside(lab).make(ledger=Scribbled(store), client=blind) as heir:
             with fail_after(10):

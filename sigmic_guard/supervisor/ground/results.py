@@ -175,17 +175,17 @@ class ReapReport:
 
     :ivar reaped: the tasks that have ended, or may run on by ``on_crash="abandon"``.
     :ivar left: those that may still run.
-    :ivar illegible: rows that make no sense here, and were left alone: why, by intent id.
+    :ivar corrupt: corrupt rows, which were left alone: why, by intent id.
     """
 
     reaped: Sequence[OrphanRow]
     left: Sequence[OrphanRow]
-    illegible: Mapping[str, str] = field(default_factory=dict)
+    corrupt: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def clean(self) -> bool:
         """Whether no dead owner's task is left."""
-        return not self.left and not self.illegible
+        return not self.left and not self.corrupt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from anyio import Event, current_time, move_on_after
 
 from sigmic_guard.errors import LedgerError, SigmicGuardError, SupervisorShutdown, fresh
-from sigmic_guard.ledger import IllegibleRows, Write, find_orphans
+from sigmic_guard.ledger import CorruptRows, Write, find_orphans
 from sigmic_guard.lifecycle import (
     REAPABLE,
     Record,
@@ -77,7 +77,7 @@ class Round:
         #: What is left to somebody else, or for later.
         self.left: list[tuple[Orphan, Verdict]] = []
         #: Rows that nobody here can act on, and why, by intent id.
-        self.illegible: dict[str, str] = {}
+        self.corrupt: dict[str, str] = {}
         #: When the first that waits for its key has waited enough, on anyio's clock.
         self.due = inf
 
@@ -105,7 +105,7 @@ class Reaper:
         #: Rows of which a hit left unknown whether they are ours, by intent id.
         self._in_doubt: dict[str, TakenRow] = {}
         #: What the last round found that nobody here can act on.
-        self._illegible: Mapping[str, str] = {}
+        self._corrupt: Mapping[str, str] = {}
         #: Rows that are ours by now, and that nobody has seen to yet.
         self._ours: deque[TakenRow] = deque()
         self._holding = False
@@ -167,7 +167,7 @@ class Reaper:
         for orphan, verdict in round_.left:
             left.append(tell_left(orphan, verdict, now))
             await slices.yield_if_due()
-        return ReapReport(reaped=reaped, left=left, illegible=dict(round_.illegible))
+        return ReapReport(reaped=reaped, left=left, corrupt=dict(round_.corrupt))
 
     # --- rounds ---------------------------------------------------------------------------------
 
@@ -196,19 +196,19 @@ class Reaper:
         await self._see_to_ours()
         to_take: list[tuple[Orphan, Verdict]] = []
         round_.left, round_.due = [], inf  # a round whose worker was hit is begun again
-        orphans, illegible = await find_orphans(self._ledger, self._namespace)
-        round_.illegible = dict(illegible)
+        orphans, corrupt = await find_orphans(self._ledger, self._namespace)
+        round_.corrupt = dict(corrupt)
         for orphan in orphans:
             try:
                 verdict = await self.judge(orphan)
-            except IllegibleRows as error:
-                round_.illegible |= error.illegible
+            except CorruptRows as error:
+                round_.corrupt |= error.corrupt
                 continue
             (to_take if verdict in REAPABLE else round_.left).append((orphan, verdict))
             if verdict is Verdict.WAIT:
                 left = claimable_for(*orphan, self._roster.now())
                 round_.due = min(round_.due, current_time() + left)
-        self._tell_illegible(round_.illegible)
+        self._tell_corrupt(round_.corrupt)
         await self.tally.report(round_.left)
         self._triage.ask_again()
         await self.take_over(to_take)
@@ -223,21 +223,21 @@ class Reaper:
             await slices.yield_if_due()
         self._reconciler.beware_of(recent)
 
-    def _tell_illegible(self, illegible: Mapping[str, str]) -> None:
+    def _tell_corrupt(self, corrupt: Mapping[str, str]) -> None:
         """Tell of rows that nobody here can act on, whenever they are others than before."""
-        if illegible and illegible != self._illegible:
-            self._observer.observe(LedgerFailed(0, IllegibleRows(illegible)))
-        self._illegible = illegible
+        if corrupt and corrupt != self._corrupt:
+            self._observer.observe(LedgerFailed(0, CorruptRows(corrupt)))
+        self._corrupt = corrupt
 
     async def judge(self, orphan: Orphan) -> Verdict:
         """Tell what is to become of a dead owner's row.
 
-        :raises IllegibleRows: this row contradicts itself, or another of its task makes no sense.
+        :raises CorruptRows: this row contradicts itself, or another of its task is corrupt.
         :raises LedgerError: the ledger could not be read.
         """
         record = orphan.record
         if (why := contradiction(record)) is not None:
-            raise IllegibleRows({record.intent_id: why})
+            raise CorruptRows({record.intent_id: why})
         verdict = judge(
             record,
             base_url=self._api.base_url,

@@ -17,7 +17,7 @@ from sigmic_guard.errors import (
     SigmicGuardError,
     TaskNotFound,
 )
-from sigmic_guard.ledger import IllegibleRows
+from sigmic_guard.ledger import CorruptRows
 from sigmic_guard.lifecycle import (
     Backoff,
     CancelReason,
@@ -258,8 +258,8 @@ class Triage:
             alive = await self._ledger.owner_alive(owner_id)
             try:
                 others = await self._ledger.unfinished(owner_id=owner_id)
-            except IllegibleRows as error:
-                others = error.legible  # better than not to look at all
+            except CorruptRows as error:
+                others = error.readable  # better than not to look at all
             for other in others:
                 if other.orphaned_at is None and (alive or is_kept_for_its_key(other)):
                     for task in named.get(other.remote_id or "", ()):
