@@ -25,7 +25,7 @@ from sigmic_guard import (
 )
 from sigmic_guard.cli.codes import DONE, NOT_DONE, code_of
 from sigmic_guard.lifecycle import Backoff
-from sigmic_guard.supervisor.work.listing import MAX_AIMLESS, PAGE, Lister
+from sigmic_guard.supervisor.work.listing import MAX_AIMLESS, MAX_PAGE, Lister
 
 if TYPE_CHECKING:
     from sigmic_guard import Cancellation, RemoteTask
@@ -155,7 +155,7 @@ async def list_tasks(terminal: Terminal, *, limit: int | None, base_url: str | N
     left = sys.maxsize if limit is None else limit
     async with SigmicClient(base_url=base_url) as client:
         lister = Lister(client)
-        lister.limit(min(PAGE, left))
+        lister.limit(min(MAX_PAGE, left))
         listing = lister.read(aimless=MAX_AIMLESS, trust_total=True)
         while left > 0 and (page := (await listing.next_page())[:left]):
             left -= len(page)

@@ -13,18 +13,18 @@ if TYPE_CHECKING:
 #: comes in between.
 gate: Final = threading.Lock()
 
-_renounce: Final[list[Callable[[], None]]] = []
+_hooks: Final[list[Callable[[], None]]] = []
 
 
-def in_child(renounce: Callable[[], None]) -> Callable[[], None]:
+def in_child(hook: Callable[[], None]) -> Callable[[], None]:
     """Have the function called in every child as soon as it is forked."""
-    _renounce.append(renounce)
-    return renounce
+    _hooks.append(hook)
+    return hook
 
 
 def _after_in_child() -> None:
-    for renounce in _renounce:
-        renounce()
+    for hook in _hooks:
+        hook()
     gate.release()
 
 

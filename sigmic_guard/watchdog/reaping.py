@@ -20,7 +20,7 @@ from sigmic_guard.lifecycle import REAPABLE, State, Verdict, contradiction, judg
 from sigmic_guard.sigmic.keyring import Keyring
 from sigmic_guard.sigmic.urls import check_base_url
 from sigmic_guard.supervisor import OrphanRow, Supervisor
-from sigmic_guard.supervisor.ground.telling import result_of_orphan
+from sigmic_guard.supervisor.ground.from_entry import result_of_orphan
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -15,15 +15,14 @@ if TYPE_CHECKING:
 
 #: Constants of the library, wherever in it they stand. Numbers are seconds, the last one bytes.
 SHORT = {
-    "AGAIN": Backoff(first=0.02, most=0.1),
+    "RETRY_PAUSE": Backoff(first=0.02, most=0.1),
     "SLOWLY": Backoff(first=0.1, most=0.3),
-    "ATTEMPT": 0.3,
     "BRAND_NEW": 0.3,
     "GET_TIMEOUT": 0.3,
     "PAGE_TIMEOUT": 0.3,
     "REQUEST_TIMEOUT": 0.3,
     "SILENCE_TIMEOUT": 0.3,
-    "UNSEEN": 0.5,
+    "UNSEEN_SECONDS": 0.5,
     "MAX_JSON": 2**16,
 }
 

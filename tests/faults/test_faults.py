@@ -109,7 +109,7 @@ async def test_a_create_that_is_not_looked_for(
     in_a_hurry: None, witness: Witness, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Negative control: without the search of the list, a lost answer is a lost task."""
-    monkeypatch.setattr(Reconciler, "take", lambda *_: None)
+    monkeypatch.setattr(Reconciler, "look_for", lambda *_: None)
     case = Case("create", create_background, "lost_answer", 1)
     assert await disagreements(case, witness, path) == [
         "it ended in ConnectionFailed, not {'ok'}",

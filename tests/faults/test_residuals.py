@@ -94,7 +94,7 @@ async def test_a_lie_that_is_looked_into(
     times: int, in_a_hurry: None, witness: Witness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """confirm="terminal" looks, finds the task running, and asks again until it is not."""
-    monkeypatch.setattr("sigmic_guard.supervisor.work.canceller.LOOKS", 1)
+    monkeypatch.setattr("sigmic_guard.supervisor.work.canceller.MAX_LOOKS", 1)
     async with Emulator(script=HOLD) as emulator:
         supervisor = guard(emulator, witness, grace=20)
         async with supervisor:

@@ -237,6 +237,8 @@ def virtual() -> Iterator[None]:
     """
     clock = SimpleNamespace(time=wall_time, monotonic=anyio.current_time)
     room = "sigmic_guard.supervisor"
-    watched_rarely = patch.multiple(f"{room}.work.watcher", SOON=6.0, SELDOM=20)
+    watched_rarely = patch.multiple(
+        f"{room}.work.watcher", MIN_PAUSE_SECONDS=6.0, MAX_PAUSE_SECONDS=20
+    )
     with patch(f"{room}.ground.clock.time", clock), watched_rarely:
         yield

@@ -234,7 +234,7 @@ async def test_a_bug_in_an_alarm() -> None:
         done.append("again")
 
     async with create_task_group() as group:
-        group.start_soon(timer.run)
+        group.start_soon(timer.ring)
         timer.after(1, raise_once)
         timer.after(1, done.append, "other")
         await sleep(60)

@@ -142,7 +142,7 @@ async def test_a_commit_that_hangs_in_the_end_is_in_doubt(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Of many rows those are counted whose transaction was not seen to be done."""
-    monkeypatch.setattr(outbox, "PORTION", 10)
+    monkeypatch.setattr(outbox, "MAX_LAST_ROWS", 10)
     lab, ledger = Lab(), StuckLedger()
     ledger.commits = 2
     async with lab.open(ledger=ledger, grace=30) as supervisor:

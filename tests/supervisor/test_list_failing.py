@@ -181,7 +181,7 @@ async def test_a_smaller_page_is_not_halved_on_and_on() -> None:
     lab.fake.bend = bend
     async with lab.open(left=CROWD, create_timeout=1) as supervisor:
         await proven_absent(supervisor, within=90)
-    assert min(limits) == listing.PAGE / 2
+    assert min(limits) == listing.MAX_PAGE / 2
 
 
 @pytest.mark.parametrize("hanging, grace", [(1, 4), (3, 8)])

@@ -115,7 +115,7 @@ async def test_over_the_wire() -> None:
 @pytest.mark.backends(ASYNCIO)
 async def test_nobody_searches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Negative control: without the search every fifth task is a lost one."""
-    monkeypatch.setattr(Reconciler, "take", lambda *_: None)
+    monkeypatch.setattr(Reconciler, "look_for", lambda *_: None)
     async with Emulator(script=Script(duration=0.2)) as emulator:
         emulator.fault("create", Fault("lost_answer", every=5))
         async with Supervisor(

@@ -221,7 +221,7 @@ async def test_absence_takes_two_scans() -> None:
 
 async def test_one_scan_is_no_proof(monkeypatch: pytest.MonkeyPatch) -> None:
     """Negative control: with one scan as proof that task is taken for absent, while it runs."""
-    monkeypatch.setattr(reconciler, "PROOF", 1)
+    monkeypatch.setattr(reconciler, "SCANS_FOR_ABSENCE", 1)
     with pytest.raises(ConnectionFailed):
         await _show_from_the_second_scan_on()
 

@@ -186,7 +186,7 @@ async def test_no_scan_for_what_carries_no_mark() -> None:
 @virtual
 async def test_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Negative control: where no stray is looked for, a late task runs on."""
-    monkeypatch.setattr(Reconciler, "beware_of", lambda *_: None)
+    monkeypatch.setattr(Reconciler, "watch_for_strays", lambda *_: None)
     lab = LossLab()
     lab.fake.on("create", GONE)
     async with lab.open(left=1, create_timeout=5) as supervisor:

@@ -218,7 +218,7 @@ async def test_notes_are_carried_out_in_their_order() -> None:
     inbox.leave(carried_out.append, 2)
     inbox.leave(inbox.leave, done.set)
     async with create_task_group() as group:
-        group.start_soon(inbox.run)
+        group.start_soon(inbox.deliver)
         with fail_after(LONG):
             await done.wait()
         group.cancel_scope.cancel()

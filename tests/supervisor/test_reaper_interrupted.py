@@ -222,7 +222,7 @@ async def test_a_take_over_that_is_done_during_the_drain_is_the_last(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its row is left to the next one, as if we had died then; no other is taken any more."""
-    monkeypatch.setattr(reaper, "PORTION", 1)
+    monkeypatch.setattr(reaper, "MAX_ROWS", 1)
     gate = Gate()
 
     class Slow(MemoryLedger):
@@ -295,7 +295,7 @@ async def test_a_bug_in_the_drain_leaves_nobody_waiting(
         except SigmicGuardError as error:
             told.append(error)
 
-    monkeypatch.setattr(draining.Drain, "run", fail)
+    monkeypatch.setattr(draining.Drain, "carry_out", fail)
     async with create_task_group() as group:
         with pytest.raises(ZeroDivisionError):
             async with lab.open(ledger=ledger, grace=1.0, left=2) as supervisor:

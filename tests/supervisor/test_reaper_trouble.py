@@ -33,7 +33,7 @@ from tests.supervisor.orphanage import (
 pytestmark = pytest.mark.backends(ASYNCIO, TRIO_VIRTUAL)
 virtual = pytest.mark.backends(TRIO_VIRTUAL)
 
-LONGEST = 1.5 * reaper.EVERY
+LONGEST = 1.5 * reaper.ROUND_SECONDS
 
 
 # --- rounds -----------------------------------------------------------------------------------
@@ -66,11 +66,11 @@ async def test_rounds_are_jittered() -> None:
 
     lab, times = Lab(), list[float]()
     async with lab.open(ledger=Watched()):
-        await sleep(40 * reaper.EVERY)
+        await sleep(40 * reaper.ROUND_SECONDS)
     gaps = [later - earlier for earlier, later in pairwise(times)]
     assert times[0] < 1
     assert len(gaps) > 20
-    assert min(gaps) >= 0.5 * reaper.EVERY
+    assert min(gaps) >= 0.5 * reaper.ROUND_SECONDS
     assert max(gaps) <= LONGEST
     assert len({round(gap, 3) for gap in gaps}) > 10
 

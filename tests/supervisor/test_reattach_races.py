@@ -140,12 +140,12 @@ async def test_without_comparing_both_would() -> None:
 async def test_a_claim_that_creates_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Negative control: were the key taken for free, there would be a second create."""
 
-    async def look(self: Claims, claim: Claim) -> bool:
+    async def find_holder(self: Claims, claim: Claim) -> bool:
         store = self._ledger.store  # type: ignore[attr-defined]
         store.keys.clear()
         return True
 
-    monkeypatch.setattr(Claims, "look", look)
+    monkeypatch.setattr(Claims, "find_holder", find_holder)
     lab, store = Lab(), MemoryStore()
     task_id = await left_by_the_dead(lab, store)
     async with lab.open(ledger=MemoryLedger(store), left=1) as supervisor:

@@ -8,7 +8,7 @@ import pytest
 from anyio import Event, create_task_group, current_time, fail_after, sleep, sleep_forever
 
 from sigmic_guard.ledger import MemoryLedger
-from sigmic_guard.supervisor.ground.timer import LITTER, Timer
+from sigmic_guard.supervisor.ground.timer import MIN_FORGOTTEN, Timer
 from sigmic_guard.supervisor.ground.workers import MAX_FAILURES, Workers
 from sigmic_guard.testing import HANG
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
@@ -27,7 +27,7 @@ async def test_stopped_before_the_first_step() -> None:
 
     async with create_task_group() as group:
         workers = Workers(group, lambda name, error: None)
-        workers.run("late", loop)
+        workers.start("late", loop)
         workers.stop()
         with fail_after(5):
             await workers.gone()
@@ -38,23 +38,23 @@ async def test_stopped_before_the_first_step() -> None:
 async def test_a_timer_that_is_struck_while_it_clears_out_keeps_its_alarms() -> None:
     """A native cancellation in the middle of clearing out loses no alarm."""
     timer, fired = Timer(print), list[int]()
-    count = 20 * LITTER
-    for number in range(LITTER):
+    count = 20 * MIN_FORGOTTEN
+    for number in range(MIN_FORGOTTEN):
         timer.at(current_time() - 1, fired.append, number)
     for alarm in [timer.at(current_time() + 3600, fired.append, -1) for _ in range(count)]:
         timer.forget(alarm)
-    worker = asyncio.create_task(timer.run())
+    worker = asyncio.create_task(timer.ring())
     while timer._litter:
         await asyncio.sleep(0)
     worker.cancel()
     await asyncio.wait([worker])
     everything = Event()
     timer.after(0, everything.set)
-    worker = asyncio.create_task(timer.run())
+    worker = asyncio.create_task(timer.ring())
     await everything.wait()
     worker.cancel()
     await asyncio.wait([worker])
-    assert sorted(fired) == list(range(LITTER))
+    assert sorted(fired) == list(range(MIN_FORGOTTEN))
 
 
 @pytest.mark.backends(ASYNCIO)

@@ -19,7 +19,7 @@ from sigmic_guard.observe import BlockAbandoned, enter_task, leave_task
 from sigmic_guard.sigmic import check_files
 from sigmic_guard.supervisor.face.host import Host, HostedScope
 from sigmic_guard.supervisor.face.task import handle_of
-from sigmic_guard.supervisor.ground.telling import error_of
+from sigmic_guard.supervisor.ground.from_entry import error_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

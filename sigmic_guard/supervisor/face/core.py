@@ -12,11 +12,11 @@ from sigmic_guard.sigmic import check_id, check_outcome
 from sigmic_guard.supervisor.face.intake import Intake
 from sigmic_guard.supervisor.ground.affinity import Affinity
 from sigmic_guard.supervisor.ground.entries import Entries
+from sigmic_guard.supervisor.ground.from_entry import error_of
 from sigmic_guard.supervisor.ground.ground import Ground
 from sigmic_guard.supervisor.ground.lifetime import Lifetime
 from sigmic_guard.supervisor.ground.outbox import Outbox
 from sigmic_guard.supervisor.ground.roster import Roster
-from sigmic_guard.supervisor.ground.telling import error_of
 from sigmic_guard.supervisor.ground.timer import Timer
 from sigmic_guard.supervisor.recovery.claims import Claims
 from sigmic_guard.supervisor.recovery.mistakes import Mistakes
@@ -109,11 +109,11 @@ class Core:
     def hire(self) -> None:
         """Start the workers that are always there."""
         workers = self.ground.workers
-        workers.run("timer", self.ground.timer.run)
-        workers.run("ledger", self.outbox.run)
-        workers.run("watch", self.watcher.run)
-        workers.run("reconcile", self.reconciler.run)
-        workers.run("reap", self.reaper.run)
+        workers.start("timer", self.ground.timer.ring)
+        workers.start("ledger", self.outbox.write_rows)
+        workers.start("watch", self.watcher.watch_list)
+        workers.start("reconcile", self.reconciler.scan)
+        workers.start("reap", self.reaper.reap_in_rounds)
 
     # --- reactions ----------------------------------------------------------------------------
 
@@ -123,12 +123,12 @@ class Core:
         if task.orphan is None:
             self.watcher.join(task)
             if task.inheritance is not None:
-                self.watcher.look(task)  # it may have ended while nobody watched it
+                self.watcher.get_soon(task)  # it may have ended while nobody watched it
         else:
             self.triage.decide(task)
 
     def _lost(self, task: Entry) -> None:
-        self.reconciler.take(task)
+        self.reconciler.look_for(task)
         if not task.marked:
             self.creator.release(task)  # perhaps nobody will ever know: it must not block a place
         elif task.orphan is None:
@@ -137,7 +137,7 @@ class Core:
     def _must_end(self, task: Entry) -> None:
         self._not_heard_from(task)
         if task.orphan is None:
-            self.canceller.take(task)
+            self.canceller.send_delete(task)
         elif not task.inherit().decided:
             self.triage.decide(task)
         # else the reaper sends it on, when its row says so

@@ -27,19 +27,19 @@ if TYPE_CHECKING:
     from sigmic_guard.supervisor.ground.entry import Entry
 
 #: Seconds, beyond the budget, to write down what is left and to close connections.
-CLOSING: Final = 0.4
+CLOSING_SECONDS: Final = 0.4
 #: The worker that ends a drain that was aborted.
 LAST_WRITES: Final = "last writes"
 #: Seconds of the budget that are kept for each task to be named, if it comes to that.
-NAMING: Final = 60e-6
+NAMING_SECONDS: Final = 60e-6
 #: Whatever the policy says: it does not exist, or its end has been decided on before.
 _TO_CANCEL: Final = TO_BE_ENDED | {State.INTENT}
 #: What is left of the budget when somebody is in a hurry: time for the DELETEs that are under way.
-HURRY: Final = 0.5
+HURRY_SECONDS: Final = 0.5
 
 
 class Drain:
-    """One shutdown. :meth:`run` is done once, by a worker; the rest are plain calls."""
+    """One shutdown. :meth:`carry_out` is done once, by a worker; the rest are plain calls."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -66,7 +66,7 @@ class Drain:
         return max(self._end - self._began, 0.0)
 
     def allow(self, grace: float) -> None:
-        """Allow ``grace`` seconds instead of the supervisor's; before :meth:`run`."""
+        """Allow ``grace`` seconds instead of the supervisor's; before :meth:`carry_out`."""
         self._end = self._began + grace
 
     def shorten(self, grace: float) -> None:
@@ -77,17 +77,17 @@ class Drain:
         if self._budget is not None:
             self._budget.deadline = self._stop()
         if self._writing is not None:
-            self._writing.deadline = min(self._writing.deadline, self._end + CLOSING)
+            self._writing.deadline = min(self._writing.deadline, self._end + CLOSING_SECONDS)
             self._core.outbox.hasten(self._writing.deadline)
 
     def _stop(self) -> float:
         """When to stop trying, so that all tasks can be named in what is left."""
-        naming = NAMING * len(self._tasks or ())
+        naming = NAMING_SECONDS * len(self._tasks or ())
         return self._end - min(naming, self.grace / 2) if naming > 0.1 else self._end
 
     def hurry(self) -> None:
         """Spend the rest of the budget at once."""
-        self.shorten(HURRY)
+        self.shorten(HURRY_SECONDS)
 
     def abort(self) -> None:
         """End without having drained: there is a bug in here. Every task is named.
@@ -107,7 +107,7 @@ class Drain:
         if self._ground.workers.stopping:
             self.end()
         else:
-            self._ground.workers.run(LAST_WRITES, self._end_aborted)
+            self._ground.workers.start(LAST_WRITES, self._end_aborted)
 
     def end(self, unwritten: int = 0) -> None:
         """Let nobody wait any more for a drain that was aborted."""
@@ -118,7 +118,7 @@ class Drain:
     async def _end_aborted(self) -> None:
         self.end(await self._write_last())
 
-    async def run(self) -> None:
+    async def carry_out(self) -> None:
         """Drain, write the report, and close everything. May be begun again in the middle."""
         if self._aborted:
             return
@@ -200,7 +200,7 @@ class Drain:
         for worker in ("create", "claim"):
             self._ground.workers.dismiss(worker)
         slices = Slices()
-        with move_on_after(CLOSING):
+        with move_on_after(CLOSING_SECONDS):
             await self._ground.workers.gone("claim")  # one may hold a row that it took just now
             for task in tasks:
                 await task.until(lambda task: task.record.state is not State.CREATING)
@@ -263,7 +263,7 @@ class Drain:
     async def _write_last(self) -> int:
         """Write down what is left, until the time is over; return how many ends could not be."""
         core, now = self._core, current_time()
-        ends_at = max(self._end, now - CLOSING / 2) + CLOSING
+        ends_at = max(self._end, now - CLOSING_SECONDS / 2) + CLOSING_SECONDS
         core.outbox.hasten(ends_at)
         with CancelScope(deadline=ends_at) as self._writing:
             await core.outbox.empty()
@@ -276,7 +276,7 @@ class Drain:
         """Close it within the budget, or a moment beyond; one that hangs gets no second."""
         await self._core.roster.close()  # from here on somebody else may take the tasks over
         now = current_time()
-        ends_at = max(now + CLOSING / 2, min(self._end, now + 2 * CLOSING))
+        ends_at = max(now + CLOSING_SECONDS / 2, min(self._end, now + 2 * CLOSING_SECONDS))
         with CancelScope(deadline=ends_at):
             await self._ground.ledger.aclose()
 

@@ -19,7 +19,7 @@ from sigmic_guard.lifecycle import CancelReason, Event, State
 from sigmic_guard.lifecycle.states import NAMELESS
 from sigmic_guard.lifecycle.text import shown_id
 from sigmic_guard.supervisor.ground.entry import Entry
-from sigmic_guard.supervisor.ground.telling import error_of
+from sigmic_guard.supervisor.ground.from_entry import error_of
 from sigmic_guard.supervisor.recovery.claims import KEY_WAIT_SECONDS
 
 if TYPE_CHECKING:

@@ -39,7 +39,7 @@ class SignalHandlers:
     def __init__(self, received: Callable[[], None], *, yielding: bool = False) -> None:
         self._received = received
         self._yielding = yielding
-        self._heard = 0
+        self._count = 0
         #: How the program is still to be ended, by an exception out of the supervisor's block.
         self.owed: BaseException | None = None
         #: The signal of which the process is to die, once everybody has drained.
@@ -64,9 +64,9 @@ class SignalHandlers:
         # None: it was not set by Python, and could neither be called nor be put back.
         return before is not None and not (self._yielding and before is signal.SIG_IGN)
 
-    def hear(self) -> None:
+    def receive(self) -> None:
         """Take a signal."""
-        self._heard += 1
+        self._count += 1
         self._received()
 
     def owe(self, number: int, end: BaseException | None, *, default: bool) -> None:
@@ -85,7 +85,7 @@ class SignalHandlers:
     @property
     def impatient(self) -> bool:
         """Whether somebody has asked twice."""
-        return self._heard > 1
+        return self._count > 1
 
     def drained(self) -> None:
         """Die of the signal that would have ended the process, unless others have yet to drain."""
@@ -113,7 +113,7 @@ class _Handler:
         self._number = number
         self._before: Any = signal.getsignal(number)
         self._listeners: list[SignalHandlers] = []
-        self._heard = 0
+        self._count = 0
 
     @property
     def __self__(self) -> object:
@@ -159,14 +159,14 @@ class _Handler:
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Tell those who listen, and give what stood before its turn."""
         listeners = tuple(self._listeners)
-        if not listeners or self._heard > 1:  # somebody calls on to us who has replaced us
+        if not listeners or self._count > 1:  # somebody calls on to us who has replaced us
             self._pass_on(number, frame)
             return
-        self._heard += 1
-        if self._heard > 1:
+        self._count += 1
+        if self._count > 1:
             self.step_down()  # who asks twice means it: a third goes past us
         for listener in listeners:
-            listener.hear()
+            listener.receive()
         end: BaseException | None = None
         try:
             if callable(self._before):
@@ -183,7 +183,7 @@ class _Handler:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
-    def renounce(self) -> None:
+    def forget_in_child(self) -> None:
         """Stand for nobody in a forked child: its signals are not its parent's."""
         self._listeners.clear()
         self.step_down()
@@ -206,6 +206,6 @@ def _listen(number: int, listener: SignalHandlers) -> _Handler | None:
 
 
 @in_child
-def _renounce_all() -> None:
+def _forget_in_child() -> None:
     for handler in tuple(_standing.values()):
-        handler.renounce()
+        handler.forget_in_child()

@@ -20,7 +20,7 @@ from sigmic_guard.sigmic.keyring import Keyring
 from sigmic_guard.supervisor.face import watchdog as watchdogs
 from sigmic_guard.supervisor.face.block import TaskBlock
 from sigmic_guard.supervisor.face.core import Core
-from sigmic_guard.supervisor.face.draining import CLOSING, LAST_WRITES, Drain
+from sigmic_guard.supervisor.face.draining import CLOSING_SECONDS, LAST_WRITES, Drain
 from sigmic_guard.supervisor.face.host import Host
 from sigmic_guard.supervisor.face.options import make_order, make_watch
 from sigmic_guard.supervisor.face.signals import SignalHandlers
@@ -346,7 +346,7 @@ class Supervisor:
             self._handlers.install()
         await group.__aenter__()
         core.hire()
-        workers.run("inbox", inbox.run)
+        workers.start("inbox", inbox.deliver)
         inbox.flush()
         return self
 
@@ -425,7 +425,7 @@ class Supervisor:
             self._drain = Drain(self._core)
             if grace is not None:
                 self._drain.allow(grace)
-            self._workers.run("drain", self._drain.run)
+            self._workers.start("drain", self._drain.carry_out)
         elif grace is not None:
             self._drain.shorten(grace)
         return self._drain
@@ -466,18 +466,18 @@ class Supervisor:
             if self._watchdog is not None:
                 await self._watchdog.start(owner_id)
         except BaseException:
-            with move_on_after(CLOSING, shield=True):
+            with move_on_after(CLOSING_SECONDS, shield=True):
                 if self._watchdog is not None:
                     await self._watchdog.close(clean=True)
                 await self._ledger.aclose()
             raise
 
     async def _close_ledger(self) -> None:
-        with move_on_after(CLOSING):
+        with move_on_after(CLOSING_SECONDS):
             await self._ledger.aclose()
 
     async def _close_client(self) -> None:
-        with move_on_after(CLOSING):
+        with move_on_after(CLOSING_SECONDS):
             await self._api.aclose()
 
     def _signalled(self) -> None:
@@ -494,7 +494,7 @@ class Supervisor:
         if handlers.impatient:
             drain.hurry()
         if handlers.owed is not None or handlers.fatal is not None:
-            self._workers.run("end of the program", self._end_the_program)
+            self._workers.start("end of the program", self._end_the_program)
 
     async def _end_the_program(self) -> None:
         """End it as the signal would have, only after the drain."""

@@ -13,7 +13,7 @@ from sigmic_guard.errors import ConfigurationError, ProtocolError, TaskError
 from sigmic_guard.lifecycle import CancelReason, State
 from sigmic_guard.lifecycle.states import NAMELESS
 from sigmic_guard.lifecycle.text import shown_id
-from sigmic_guard.supervisor.ground.telling import error_of, tell, tell_cancellation
+from sigmic_guard.supervisor.ground.from_entry import cancellation_of, error_of, result_of
 from sigmic_guard.supervisor.work.wish import Wish
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class RemoteTask:
                 await events.aclose()
         await self._core.access.until_settled(entry)
         if self._entry.record.state is State.COMPLETED:
-            return tell(self._entry)
+            return result_of(self._entry)
         raise error_of(self._entry)
 
     async def wait(self) -> TaskResult:
@@ -136,7 +136,7 @@ class RemoteTask:
         """
         self._core.ground.check_here()
         await self._entry.until_settled()
-        return tell(self._entry)
+        return result_of(self._entry)
 
     def request_cancel(self) -> None:
         """Ask for the task's end, and go on.
@@ -162,7 +162,7 @@ class RemoteTask:
             if asked_again:
                 await self._entry.until_changed(version)
             await self._entry.until_settled()
-        return tell_cancellation(self._entry)
+        return cancellation_of(self._entry)
 
     async def send(self, message: str, *, files: Iterable[str | os.PathLike[str]] = ()) -> None:
         """Ask a running or completed task something more; its answer comes through :meth:`events`.

@@ -20,9 +20,9 @@ def begin_in_the_past(task: Entry, record: Record, now: float) -> None:
     """
     moment = task.lifetime.moment()
     task.begun_at = moment - max(0.0, now - record.created_at)
-    asked_at = record.cancel_requested_at
-    if asked_at is not None:
-        task.begin_ending().asked_at = moment - max(0.0, now - asked_at)
+    requested_at = record.cancel_requested_at
+    if requested_at is not None:
+        task.begin_ending().wanted_at = moment - max(0.0, now - requested_at)
 
 
 def seconds_of(task: Entry) -> float:
@@ -33,8 +33,8 @@ def seconds_of(task: Entry) -> float:
 
 def seconds_since_cancel(task: Entry) -> float:
     """Return for how long its end has been wanted."""
-    asked_at = None if task.ending is None else task.ending.asked_at
-    return task.lifetime.moment() - (task.begun_at if asked_at is None else asked_at)
+    wanted_at = None if task.ending is None else task.ending.wanted_at
+    return task.lifetime.moment() - (task.begun_at if wanted_at is None else wanted_at)
 
 
 def orphaned_since(task: Entry, orphaned_at: float) -> float:

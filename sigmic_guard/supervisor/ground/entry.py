@@ -39,7 +39,7 @@ class Interruptible(Protocol):
 class Inheritance:
     """What is known of a task because another owner began it, who is dead."""
 
-    __slots__ = ("asked_before", "at", "claimed", "decided", "looks", "verdict")
+    __slots__ = ("at", "claimed", "decided", "last_follow_up_at", "looks", "verdict")
 
     def __init__(self) -> None:
         #: What is to become of it; ``None`` if somebody asked for it by its key.
@@ -47,7 +47,7 @@ class Inheritance:
         #: When it was taken over, on anyio's clock.
         self.at: float | None = None
         #: When that owner was about to send its last follow-up, if it was.
-        self.asked_before: float | None = None
+        self.last_follow_up_at: float | None = None
         #: Whether somebody asked for it, by the key.
         self.claimed = False
         #: Whether a GET told how it is.
@@ -59,11 +59,11 @@ class Inheritance:
 class Ending:
     """How a task's end is brought about."""
 
-    __slots__ = ("acknowledged", "asked_at", "refusal", "refusals", "result", "retry_alarm")
+    __slots__ = ("acknowledged", "refusal", "refusals", "result", "retry_alarm", "wanted_at")
 
     def __init__(self) -> None:
         #: When it was wanted first, on anyio's clock.
-        self.asked_at: float | None = None
+        self.wanted_at: float | None = None
         #: When the next DELETE is due.
         self.retry_alarm: Alarm | None = None
         #: How often the API has refused in its own words to end it, or to tell how it is.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class Inbox:
     """Notes, and a doorbell that wakes the worker which reads them.
 
-    It takes notes from its creation until :meth:`close`; :meth:`run` is the worker.
+    It takes notes from its creation until :meth:`close`; :meth:`deliver` is the worker.
     """
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ class Inbox:
         finally:
             self._flushing = False
 
-    async def run(self) -> None:
+    async def deliver(self) -> None:
         """Carry out notes for ever."""
         while True:
             self.flush()

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from sigmic_guard.observe import Observer
 
 #: Seconds before a failed transaction is tried again.
-RETRY: Final = 1.0
+RETRY_SECONDS: Final = 1.0
 #: The least, and the part of what is left, where there is an end to the time for it.
-LEAST_RETRY: Final = 0.05
-RETRY_PART: Final = 0.125
+MIN_RETRY_SECONDS: Final = 0.05
+RETRY_SHARE: Final = 0.125
 #: Rows of one transaction there: what is written is written when the time is over.
-PORTION: Final = 4096
+MAX_LAST_ROWS: Final = 4096
 
 
 class _Batch:
@@ -50,7 +50,7 @@ class _Batch:
 
 
 class Outbox:
-    """Queues writes and commits them. :meth:`run` is the worker."""
+    """Queues writes and commits them. :meth:`write_rows` is the worker."""
 
     def __init__(self, ledger: Ledger, observer: Observer) -> None:
         self._ledger = ledger
@@ -170,7 +170,7 @@ class Outbox:
                 batch.error = LedgerError("the supervisor shut down before this could be written")
                 batch.done.set()
 
-    async def run(self) -> None:
+    async def write_rows(self) -> None:
         """Commit for ever."""
         if self._under_way is not None:
             self._under_way.error = LedgerError("a transaction was interrupted, and is repeated")
@@ -195,7 +195,7 @@ class Outbox:
     async def _write(self, batch: _Batch) -> None:
         """Commit the batch; of one that failed in the middle, what was written is out of it."""
         writes = list(batch.writes.values())
-        size = len(writes) if self._ends_at is None or batch.awaited else PORTION
+        size = len(writes) if self._ends_at is None or batch.awaited else MAX_LAST_ROWS
         for start in range(0, len(writes), size):
             portion = writes[start : start + size]
             started = perf_counter()
@@ -213,11 +213,11 @@ class Outbox:
     async def _pause(self) -> None:
         """Wait before the next try."""
         if self._ends_at is None:
-            with move_on_after(RETRY):
+            with move_on_after(RETRY_SECONDS):
                 await self._hastened.wait()
         else:
             left = self._ends_at - current_time()
-            with move_on_after(min(RETRY, max(left * RETRY_PART, LEAST_RETRY))):
+            with move_on_after(min(RETRY_SECONDS, max(left * RETRY_SHARE, MIN_RETRY_SECONDS))):
                 await Event().wait()
 
     async def _refused(self, batch: _Batch, write: Write, refusal: Refusal) -> None:

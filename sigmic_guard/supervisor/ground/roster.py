@@ -122,7 +122,7 @@ class Roster:
 
     def _note_take_over(self, task: Entry, record: Record) -> None:
         inheritance = task.inherit()
-        inheritance.at, inheritance.asked_before = task.lifetime.moment(), record.asked_at
+        inheritance.at, inheritance.last_follow_up_at = task.lifetime.moment(), record.asked_at
         written_at = record.asked_at or record.posted_at or record.created_at
         if self.now() - written_at < WRONG_CLOCK + BRAND_NEW:  # by a clock that was not ours
             self.note_write(task)
@@ -176,7 +176,7 @@ class Roster:
             return False
         task.record = after
         if after.reason is not before.reason:
-            task.begin_ending().asked_at = task.lifetime.moment()
+            task.begin_ending().wanted_at = task.lifetime.moment()
         if event is Event.POST:
             task.posted_at = task.lifetime.moment()
             self.origins.expect(task)
@@ -307,9 +307,9 @@ class Roster:
         return (
             inheritance is not None
             and inheritance.at is not None
-            and inheritance.asked_before is not None
+            and inheritance.last_follow_up_at is not None
             # Else it was asked by us since.
-            and task.record.asked_at == inheritance.asked_before
+            and task.record.asked_at == inheritance.last_follow_up_at
             and current_time() < inheritance.at + self._request_timeout + BRAND_NEW
         )
 

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 #: Seconds that one slice of a sweep may take before others get their turn.
-SLICE: Final = 0.002
+SLICE_SECONDS: Final = 0.002
 #: Seconds after which a call that raised is made again.
-AGAIN: Final = 10.0
+RETRY_SECONDS: Final = 10.0
 #: Forgotten entries are cleared out once there are so many, and they are the majority.
-LITTER: Final = 4096
+MIN_FORGOTTEN: Final = 4096
 
 
 class Alarm:
@@ -43,17 +43,17 @@ class Slices:
     __slots__ = ("_end",)
 
     def __init__(self) -> None:
-        self._end = perf_counter() + SLICE
+        self._end = perf_counter() + SLICE_SECONDS
 
     async def yield_if_due(self) -> None:
         """Yield, if it is time to."""
         if perf_counter() >= self._end:
             await checkpoint()
-            self._end = perf_counter() + SLICE
+            self._end = perf_counter() + SLICE_SECONDS
 
 
 class Timer:
-    """Calls what is due. :meth:`run` is the worker; the rest are plain calls.
+    """Calls what is due. :meth:`ring` is the worker; the rest are plain calls.
 
     A call is about one task, and must not raise. One that does is reported, made again after a
     while, and keeps no other from its time.
@@ -85,14 +85,14 @@ class Timer:
             return
         alarm.call, alarm.args = None, ()
         self._litter += 1
-        if self._litter > LITTER and self._litter > len(self._heap) // 2:
+        if self._litter > MIN_FORGOTTEN and self._litter > len(self._heap) // 2:
             self._target = -inf  # so that the worker is woken once, and not again
             self._earlier.set()
 
-    async def run(self) -> None:
+    async def ring(self) -> None:
         """Sweep for ever."""
         while True:
-            if self._litter > LITTER and self._litter > len(self._heap) // 2:
+            if self._litter > MIN_FORGOTTEN and self._litter > len(self._heap) // 2:
                 await self._clear_out()
             await self._sweep()
             self._earlier = Event()
@@ -113,7 +113,7 @@ class Timer:
                     call(*alarm.args)
                 except Exception as bug:  # noqa: BLE001 - whatever it is, it is this task's alone
                     self._report("timer", bug)
-                    self.after(AGAIN, call, *alarm.args)
+                    self.after(RETRY_SECONDS, call, *alarm.args)
             await slices.yield_if_due()
 
     async def _clear_out(self) -> None:

@@ -64,7 +64,7 @@ class Workers:
         #: The supervisor's: a worker serves all, and carries nobody else's variables.
         self._context = copy_context()
 
-    def run(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
+    def start(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
         """Start a worker; ``loop`` is called again if the worker has to be replaced."""
         if not self._stopping:
             number = next(self._number)
@@ -79,7 +79,7 @@ class Workers:
         """Start those again that were struck before their first step; not in the step after it."""
         lost, self._unborn = self._unborn, {}
         for name, loop in lost.values():
-            self.run(name, loop)
+            self.start(name, loop)
 
     def bury(self) -> None:
         """Let go of those that never began, without a word; after the end of the group."""
@@ -111,7 +111,7 @@ class Workers:
         finally:  # also for a KeyboardInterrupt, which hits whatever runs, and goes on
             del self._scopes[scope]
             if replace:
-                self.run(name, loop)
+                self.start(name, loop)
             self._gone.set()
 
     @property
@@ -201,7 +201,7 @@ class Pool(Generic[T]):
             self._idle.pop().set()
         elif self._hired < self._size:
             self._hired += 1
-            self._workers.run(self._name, self._work)
+            self._workers.start(self._name, self._work)
 
     async def _work(self) -> None:
         while True:

@@ -52,15 +52,15 @@ _OUT_OF_REACH: Final = {
 class Claim:
     """A create whose key is taken."""
 
-    __slots__ = ("alarm", "behind", "ends_at", "task", "tell")
+    __slots__ = ("alarm", "answer", "behind", "ends_at", "task")
 
     def __init__(
-        self, task: Entry, ends_at: float, tell: Callable[[Entry, BaseException | None], None]
+        self, task: Entry, ends_at: float, answer: Callable[[Entry, BaseException | None], None]
     ) -> None:
         self.task = task
         #: When to wait no more, on anyio's clock.
         self.ends_at = ends_at
-        self.tell = tell
+        self.answer = answer
         #: The dead owner's task that it waits for, if that was taken over here.
         self.behind: Entry | None = None
         #: When it is looked at again.
@@ -92,15 +92,15 @@ class Claims:
         #: Let nobody be told of a key any more.
         self.hold = self._pool.hold
 
-    def take(self, task: Entry, tell: Callable[[Entry, BaseException | None], None]) -> None:
+    def claim_key(self, task: Entry, answer: Callable[[Entry, BaseException | None], None]) -> None:
         """Find out who holds the task's key, and wait for its end where that is near.
 
-        :param tell: called with the task, and ``None`` once the key is free, or with the error: a
+        :param answer: called with the task, and ``None`` once the key is free, or with the error: a
             ``DuplicateKey`` where a live owner's task holds the key or one that is not to be had,
             a ``LedgerError``, or what hit the worker. Not called where the task is now the one
             that has the key, or was withdrawn.
         """
-        self._pool.put(Claim(task, current_time() + self._patience, tell))
+        self._pool.put(Claim(task, current_time() + self._patience, answer))
 
     async def _work(self, claim: Claim) -> None:
         if claim.task.record.state is not State.INTENT:
@@ -108,7 +108,7 @@ class Claims:
         left = claim.ends_at - current_time()
         try:
             with move_on_after(left) as waiting:
-                if left > 0 and await self.look(claim):
+                if left > 0 and await self.find_holder(claim):
                     _answer(claim, None)
         except (DuplicateKey, LedgerError) as error:
             _answer(claim, error)
@@ -121,7 +121,7 @@ class Claims:
                 late = "a dead process's task still holds the key; it is being ended"
                 _answer(claim, DuplicateKey(late, key=claim.task.record.key or ""))
 
-    async def look(self, claim: Claim) -> bool:
+    async def find_holder(self, claim: Claim) -> bool:
         """Tell whether the key is free; otherwise see to it that somebody looks again, if need be.
 
         :raises DuplicateKey: a live owner's task holds the key, or one that cannot be ended.
@@ -211,15 +211,15 @@ class Claims:
         if not await self._reaper.commit([taken]):
             return False
         if task.record.state is not State.INTENT:
-            self._reaper.see_to(taken)
+            self._reaper.admit(taken)
             return False
         task.marked = after.message_digest is None
         task.inherit().claimed = True
         self._roster.claim(task, after)
-        self._reaper.tally.tell(task, ReapResult.REATTACHED, orphaned_at=since)
+        self._reaper.tally.record(task, ReapResult.REATTACHED, orphaned_at=since)
         return True
 
 
 def _answer(claim: Claim, error: BaseException | None) -> None:
     if claim.task.record.state is State.INTENT:
-        claim.tell(claim.task, error)
+        claim.answer(claim.task, error)

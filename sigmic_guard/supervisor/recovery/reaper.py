@@ -35,8 +35,8 @@ from sigmic_guard.lifecycle import (
 from sigmic_guard.lifecycle import Event as Happening
 from sigmic_guard.lifecycle.orphan import orphan_since
 from sigmic_guard.observe import LedgerCommitted, LedgerFailed
+from sigmic_guard.supervisor.ground.from_entry import orphan_row_left, orphan_row_of
 from sigmic_guard.supervisor.ground.results import OrphanRow, ReapReport
-from sigmic_guard.supervisor.ground.telling import tell_left, tell_orphan
 from sigmic_guard.supervisor.ground.timer import Slices
 
 if TYPE_CHECKING:
@@ -50,11 +50,11 @@ if TYPE_CHECKING:
     from sigmic_guard.supervisor.recovery.triage import Triage
 
 #: Seconds between two rounds, give or take a half.
-EVERY: Final = 30.0
+ROUND_SECONDS: Final = 30.0
 #: And at least, where one that waited for its key is due before.
-LEAST: Final = 1.0
+MIN_ROUND_SECONDS: Final = 1.0
 #: Rows that are taken in one transaction.
-PORTION: Final = 500
+MAX_ROWS: Final = 500
 
 
 class TakenRow(NamedTuple):
@@ -83,7 +83,7 @@ class Round:
 
 
 class Reaper:
-    """Takes dead owners' tasks over. :meth:`run` is the worker."""
+    """Takes dead owners' tasks over. :meth:`reap_in_rounds` is the worker."""
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class Reaper:
     def hold(self) -> None:
         """Take nothing over any more; what is ours already is a task like any other."""
         while self._ours:
-            self.see_to(self._ours.popleft())
+            self.admit(self._ours.popleft())
         self._holding = True
 
     def close(self) -> None:
@@ -160,18 +160,18 @@ class Reaper:
             await task.until(lambda task: not task.worked_on or task.unsupervised)
             await slices.yield_if_due()
         for task in tasks:
-            found = tell_orphan(task)
+            found = orphan_row_of(task)
             (reaped if found.result is not None else left).append(found)
             await slices.yield_if_due()
         now = self._roster.now()
         for orphan, verdict in round_.left:
-            left.append(tell_left(orphan, verdict, now))
+            left.append(orphan_row_left(orphan, verdict, now))
             await slices.yield_if_due()
         return ReapReport(reaped=reaped, left=left, corrupt=dict(round_.corrupt))
 
     # --- rounds ---------------------------------------------------------------------------------
 
-    async def run(self) -> None:
+    async def reap_in_rounds(self) -> None:
         """Look now, and then again and again."""
         while True:
             if self._round is None:
@@ -184,8 +184,8 @@ class Reaper:
                 self._observer.observe(LedgerFailed(0, error))
             self._round = None
             round_.done.set()
-            until_due = max(LEAST, round_.due - current_time())
-            with move_on_after(min(EVERY * (0.5 + random()), until_due)):
+            until_due = max(MIN_ROUND_SECONDS, round_.due - current_time())
+            with move_on_after(min(ROUND_SECONDS * (0.5 + random()), until_due)):
                 await self._wanted.wait()
 
     async def _look_around(self, round_: Round) -> None:
@@ -193,7 +193,7 @@ class Reaper:
         doubts = dict(self._in_doubt)
         await self._ledger.upkeep(self._roster.now())
         await self._clear_doubts(doubts)
-        await self._see_to_ours()
+        await self._admit_ours()
         to_take: list[tuple[Orphan, Verdict]] = []
         round_.left, round_.due = [], inf  # a round whose worker was hit is begun again
         orphans, corrupt = await find_orphans(self._ledger, self._namespace)
@@ -221,7 +221,7 @@ class Reaper:
             if self._triage.is_within_reach(record) and self._reconciler.afterlife.lasts(record):
                 recent.append(record)
             await slices.yield_if_due()
-        self._reconciler.beware_of(recent)
+        self._reconciler.watch_for_strays(recent)
 
     def _tell_corrupt(self, corrupt: Mapping[str, str]) -> None:
         """Tell of rows that nobody here can act on, whenever they are others than before."""
@@ -260,9 +260,9 @@ class Reaper:
         :raises LedgerError: the ledger could not be written.
         """
         slices = Slices()
-        for start in range(0, len(orphans), PORTION):
+        for start in range(0, len(orphans), MAX_ROWS):
             taken: list[TakenRow] = []
-            for orphan, verdict in orphans[start : start + PORTION]:
+            for orphan, verdict in orphans[start : start + MAX_ROWS]:
                 now = self._roster.now()
                 since = orphan_since(*orphan, now)
                 heir = TakeOver(self._owner_id, since)
@@ -270,14 +270,14 @@ class Reaper:
                 taken.append(TakenRow(after, verdict, since))
                 await slices.yield_if_due()
             self._ours.extend(await self.commit(taken))
-            await self._see_to_ours()
+            await self._admit_ours()
 
-    async def _see_to_ours(self) -> None:
+    async def _admit_ours(self) -> None:
         """See to what was taken over; if this is hit, the next round goes on with it."""
         slices = Slices()
         try:
             while self._ours:
-                self.see_to(self._ours.popleft())
+                self.admit(self._ours.popleft())
                 await slices.yield_if_due()
         except BaseException:
             self._wanted.set()
@@ -303,7 +303,7 @@ class Reaper:
         except BaseException:
             if self._holding:  # no round comes any more
                 for row in taken:
-                    self.see_to(row)
+                    self.admit(row)
             self._doubt(taken)
             raise
         self._observer.observe(LedgerCommitted(len(taken), perf_counter() - began))
@@ -324,9 +324,9 @@ class Reaper:
                 continue  # another worker has cleared it, or there is a newer one
             del self._in_doubt[intent_id]
             if stored == row.record:
-                self.see_to(row)
+                self.admit(row)
 
-    def see_to(self, row: TakenRow) -> None:
+    def admit(self, row: TakenRow) -> None:
         """See to a row that is ours by now."""
         record, verdict = row.record, row.verdict
         if self._holding:

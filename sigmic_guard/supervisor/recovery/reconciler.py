@@ -30,7 +30,12 @@ from sigmic_guard.supervisor.ground.timer import Slices
 from sigmic_guard.supervisor.recovery.absence import Absence, Afterlife
 from sigmic_guard.supervisor.recovery.candidates import NEAR, WRONG_CLOCK, Candidates, Proposal
 from sigmic_guard.supervisor.recovery.whole_list import read_all
-from sigmic_guard.supervisor.work.listing import AHEAD, MAX_AIMLESS, EndlessList, seconds_of
+from sigmic_guard.supervisor.work.listing import (
+    MAX_AIMLESS,
+    MAX_CLOCK_AHEAD,
+    EndlessList,
+    seconds_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,21 +51,21 @@ if TYPE_CHECKING:
     from sigmic_guard.supervisor.work.watcher import Watcher
 
 #: Complete scans, past the create's time-out, that prove a task's absence.
-PROOF: Final = 2
+SCANS_FOR_ABSENCE: Final = 2
 #: Seconds by which the server's clock and ours may differ: a scan ends at tasks that were last
 #: active so long before the create.
-SKEW: Final = WRONG_CLOCK
+CLOCK_SKEW: Final = WRONG_CLOCK
 #: And by which a time in a row may be wrong beyond that: another clock wrote it.
-WRITTEN_SKEW: Final = WRONG_CLOCK + NEAR
+WRITTEN_CLOCK_SKEW: Final = WRONG_CLOCK + NEAR
 #: How long to pause between two scans: while a caller may wait for what they find, and later.
-SOON: Final = Backoff(first=0.1, most=2.0)
-SELDOM: Final = Backoff(first=0.1, most=10.0)
+AWAITED_PAUSE: Final = Backoff(first=0.1, most=2.0)
+PAUSE: Final = Backoff(first=0.1, most=10.0)
 #: Seconds after which no caller waits any more; at least so many, and twice the create's time-out.
-AWAITED: Final = 60.0
+AWAITED_SECONDS: Final = 60.0
 #: A scan is followed by a pause so many times as long, so that it stays cheap at any size.
-SHARE: Final = 3
+PAUSE_PER_SCAN: Final = 3
 #: Seconds between two scans at the end of a shutdown's budget.
-LEAST: Final = 0.1
+MIN_PAUSE_SECONDS: Final = 0.1
 
 
 def _do_nothing(_: Entry) -> None:
@@ -88,7 +93,7 @@ class _Hurried(SigmicGuardError):
 
 
 class Reconciler:
-    """Resolves ``UNKNOWN`` tasks. :meth:`run` is the worker."""
+    """Resolves ``UNKNOWN`` tasks. :meth:`scan` is the worker."""
 
     def __init__(
         self,
@@ -134,11 +139,11 @@ class Reconciler:
         self._creator = creator
         self._triage = triage
 
-    def take(self, task: Entry) -> None:
+    def look_for(self, task: Entry) -> None:
         """Look for a task whose create got no answer."""
         task.sought = True
         self._sought[task.record.intent_id] = _Sought(task)
-        self._awaited_until = current_time() + max(AWAITED, 2 * self._create_timeout)
+        self._awaited_until = current_time() + max(AWAITED_SECONDS, 2 * self._create_timeout)
         self.hurry()
 
     def hurry(self, *, by: float | None = None) -> None:
@@ -154,7 +159,7 @@ class Reconciler:
             self._lister.hasten(by)
             self._shortened.set()
 
-    def beware_of(self, records: Sequence[Record]) -> None:
+    def watch_for_strays(self, records: Sequence[Record]) -> None:
         """Read the list once for tasks that were proven absent and may have appeared since."""
         if records:
             self._warnings.append(records)
@@ -162,7 +167,7 @@ class Reconciler:
 
     # --- when to scan ---------------------------------------------------------------------------
 
-    async def run(self) -> None:
+    async def scan(self) -> None:
         """Scan the list for as long as a task is unknown."""
         least, refusals = 0.0, 0
         while True:
@@ -180,7 +185,7 @@ class Reconciler:
                 self._slow = error.pause if isinstance(error, EndlessList) else 0.0
             else:
                 spent = current_time() - began - (self._lister.lost - lost)
-                least, refusals = SHARE * spent, 0
+                least, refusals = PAUSE_PER_SCAN * spent, 0
                 self._slow = 0.0
 
     async def _until_needed(self) -> None:
@@ -202,16 +207,16 @@ class Reconciler:
     async def _rest(self, least: float, slowly: float) -> None:
         """Pause, ``slowly`` at least; somebody new cuts it short, but not below the least."""
         self._rounds += 1
-        backoff = SOON if current_time() < self._awaited_until else SELDOM
+        backoff = AWAITED_PAUSE if current_time() < self._awaited_until else PAUSE
         pause = max(backoff.delay(self._rounds, random()), least, slowly, self._slow)
         self._wanted = Event()
-        await self._wait(pause, max(least, SOON.delay(1, random())))  # a crowd gathers
+        await self._wait(pause, max(least, AWAITED_PAUSE.delay(1, random())))  # a crowd gathers
 
     async def _wait(self, seconds: float, least: float) -> None:
         """Wait; somebody new cuts it short, but not below the least."""
         if self._budget_end is not None:
             # Half of what is left: what is found at the last cannot be ended any more.
-            most = max((self._budget_end - current_time()) / 2, LEAST)
+            most = max((self._budget_end - current_time()) / 2, MIN_PAUSE_SECONDS)
             least, seconds = min(least, most), min(seconds, most)
         ready = current_time() + least
         self._shortened = Event()
@@ -244,9 +249,9 @@ class Reconciler:
 
         def too_old(at: float, newest: float) -> bool:
             # By the server's own clock as well: ours may be far ahead of it.
-            return at < min(oldest, newest - age) - SKEW
+            return at < min(oldest, newest - age) - CLOCK_SKEW
 
-        horizon = now + AHEAD
+        horizon = now + MAX_CLOCK_AHEAD
         try:
             complete = await read_all(
                 lambda: self._begin(horizon),
@@ -319,7 +324,7 @@ class Reconciler:
         self._roster.origins.trust(one.task)
         self._found(one, info.id, info.status)
         if info.terminal:
-            self._watcher.look(one.task)
+            self._watcher.get_soon(one.task)
 
     def _begin(self, horizon: float) -> Listing:
         return self._lister.read(
@@ -371,7 +376,7 @@ class Reconciler:
             self._propose(one, proposal)
             return
         one.scans += 1
-        if one.scans >= PROOF:
+        if one.scans >= SCANS_FOR_ABSENCE:
             self._stop_seeking(one)
             self._absent(one.task)
 
@@ -404,9 +409,9 @@ class Reconciler:
 def _from_when(record: Record, now: float) -> float:
     """Return since when the task may exist, by our clock, of which another wrote a row."""
     at = record.posted_at or record.created_at
-    if at > now + SKEW + WRITTEN_SKEW:
+    if at > now + CLOCK_SKEW + WRITTEN_CLOCK_SKEW:
         return -inf  # a clock so far ahead tells nothing
-    return min(at, now) - WRITTEN_SKEW
+    return min(at, now) - WRITTEN_CLOCK_SKEW
 
 
 def _age(info: TaskInfo) -> float:

@@ -83,7 +83,7 @@ class Tally:
         age = max(0.0, now - self._since) if count and self._since is not None else 0.0
         self._observer.observe(OrphansCounted(self._owner_id, count, age))
 
-    def tell(
+    def record(
         self,
         task: Entry,
         result: ReapResult,

@@ -28,8 +28,8 @@ from sigmic_guard.lifecycle import (
     spares,
 )
 from sigmic_guard.lifecycle.states import TO_BE_ENDED
+from sigmic_guard.supervisor.ground.from_entry import result_of_orphan
 from sigmic_guard.supervisor.ground.pacing import REFUSALS, asked_pause
-from sigmic_guard.supervisor.ground.telling import result_of_orphan
 from sigmic_guard.supervisor.ground.timer import Slices
 from sigmic_guard.supervisor.ground.workers import Pool
 from sigmic_guard.supervisor.recovery.tally import Tally
@@ -52,7 +52,7 @@ GET_TIMEOUT: Final = 10.0
 #: Looks, after which an answer that makes no sense is taken for the only one there is.
 MAX_NONSENSE: Final = 5
 #: Seconds before a task is looked at again whose end was not believed.
-AGAIN: Final = 1.0
+RECHECK_SECONDS: Final = 1.0
 
 
 class Triage:
@@ -90,7 +90,7 @@ class Triage:
         """Come back for those whose end could not be proven, and that nobody asks about by now."""
         for task in self.tasks:
             if task.state is State.UNCONFIRMED and task.retry_alarm is None:
-                self._canceller.take(task)
+                self._canceller.send_delete(task)
 
     def join(self, task: Entry) -> None:
         """Count a task among the orphans from now on."""
@@ -171,7 +171,7 @@ class Triage:
                 return
             if info is not None and info.terminal:  # and not believed, for now
                 inheritance.decided = False
-                self._timer.after(AGAIN, self.decide, task)
+                self._timer.after(RECHECK_SECONDS, self.decide, task)
             else:
                 await self._end(task)
 
@@ -213,7 +213,7 @@ class Triage:
         try:
             await self._outbox.flush()
         finally:
-            self._canceller.take(task)
+            self._canceller.send_delete(task)
 
     def end_stray(self, absent: Record, task_id: str) -> None:
         """End a task that appeared although it had been proven not to exist."""
@@ -270,7 +270,7 @@ class Triage:
     def end_now(self, task: Entry) -> None:
         """Let the task go, or have it ended without another look."""
         self._decide(task)
-        self._canceller.take(task)
+        self._canceller.send_delete(task)
 
     def _decide(self, task: Entry) -> None:
         task.inherit().decided = True
@@ -293,5 +293,5 @@ class Triage:
             record = task.record
             result = result_of_orphan(record, task.cancel_result)
             assert result is not None
-            self.tally.tell(task, result, orphaned_at=record.orphaned_at, ended_at=ended_at)
+            self.tally.record(task, result, orphaned_at=record.orphaned_at, ended_at=ended_at)
             self.tally.count()

@@ -27,17 +27,17 @@ BELIEVED: Final = 2
 class _Refusals:
     """What was said in a row, with no other answer in between."""
 
-    __slots__ = ("error", "heard", "times")
+    __slots__ = ("error", "number", "times")
 
     def __init__(self) -> None:
         self.times = 0
         #: The number of the last one, among all.
-        self.heard = 0
+        self.number = 0
         self.error: ApiError | None = None
 
     def add(self, error: ApiError, number: int) -> None:
         self.times += 1
-        self.heard = number
+        self.number = number
         self.error = error
 
     @property
@@ -46,7 +46,7 @@ class _Refusals:
 
 
 class Access:
-    """Hears what the API says of our credential, and tells who waits for a result.
+    """Notes what the API says of our credential, and tells who waits for a result.
 
     :param now: returns seconds, by a clock that nobody sets.
     """
@@ -55,8 +55,8 @@ class Access:
         self._observer = observer
         self._now = now
         #: Asks the API how a task is, some time soon; filled in by the watcher.
-        self.look: Callable[[Entry], None] = _look_at_nothing
-        self._heard = 0
+        self.get_soon: Callable[[Entry], None] = _look_at_nothing
+        self._refusals = 0
         #: Of the credential (401), whoever was asked for what.
         self._credential = _Refusals()
         #: Of the list (403). It alone is no reason to raise: tasks may be read all the same.
@@ -73,34 +73,34 @@ class Access:
         """Whether nothing is refused."""
         return not (self._credential.times or self._list.times or self._tasks)
 
-    def hear(
+    def note_refusal(
         self, error: SigmicGuardError, *, read: Entry | None = None, listed: bool = False
     ) -> None:
-        """Take in an error that a request met with.
+        """Note an error that a request met with, where it is a refusal.
 
-        401 concerns all that we do. 403 concerns what was asked for, and is heard of here:
+        401 concerns all that we do. 403 concerns what was asked for:
 
         :param read: the task whose GET it was.
         :param listed: whether it was the list.
         """
         if not isinstance(error, AuthenticationError | PermissionDenied):
             return
-        self._heard += 1
-        heard = []
+        self._refusals += 1
+        concerned = []
         if isinstance(error, AuthenticationError):
-            heard.append(self._credential)
+            concerned.append(self._credential)
         elif listed:
-            heard.append(self._list)
+            concerned.append(self._list)
         if read is not None and read.record.finished_at is None:
-            heard.append(self._tasks.setdefault(read, _Refusals()))
-        for refusals in heard:
-            refusals.add(error, self._heard)
-        if self._told_at is None and any(refusals.believed for refusals in heard):
+            concerned.append(self._tasks.setdefault(read, _Refusals()))
+        for refusals in concerned:
+            refusals.add(error, self._refusals)
+        if self._told_at is None and any(refusals.believed for refusals in concerned):
             self._told_at = self._now()
             self._observer.observe(CredentialRefused(error.code, error.status))
         for one in tuple(self._waiting):
             if listed:  # which is not read in a hurry
-                self.look(one)
+                self.get_soon(one)
             one.wake()
 
     def worked(self, *, read: Entry | None = None, listed: bool = False) -> None:
@@ -132,11 +132,11 @@ class Access:
         """
         if task.record.state in SETTLED:
             return
-        since = self._heard
+        since = self._refusals
         self._waiting[task] = self._waiting.get(task, 0) + 1
         try:
             if not self._silent:
-                self.look(task)  # what was true then need not be so now
+                self.get_soon(task)  # what was true then need not be so now
             await task.until(
                 lambda task: (
                     task.record.state in SETTLED
@@ -156,7 +156,7 @@ class Access:
     def _refusal(self, task: Entry, since: int) -> ApiError | None:
         """Return what was said of the task, or of all, after ``since``, if it is believed."""
         for refusals in (self._credential, self._tasks.get(task)):
-            if refusals is not None and refusals.believed and refusals.heard > since:
+            if refusals is not None and refusals.believed and refusals.number > since:
                 return refusals.error
         return None
 

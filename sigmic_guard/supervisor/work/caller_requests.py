@@ -121,8 +121,8 @@ class CallerRequests:
             elif refused and alone:
                 self._roster.apply(task, Happening.COMPLETE)
             elif refused:
-                self._watcher.look(task)  # what was read meanwhile was not believed
-            self._canceller.take(task)
+                self._watcher.get_soon(task)  # what was read meanwhile was not believed
+            self._canceller.send_delete(task)
 
     async def _learn_last_end(self, task: Entry, *, first: bool) -> None:
         """Ask when the turn before ended, if nobody told: by that its end is told from the next."""

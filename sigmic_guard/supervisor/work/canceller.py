@@ -41,17 +41,17 @@ if TYPE_CHECKING:
     from sigmic_guard.supervisor.work.looking import Looker
 
 #: Seconds that one DELETE or GET may take.
-ATTEMPT: Final = 5.0
+REQUEST_TIMEOUT: Final = 5.0
 #: The least, however many tasks share what is left of a shutdown's budget.
-LEAST_ATTEMPT: Final = 0.1
+MIN_REQUEST_TIMEOUT: Final = 0.1
 #: An acknowledged task that still runs after so many looks was not cancelled: DELETE it again.
-LOOKS: Final = 4
+MAX_LOOKS: Final = 4
 #: After so many DELETEs without an answer it is looked whether one of them was obeyed.
-LOOK_EVERY: Final = 3
+DELETES_A_LOOK: Final = 3
 #: A task that a bug hits is unconfirmed after so many attempts.
 MAX_BUGS: Final = 3
 #: Seconds before it is asked again, times its attempts, of which no more than the second count.
-BUG_PAUSE: Final = 1.0
+BUG_SECONDS: Final = 1.0
 MOST_BUG_PAUSES: Final = 60
 
 T = TypeVar("T")
@@ -121,7 +121,7 @@ class Canceller:
         self.hold = self._pool.hold
         self.release = self._pool.release
 
-    def take(self, task: Entry) -> None:
+    def send_delete(self, task: Entry) -> None:
         """Send a DELETE for the task as soon as a worker is free."""
         if task.record.state not in TO_BE_ENDED:
             return
@@ -129,7 +129,7 @@ class Canceller:
             # A follow-up under way could start the task again behind the DELETE's back. The request
             # comes back here when it is answered; the alarm is for the one that never is.
             if task.retry_alarm is None:  # who asks again and again does not put it off
-                self._set_alarm(task, self._patience() / 2)
+                self._set_alarm(task, self._request_timeout() / 2)
         else:
             self._forget_alarm(task)
             self._enqueue(task)
@@ -142,11 +142,11 @@ class Canceller:
     def hurry(self, task: Entry) -> None:
         """Do not wait for the time of the next attempt: somebody asks for it."""
         if task.retry_alarm is not None or task.record.state is State.UNCONFIRMED:
-            self.take(task)
+            self.send_delete(task)
 
     def hasten(self) -> None:
         """Let no request that is under way take longer than one that begins now may."""
-        end = current_time() + self._patience()
+        end = current_time() + self._request_timeout()
         for scope in self._under_way:
             scope.deadline = min(scope.deadline, end)
 
@@ -187,15 +187,15 @@ class Canceller:
         if task.record.state in TO_BE_ENDED and (
             self.budget_end is None or task.record.state is State.CANCELLING
         ):
-            delay = BUG_PAUSE * (0.5 + random()) * min(task.record.attempts, MOST_BUG_PAUSES)
+            delay = BUG_SECONDS * (0.5 + random()) * min(task.record.attempts, MOST_BUG_PAUSES)
             if self.budget_end is not None:
-                delay = LEAST_ATTEMPT
+                delay = MIN_REQUEST_TIMEOUT
             self._set_alarm(task, delay)
 
     async def _delete(self, task: Entry) -> bool:
         """Send the DELETE; ``True`` if it is to be looked what came of it, after other DELETEs."""
         if task.orphan is not None and task.record.attempts:
-            with move_on_after(self._patience()):
+            with move_on_after(self._request_timeout()):
                 if await self.is_spared(task):
                     return False
             if task.record.state not in TO_BE_ENDED:
@@ -230,7 +230,7 @@ class Canceller:
         with CancelScope() as scope:
             self._under_way.add(scope)
             try:
-                return await request(task_id, timeout=self._patience())
+                return await request(task_id, timeout=self._request_timeout())
             finally:
                 self._under_way.discard(scope)
         raise ConnectionFailed("the shutdown had no more time for it", sent=True, timed_out=True)
@@ -242,7 +242,7 @@ class Canceller:
 
     def _refused(self, task: Entry, error: SigmicGuardError) -> None:
         """Believe that we may not, and ask again slowly; in a shutdown, leave it to others."""
-        self._access.hear(error)
+        self._access.note_refusal(error)
         self.give_up(task, str(error))
         if task.record.state is State.UNCONFIRMED:
             ending = task.begin_ending()
@@ -254,7 +254,7 @@ class Canceller:
     async def _unproven(self, task: Entry, error: SigmicGuardError) -> None:
         if isinstance(error, TaskNotFound) and not self._roster.may_lag(task):
             self._ended(task, CancelResult.NOT_FOUND)
-        elif _is_worth_retrying(error) and (task.record.attempts + 1) % LOOK_EVERY:
+        elif _is_worth_retrying(error) and (task.record.attempts + 1) % DELETES_A_LOOK:
             self._again(task, error)
         else:
             # Any other refusal may well mean that the task has ended, and so may a 404 that may
@@ -291,7 +291,7 @@ class Canceller:
                 return
             ending = task.begin_ending()
             if ending.acknowledged:
-                ending.acknowledged = (ending.acknowledged + 1) % (LOOKS + 1)
+                ending.acknowledged = (ending.acknowledged + 1) % (MAX_LOOKS + 1)
             self._again(task, refusal, status=info.status)
 
     def _again(
@@ -312,8 +312,8 @@ class Canceller:
         if self.budget_end is not None:
             # One more attempt fits in before the end, whatever was asked for; else there are some.
             left = self.budget_end - current_time()
-            most = left - 2 * LEAST_ATTEMPT if asked else left / 2
-            delay = min(delay, max(most, LEAST_ATTEMPT))
+            most = left - 2 * MIN_REQUEST_TIMEOUT if asked else left / 2
+            delay = min(delay, max(most, MIN_REQUEST_TIMEOUT))
         self._set_alarm(task, delay)
 
     def _set_alarm(self, task: Entry, delay: float) -> None:
@@ -331,10 +331,10 @@ class Canceller:
         task.begin_ending().retry_alarm = None
         self._enqueue(task)
 
-    def _patience(self) -> float:
+    def _request_timeout(self) -> float:
         """Seconds for one request: in a shutdown, so that each waiting task gets its attempt."""
         if self.budget_end is None:
-            return ATTEMPT
-        left = max(self.budget_end - current_time(), LEAST_ATTEMPT)
+            return REQUEST_TIMEOUT
+        left = max(self.budget_end - current_time(), MIN_REQUEST_TIMEOUT)
         rounds = 1 + len(self._pool) // self._pool.size
-        return min(ATTEMPT, max(left / rounds, LEAST_ATTEMPT))
+        return min(REQUEST_TIMEOUT, max(left / rounds, MIN_REQUEST_TIMEOUT))

@@ -65,7 +65,7 @@ def interrupted(what: str, hit: BaseException, *, sent: bool) -> ConnectionFaile
 class KeyClaims(Protocol):
     """Who finds out about creates whose key is taken."""
 
-    def take(self, task: Entry, tell: Callable[[Entry, BaseException | None], None]) -> None:
+    def claim_key(self, task: Entry, tell: Callable[[Entry, BaseException | None], None]) -> None:
         """Find out what becomes of the create; tell that the key is free, or why it is not."""
 
     def hold(self) -> None:
@@ -151,7 +151,7 @@ class Creator:
     def _take(self, task: Entry) -> None:
         if not self._has_place(task) and task.record.key is not None:
             # It may lead to a task that exists, whether there is a place for it or not.
-            self.claims.take(task, self._hear_of_key)
+            self.claims.claim_key(task, self._on_key_decided)
         else:
             self._queue(task)
 
@@ -204,11 +204,11 @@ class Creator:
             times = self._beaten[task] = self._beaten.get(task, 0) + 1
             if times == MAX_CLAIMS:
                 raise
-            self.claims.take(task, self._hear_of_key)
+            self.claims.claim_key(task, self._on_key_decided)
             return False
         return True
 
-    def _hear_of_key(self, task: Entry, error: BaseException | None) -> None:
+    def _on_key_decided(self, task: Entry, error: BaseException | None) -> None:
         if error is None:
             self._queue(task)
         elif isinstance(error, LedgerError | DuplicateKey):

@@ -242,7 +242,7 @@ class TaskEvents:
                 return
             events = await self._receive(self._stream)
         except REFUSALS as error:
-            self._access.hear(error)
+            self._access.note_refusal(error)
             raise
         except SigmicGuardError as error:
             if isinstance(error, ProtocolError) and self._stream is not None:
@@ -311,7 +311,7 @@ class TaskEvents:
         try:
             info = await self._looker.get(remote_id, timeout=REQUEST_TIMEOUT, tries=TRIES)
         except REFUSALS as error:
-            self._access.hear(error)
+            self._access.note_refusal(error)
             raise
         except TaskNotFound:
             if task.record.remote_id == remote_id:

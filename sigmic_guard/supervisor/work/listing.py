@@ -36,37 +36,37 @@ if TYPE_CHECKING:
     from sigmic_guard.sigmic.models import TaskInfo, TaskPage
 
 #: The most that the API gives at once.
-PAGE: Final = 100
+MAX_PAGE: Final = 100
 #: Seconds that one page may take.
 PAGE_TIMEOUT: Final = 10.0
 #: The least, however little is left of a shutdown's budget, and the share of it for one page.
-LEAST_PAGE_TIMEOUT: Final = 0.1
+MIN_PAGE_TIMEOUT: Final = 0.1
 SHARE_OF_BUDGET: Final = 1 / 4
 #: Requests in a row, after which a page that fails is asked for again only by a later reading; and
 #: how long after each.
 TRIES: Final = 4
-AGAIN: Final = Backoff(first=0.1, most=1.0)
+RETRY_PAUSE: Final = Backoff(first=0.1, most=1.0)
 #: Seconds for which no larger page is asked for than could be read.
-REMEMBERED: Final = 60.0
+SMALL_PAGE_SECONDS: Final = 60.0
 #: The size to try after a single task that is too large was passed over.
 AFTER_SKIP: Final = 16
 #: Tasks that one reading passes over because they are too large, at most.
 MAX_SKIPPED: Final = 8
 #: The smallest page that is asked for because a larger one took too long.
-LEAST_FOR_TIME: Final = 10
+MIN_PAGE_FOR_TIME: Final = 10
 #: Pages in a row without anything new, after which a reading gives up.
-REPEATS: Final = 3
+MAX_REPEATS: Final = 3
 #: Pages of one reading that may lead no further back in time, and pages of any kind.
 AIMLESS: Final = 20
 MAX_AIMLESS: Final = 200
 MAX_PAGES: Final = 5000
 #: Seconds before each of the former, after the first ``AIMLESS``.
-PACE: Final = 0.3
+AIMLESS_PAUSE_SECONDS: Final = 0.3
 #: Pages a second of a list without an end, on average, and seconds between two readings at least.
 ENDLESS_RATE: Final = 3.0
-LEAST_PAUSE: Final = 5.0
+ENDLESS_PAUSE_SECONDS: Final = 5.0
 #: Seconds by which a server's clock may be ahead of ours: what is later tells nothing.
-AHEAD: Final = 86400.0
+MAX_CLOCK_AHEAD: Final = 86400.0
 
 
 class EndlessList(ProtocolError):
@@ -77,7 +77,7 @@ class EndlessList(ProtocolError):
 
     def __init__(self, message: str, pages: int) -> None:
         super().__init__(message)
-        self.pause = max(pages / ENDLESS_RATE, LEAST_PAUSE)
+        self.pause = max(pages / ENDLESS_RATE, ENDLESS_PAUSE_SECONDS)
 
 
 class Pause(Protocol):
@@ -95,7 +95,7 @@ class Lister:
 
     def __init__(self, api: TaskApi) -> None:
         self._api = api
-        self._most = PAGE
+        self._most = MAX_PAGE
         self._until = -inf  # on anyio's clock
         #: The size that was fallen back to once, while nothing larger was read since; 0 for none.
         self._fallback = 0
@@ -111,8 +111,8 @@ class Lister:
     @property
     def most(self) -> int:
         """The largest page that is worth asking for now."""
-        if self._most < PAGE and current_time() >= self._until:
-            self._most = PAGE
+        if self._most < MAX_PAGE and current_time() >= self._until:
+            self._most = MAX_PAGE
         return self._most
 
     def hasten(self, budget_end: float) -> None:
@@ -130,7 +130,7 @@ class Lister:
         """
         size = max(size, 1)
         if self._fallback:
-            self._most, self._until = size, current_time() + REMEMBERED
+            self._most, self._until = size, current_time() + SMALL_PAGE_SECONDS
             self._fallback = 0
         else:
             self._fallback = size
@@ -144,8 +144,8 @@ class Lister:
             page = await self._ask(limit, offset)
         except SigmicGuardError as error:
             timed_out = isinstance(error, ConnectionFailed) and error.timed_out
-            if timed_out and limit > LEAST_FOR_TIME:
-                self.limit(max(limit // 2, LEAST_FOR_TIME))
+            if timed_out and limit > MIN_PAGE_FOR_TIME:
+                self.limit(max(limit // 2, MIN_PAGE_FOR_TIME))
             raise
         self.failures = 0
         if limit > self._fallback:
@@ -165,7 +165,7 @@ class Lister:
 
     def _page_timeout(self) -> float:
         left = (self._budget_end - current_time()) * SHARE_OF_BUDGET
-        return min(PAGE_TIMEOUT, max(left, LEAST_PAGE_TIMEOUT))
+        return min(PAGE_TIMEOUT, max(left, MIN_PAGE_TIMEOUT))
 
     def read(
         self,
@@ -243,8 +243,8 @@ class Listing:
             if self._endless is not None:
                 raise self._endless
             if self._pause is not None and self._aimless_pages >= AIMLESS:
-                await self._pause(PACE)
-            asked_at = current_time()
+                await self._pause(AIMLESS_PAUSE_SECONDS)
+            sent_at = current_time()
             try:
                 page = await self._lister.ask(self._size, self._offset)
             except SigmicGuardError as error:
@@ -254,7 +254,7 @@ class Listing:
                         self._ask_for_less(error)
                 else:
                     await self._pause_after(error)
-                    self._lister.lost += current_time() - asked_at
+                    self._lister.lost += current_time() - sent_at
                     self._size = min(self._size, self._lister.most)
                 continue
             broken = 0
@@ -273,7 +273,7 @@ class Listing:
         if self._pause is None or failures >= TRIES or not _may_pass(error):
             raise error
         asked = asked_pause(error)
-        pause = AGAIN.delay(failures, random(), retry_after=asked)
+        pause = RETRY_PAUSE.delay(failures, random(), retry_after=asked)
         await self._pause(pause, least=pause if asked else 0.0)
 
     def _ask_for_less(self, error: ProtocolError) -> None:
@@ -296,7 +296,7 @@ class Listing:
         self.scraps.extend(page.scraps)
         self._offset += page.places
         if self._pages == 0 and self._trust_total and page.total is not None:
-            self._expected = page.total if page.total <= PAGE * MAX_PAGES else 0
+            self._expected = page.total if page.total <= MAX_PAGE * MAX_PAGES else 0
         # A server may be wrong about one of them; it takes both to break off in the middle.
         more_by_count = page.total is not None and self._offset < page.total
         if not page.places and page.has_more and more_by_count:
@@ -312,7 +312,7 @@ class Listing:
         new = ids.difference(*self._lately)
         self._lately.append(ids)
         self._repeats = 0 if new or not ids else self._repeats + 1
-        if self._repeats >= REPEATS:
+        if self._repeats >= MAX_REPEATS:
             what = "the list shows the same page at another offset"
             self._endless = EndlessList(what, self._pages)
         at = active_at(page.tasks[-1], self._horizon) if page.tasks else None

@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from sigmic_guard.supervisor.work.listing import Lister
 
 #: Seconds for which an answer that is too large is not asked for again.
-SPARED: Final = 60.0
+TOO_LARGE_SECONDS: Final = 60.0
 #: How often GET is asked for the output of a completed task by who needs it, if what it says is not
 #: too large but makes no sense, and how long after each time: about three seconds in all.
 TRIES: Final = 5
-AGAIN: Final = Backoff(first=0.2, most=2.0)
+RETRY_PAUSE: Final = Backoff(first=0.2, most=2.0)
 #: Pages of the list in which a task is looked for.
 MAX_PAGES: Final = 50
 #: Tasks whose answers are known to be too large, at most.
-MAX_SPARED: Final = 1000
+MAX_TOO_LARGE: Final = 1000
 
 
 class Looker:
@@ -70,12 +70,12 @@ class Looker:
                     raise
             if too_large or info.status != "completed" or times >= tries:
                 return info
-            await sleep(AGAIN.delay(times, random()))
+            await sleep(RETRY_PAUSE.delay(times, random()))
 
     def _spare(self, task_id: str) -> None:
-        self._spared[task_id] = current_time() + SPARED
+        self._spared[task_id] = current_time() + TOO_LARGE_SECONDS
         self._spared.move_to_end(task_id)
-        if len(self._spared) > MAX_SPARED:
+        if len(self._spared) > MAX_TOO_LARGE:
             self._spared.popitem(last=False)
 
     async def _find(self, task_id: str, timeout: float) -> TaskInfo | None:

@@ -20,7 +20,13 @@ from sigmic_guard.lifecycle import Backoff, State
 from sigmic_guard.supervisor.ground.pacing import REFUSALS, SLOWLY, asked_pause
 from sigmic_guard.supervisor.ground.timer import Slices
 from sigmic_guard.supervisor.ground.workers import Pool
-from sigmic_guard.supervisor.work.listing import AHEAD, AIMLESS, EndlessList, active_at, middle_of
+from sigmic_guard.supervisor.work.listing import (
+    AIMLESS,
+    MAX_CLOCK_AHEAD,
+    EndlessList,
+    active_at,
+    middle_of,
+)
 from sigmic_guard.supervisor.work.looking import TRIES
 
 if TYPE_CHECKING:
@@ -33,25 +39,25 @@ if TYPE_CHECKING:
     from sigmic_guard.supervisor.work.looking import Looker
 
 #: Seconds between two readings of the list: while things change, and at most.
-SOON: Final = 0.2
-SELDOM: Final = 2.0
-SLOWER: Final = 1.3
+MIN_PAUSE_SECONDS: Final = 0.2
+MAX_PAUSE_SECONDS: Final = 2.0
+PAUSE_FACTOR: Final = 1.3
 #: A reading is followed by a pause so many times as long, so that watching stays cheap at any size.
-SHARE: Final = 8
+PAUSE_PER_READING: Final = 8
 #: Seconds after which a task that no list showed is looked at, and how many at a time.
-UNSEEN: Final = 60.0
-UNSEEN_AT_ONCE: Final = 16
+UNSEEN_SECONDS: Final = 60.0
+MAX_UNSEEN_LOOKS: Final = 16
 #: The same while no list can be read, and how often it is seen to meanwhile who is due.
-UNSEEN_UNLISTED: Final = 3.0
-LOOK_EVERY: Final = 1.0
+UNLISTED_SECONDS: Final = 3.0
+RECHECK_SECONDS: Final = 1.0
 #: Tasks that are watched, for each page of a reading that may lead no further back in time.
 WATCHED_A_PAGE: Final = 50
 #: Seconds without an event after which a stream is not waited for, if GET has told the end.
 IDLE_STREAM_SECONDS: Final = 5.0
 #: Seconds after which a consumer who went away with an event does not count as a listener.
-PAUSE: Final = 0.5
+LISTENING_SECONDS: Final = 0.5
 #: Seconds of what was read before that are read again: a server has more than one clock.
-OVERLAP: Final = 1.0
+OVERLAP_SECONDS: Final = 1.0
 #: Seconds that one GET may take.
 GET_TIMEOUT: Final = 10.0
 #: GETs under way at once.
@@ -61,7 +67,7 @@ _WATCHED: Final = frozenset({State.RUNNING, State.UNCONFIRMED})
 
 
 class Watcher:
-    """Watches running tasks. :meth:`run` is the worker that reads the list."""
+    """Watches running tasks. :meth:`watch_list` is the worker that reads the list."""
 
     def __init__(
         self,
@@ -75,7 +81,7 @@ class Watcher:
         self._looker = looker
         self._lister = lister
         self._access = access
-        access.look = self.look
+        access.get_soon = self.get_soon
         self._backoff = Backoff(first=0.2, most=10.0)
         self._pool: Pool[Entry] = Pool(
             ground.workers, "look", self._look, MAX_LOOKS, failed=self._look_later
@@ -83,8 +89,8 @@ class Watcher:
         #: By remote id; the one that was not seen for longest comes first.
         self._watched: OrderedDict[str, Entry] = OrderedDict()
         self._joined = Event()
-        self._pause = SOON
-        self._least = SOON
+        self._pause = MIN_PAUSE_SECONDS
+        self._least = MIN_PAUSE_SECONDS
         self._read_until: float | None = None
         self._unlisted = False  # whether the list came last time, and could not be read
         self._news_at = 0.0  # when the former last changed, on anyio's clock
@@ -99,7 +105,7 @@ class Watcher:
         self.leave(task)
         audience = task.gather_audience()
         if audience.glance_alarm is None:
-            delay = UNSEEN if task.record.state is State.RUNNING else IDLE_STREAM_SECONDS
+            delay = UNSEEN_SECONDS if task.record.state is State.RUNNING else IDLE_STREAM_SECONDS
             audience.glance_alarm = self._timer.after(delay, self._glance, task, audience)
 
     def pause(self, task: Entry) -> None:
@@ -112,7 +118,7 @@ class Watcher:
     def _arm_pause(self, task: Entry, audience: Audience) -> None:
         if not audience.listening and task.record.state in _WATCHED:
             audience.pause_alarm = self._timer.after(
-                PAUSE, self._after_the_pause, task, audience, audience.pauses
+                LISTENING_SECONDS, self._after_the_pause, task, audience, audience.pauses
             )
 
     def _after_the_pause(self, task: Entry, audience: Audience, pauses: int) -> None:
@@ -128,7 +134,7 @@ class Watcher:
         if not audience.listening:
             return
         if task.record.state is State.RUNNING:
-            self.look(task)
+            self.get_soon(task)
         else:
             audience.hang_up_idle()
         audience.glance_alarm = self._timer.after(
@@ -156,7 +162,7 @@ class Watcher:
             task.seen_at = task.written_at if self._roster.may_lag(task) else now
             self._watched[task.id] = task
             self._watched.move_to_end(task.id)
-            self._pause = SOON
+            self._pause = MIN_PAUSE_SECONDS
             self._joined.set()
 
     def _is_to_be_watched(self, task: Entry) -> bool:
@@ -181,13 +187,13 @@ class Watcher:
         self._in_vain.pop(task, None)
         self._told.pop(task, None)
 
-    def look(self, task: Entry) -> None:
+    def get_soon(self, task: Entry) -> None:
         """Read the task with GET as soon as a worker is free."""
         if not task.looking and task.record.state in _WATCHED:
             task.looking = True
             self._pool.put(task)
 
-    async def run(self) -> None:
+    async def watch_list(self) -> None:
         """Read the list for ever, as long as there is anything to watch."""
         failures = refusals = 0
         while True:
@@ -202,7 +208,7 @@ class Watcher:
             try:
                 changed = await self._read()
             except SigmicGuardError as error:
-                self._access.hear(error, listed=True)
+                self._access.note_refusal(error, listed=True)
                 self._unlisted = isinstance(error, ProtocolError)
                 refused = isinstance(error, REFUSALS)
                 failures, refusals = failures + 1, refusals + 1 if refused else 0
@@ -217,8 +223,10 @@ class Watcher:
             failures = refusals = 0
             self._unlisted = False
             self._access.worked(listed=True)
-            self._pause = SOON if changed else min(self._pause * SLOWER, SELDOM)
-            self._least = max(SOON, SHARE * (current_time() - began))
+            self._pause = (
+                MIN_PAUSE_SECONDS if changed else min(self._pause * PAUSE_FACTOR, MAX_PAUSE_SECONDS)
+            )
+            self._least = max(MIN_PAUSE_SECONDS, PAUSE_PER_READING * (current_time() - began))
             self._look_at_the_unseen()
 
     async def _do_without(self, until: float) -> None:
@@ -228,7 +236,7 @@ class Watcher:
             now = current_time()
             if now >= until:
                 return
-            step = LOOK_EVERY if self._unlisted else self._backoff.most
+            step = RECHECK_SECONDS if self._unlisted else self._backoff.most
             await sleep_until(min(until, now + step))
 
     async def _rest(self, pause: float) -> None:
@@ -242,12 +250,12 @@ class Watcher:
     async def _read(self) -> bool:
         """Read down to what was read before; ``True`` if there was anything to look at."""
         changed, middle, slices = False, None, Slices()
-        horizon = self._roster.now() + AHEAD
+        horizon = self._roster.now() + MAX_CLOCK_AHEAD
         aimless = max(AIMLESS, len(self._watched) // WATCHED_A_PAGE)
         listing = self._lister.read(aimless=aimless, horizon=horizon)
         # Where there was no news for a while none can come late either: else a crowd of tasks that
         # were last active in one second would be read whole each time.
-        overlap = OVERLAP if current_time() - self._news_at < 4 * OVERLAP else 0.0
+        overlap = OVERLAP_SECONDS if current_time() - self._news_at < 4 * OVERLAP_SECONDS else 0.0
         while page := await listing.next_page():
             now, dated, reached = current_time(), False, self._read_until is None
             middle = middle_of(page, horizon) if middle is None else middle
@@ -275,22 +283,22 @@ class Watcher:
         if info.terminal:
             if task.record.state is State.UNCONFIRMED:
                 self._told[task] = info
-            self.look(task)  # the list has no output
+            self.get_soon(task)  # the list has no output
         return info.terminal
 
     def _look_at_the_unseen(self) -> None:
         now = current_time()
-        unseen = min(UNSEEN, UNSEEN_UNLISTED) if self._unlisted else UNSEEN
-        for _ in range(UNSEEN_AT_ONCE):
+        unseen = min(UNSEEN_SECONDS, UNLISTED_SECONDS) if self._unlisted else UNSEEN_SECONDS
+        for _ in range(MAX_UNSEEN_LOOKS):
             task = next(iter(self._watched.values()), None)
             if task is None or now - task.seen_at < unseen:
                 return
             task.seen_at = now
             self._watched.move_to_end(task.id)
-            self.look(task)
+            self.get_soon(task)
 
     async def _look(self, task: Entry) -> None:
-        generation, lags, delay = task.generation, False, SOON
+        generation, lags, delay = task.generation, False, MIN_PAUSE_SECONDS
         remote_id = task.record.remote_id
         if remote_id is None:  # it is looked for
             task.looking = False
@@ -303,14 +311,14 @@ class Watcher:
                 self._roster.miss(task)
             lags = task.record.state is State.RUNNING  # it was not believed
         except REFUSALS as error:
-            self._access.hear(error, read=task)
+            self._access.note_refusal(error, read=task)
             if task in self._told and self._roster.observe(task, self._told[task], generation):
                 return
             pause = asked_pause(error)
             delay = SLOWLY.delay(self._count_in_vain(task), random(), retry_after=pause)
-            self._timer.after(delay, self.look, task)
+            self._timer.after(delay, self.get_soon, task)
         except SigmicGuardError as error:
-            self._access.hear(error, read=task)
+            self._access.note_refusal(error, read=task)
             self._look_later(task, error)
         else:
             self._access.worked(read=task)
@@ -331,9 +339,9 @@ class Watcher:
 
     def _look_again(self, task: Entry) -> None:
         task.looking = False
-        self.look(task)
+        self.get_soon(task)
 
     def _look_later(self, task: Entry, error: Exception | None = None) -> None:
         """Look again when whatever kept us from it may be over."""
         delay = self._backoff.delay(8, random(), retry_after=asked_pause(error))
-        self._timer.after(delay, self.look, task)
+        self._timer.after(delay, self.get_soon, task)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sigmic_guard.supervisor.ground.entry import Entry
 
 
-def tell(task: Entry) -> TaskResult:
+def result_of(task: Entry) -> TaskResult:
     """Say how the task ended, or what is believed if nobody can know."""
     record = task.record
     asked, spared = record.reason is not None, record.state is State.DETACHED
@@ -40,11 +40,11 @@ def tell(task: Entry) -> TaskResult:
         reason=record.reason,
         created_at=record.created_at,
         duration=seconds_of(task),
-        cancellation=tell_cancellation(task) if asked and not spared else None,
+        cancellation=cancellation_of(task) if asked and not spared else None,
     )
 
 
-def tell_orphan(task: Entry) -> OrphanRow:
+def orphan_row_of(task: Entry) -> OrphanRow:
     """Say what came of a dead owner's task so far."""
     record, at = task.record, task.record.orphaned_at
     result = result_of_orphan(record, task.cancel_result)
@@ -58,7 +58,7 @@ def tell_orphan(task: Entry) -> OrphanRow:
     )
 
 
-def tell_left(orphan: Orphan, verdict: Verdict, now: float) -> OrphanRow:
+def orphan_row_left(orphan: Orphan, verdict: Verdict, now: float) -> OrphanRow:
     """Say why a dead owner's task was left alone."""
     record = orphan.record
     return OrphanRow(
@@ -93,7 +93,7 @@ def result_of_orphan(
             return ReapResult.ALREADY_FINISHED
 
 
-def tell_cancellation(task: Entry) -> Cancellation:
+def cancellation_of(task: Entry) -> Cancellation:
     """Say what came of the cancellation so far."""
     record = task.record
     result = task.cancel_result
@@ -114,7 +114,7 @@ def error_of(task: Entry, *, interrupted_by: CancelReason | None = None) -> Sigm
 
     :param interrupted_by: the block's body was cancelled for this, however the task ended.
     """
-    result, record = tell(task), task.record
+    result, record = result_of(task), task.record
     name = shown_id(record.remote_id) if record.remote_id else "the task"
     why = interrupted_by or record.reason
     if isinstance(task.failure, SigmicGuardError) and record.state is State.NEVER_CREATED:
