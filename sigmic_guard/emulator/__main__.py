@@ -6,9 +6,9 @@ import contextlib
 import signal
 import sys
 
-from sigmic_guard.emulator.api import CANCEL_FINISHED
 from sigmic_guard.emulator.emulator import Emulator
 from sigmic_guard.emulator.script import Script
+from sigmic_guard.emulator.service import DELETE_FINISHED
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ async def _serve(options: argparse.Namespace) -> None:
         api_key=options.api_key,
         heartbeat=options.heartbeat,
         seed=options.seed,
-        cancel_finished=options.cancel_finished,
+        delete_finished=options.delete_finished,
         wrap_events=options.wrap_events,
     )
     async with emulator:
@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--api-key", action="append", help="accept only this; may be repeated")
     parser.add_argument("--heartbeat", type=float, default=15.0, metavar="SECONDS")
     parser.add_argument("--seed", type=int, default=0, help="of the faults' probabilities")
-    parser.add_argument("--cancel-finished", choices=CANCEL_FINISHED, default="conflict")
+    parser.add_argument("--delete-finished", choices=DELETE_FINISHED, default="conflict")
     parser.add_argument("--wrap-events", action="store_true")
     return parser
 

@@ -3,22 +3,14 @@
 import dataclasses
 import uuid
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from typing import Literal, get_args
 
 from aiohttp import web
 
 from sigmic_guard.emulator import answers, bodies
 from sigmic_guard.emulator.answers import Answer, Refusal
 from sigmic_guard.emulator.routes import Call
-from sigmic_guard.emulator.service import Service
+from sigmic_guard.emulator.service import DeleteFinished, Service, check_delete_finished
 from sigmic_guard.emulator.sse import Feed
-
-CancelFinished = Literal["conflict", "ok", "lie", "not_found"]
-"""What DELETE answers for a task that has ended.
-
-409, 200 "Task already finished", 200 "Task cancelled", or 404.
-"""
-CANCEL_FINISHED: tuple[CancelFinished, ...] = get_args(CancelFinished)
 
 Result = Answer | Feed
 """An answer, or the events that are to be streamed."""
@@ -28,15 +20,12 @@ class Api:
     """The routes over HTTP."""
 
     def __init__(
-        self, service: Service, *, accepted: Collection[str] | None, cancel_finished: CancelFinished
+        self, service: Service, *, accepted: Collection[str] | None, delete_finished: DeleteFinished
     ) -> None:
         """Serve these; `accepted` are the valid credentials, None is any well-formed one."""
-        if cancel_finished not in CANCEL_FINISHED:
-            message = f"cancel_finished is one of {', '.join(CANCEL_FINISHED)}"
-            raise ValueError(message)
         self._service = service
         self._accepted = accepted
-        self._cancel_finished = cancel_finished
+        self._delete_finished = check_delete_finished(delete_finished)
         self._handlers: Mapping[str, Callable[[web.BaseRequest, Call, str], Awaitable[Result]]] = {
             "create": self._create,
             "get": self._get,
@@ -74,15 +63,10 @@ class Api:
         )
 
     async def _delete(self, _: web.BaseRequest, call: Call, owner: str) -> Result:
-        cancelled = self._service.cancel(owner, call.task_id)
-        if cancelled or self._cancel_finished == "lie":
-            return answers.success({"message": "Task cancelled"})
-        if self._cancel_finished == "ok":
-            return answers.success({"message": "Task already finished"})
-        if self._cancel_finished == "not_found":
-            raise Refusal("NOT_FOUND", f"no task {call.task_id!r}")
-        status = self._service.find(owner, call.task_id)[0].status
-        raise Refusal("VALIDATION_ERROR", f"task is already {status}", status=409)
+        cancelled = self._service.delete(owner, call.task_id, self._delete_finished)
+        return answers.success(
+            {"message": "Task cancelled" if cancelled else "Task already finished"}
+        )
 
     async def _stream(self, _: web.BaseRequest, call: Call, owner: str) -> Result:
         return self._service.stream(owner, call.task_id)

@@ -7,14 +7,14 @@ from types import TracebackType
 from typing import Any, Self
 
 from sigmic_guard.emulator import answers
-from sigmic_guard.emulator.api import Api, CancelFinished
+from sigmic_guard.emulator.api import Api
 from sigmic_guard.emulator.bells import Bells
 from sigmic_guard.emulator.faults import Fault, FaultBox
 from sigmic_guard.emulator.log import RequestLog, RequestSeen
 from sigmic_guard.emulator.past import Past
 from sigmic_guard.emulator.script import Script, ScriptBook
 from sigmic_guard.emulator.server import LOG_BELL, Server
-from sigmic_guard.emulator.service import Service
+from sigmic_guard.emulator.service import DeleteFinished, Service
 from sigmic_guard.emulator.world import Task, World
 
 SLICE = 200
@@ -31,7 +31,7 @@ class Emulator:
         api_key: the key, or keys, that are valid; None accepts every well-formed credential.
         heartbeat: seconds between two heartbeats of a stream.
         seed: of the faults' probabilities.
-        cancel_finished: what DELETE answers for a task that has ended: `conflict` (409), `ok` (200,
+        delete_finished: what DELETE answers for a task that has ended: `conflict` (409), `ok` (200,
             "Task already finished"), `lie` (200, "Task cancelled") or `not_found` (404). None of
             them changes the task.
         wrap_events: payloads of stream events are `{"type": …, "data": …}`.
@@ -40,7 +40,7 @@ class Emulator:
 
     Raises:
         ValueError: `heartbeat` is not positive, `read_lag` is negative, or there is no such
-            `cancel_finished`.
+            `delete_finished`.
         OSError: on entering, if the port is taken.
     """
 
@@ -53,7 +53,7 @@ class Emulator:
         api_key: str | Collection[str] | None = None,
         heartbeat: float = 15.0,
         seed: int = 0,
-        cancel_finished: CancelFinished = "conflict",
+        delete_finished: DeleteFinished = "conflict",
         wrap_events: bool = False,
         read_lag: float = 0.0,
     ) -> None:
@@ -76,7 +76,7 @@ class Emulator:
             Api(
                 self._service,
                 accepted={api_key} if isinstance(api_key, str) else api_key,
-                cancel_finished=cancel_finished,
+                delete_finished=delete_finished,
             ),
             self._service,
             self,

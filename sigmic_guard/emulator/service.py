@@ -4,6 +4,7 @@ Pure, as the world is: the clock is given, and nothing is sent.
 """
 
 from collections.abc import Callable
+from typing import Literal, get_args
 
 from sigmic_guard.emulator import answers
 from sigmic_guard.emulator.answers import Refusal
@@ -13,6 +14,21 @@ from sigmic_guard.emulator.sse import Feed
 from sigmic_guard.emulator.world import Draft, Task, World
 
 MAX_PAGE = 100
+
+DeleteFinished = Literal["conflict", "ok", "lie", "not_found"]
+"""What DELETE answers for a task that has ended.
+
+409, 200 "Task already finished", 200 "Task cancelled", or 404.
+"""
+DELETE_FINISHED: tuple[DeleteFinished, ...] = get_args(DeleteFinished)
+
+
+def check_delete_finished(word: DeleteFinished) -> DeleteFinished:
+    """Return the word; raises `ValueError` if it is none of them."""
+    if word not in DELETE_FINISHED:
+        message = f"delete_finished is one of {', '.join(DELETE_FINISHED)}"
+        raise ValueError(message)
+    return word
 
 
 class Service:
@@ -61,11 +77,17 @@ class Service:
             tasks, total = self.world.page(owner, limit, offset)
         return [answers.task_row(task, self.epoch) for task in tasks], total
 
-    def cancel(self, owner: str, task_id: str) -> bool:
-        """Cancel a task; False if it had ended already, which changes nothing."""
+    def delete(self, owner: str, task_id: str, finished: DeleteFinished) -> bool:
+        """Cancel a task; False if the answer says that it had ended already."""
         task, now = self.find(owner, task_id)
         self._seen(task, now)
-        return self.world.cancel(task, now)
+        if self.world.cancel(task, now) or finished == "lie":
+            return True
+        if finished == "ok":
+            return False
+        if finished == "not_found":
+            raise Refusal("NOT_FOUND", f"no task {task_id!r}")
+        raise Refusal("VALIDATION_ERROR", f"task is already {task.status}", status=409)
 
     def stream(self, owner: str, task_id: str) -> Feed:
         """The events of one connection to a task's stream."""

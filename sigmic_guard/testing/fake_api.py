@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -11,7 +10,8 @@ from anyio.lowlevel import checkpoint
 
 from sigmic_guard.emulator import Fault
 from sigmic_guard.emulator.answers import Refusal
-from sigmic_guard.errors import ApiError, ConfigurationError, ConnectionFailed, ValidationError
+from sigmic_guard.emulator.service import check_delete_finished
+from sigmic_guard.errors import ConfigurationError, ConnectionFailed
 from sigmic_guard.testing.fake_control import Controls
 from sigmic_guard.testing.fake_faults import Answer, Call, refused, spoil
 from sigmic_guard.testing.fake_stream import FakeStream
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from sigmic_guard.emulator.service import DeleteFinished
+    from sigmic_guard.errors import ApiError
     from sigmic_guard.sigmic.api import ApprovalOutcome
     from sigmic_guard.sigmic.models import CreateRequest, TaskInfo, TaskPage
 
@@ -57,8 +59,10 @@ class FakeSigmic(Controls):
     :param read_lag: seconds by which GET, list and streams that are opened lag behind what is: they
         tell how things were then, and ``delete`` answers 404 for what did not exist then. May be
         set later, too.
-    :param delete_finished: the answer to a DELETE of a task that had ended, which the API leaves
-        unspecified: an error to raise, or what ``delete`` returns.
+    :param delete_finished: what ``delete`` does with a task that had ended, which the API leaves
+        unspecified: ``"conflict"`` (409, the default), ``"ok"`` (``False``), ``"lie"`` (``True``)
+        or ``"not_found"`` (404). May be set later, too.
+    :raises ValueError: ``delete_finished`` is none of them.
     """
 
     base_url = "https://sigmic.test"
@@ -71,15 +75,11 @@ class FakeSigmic(Controls):
         latency: float = 0.0,
         answer: str = "the answer",
         read_lag: float = 0.0,
-        delete_finished: ApiError | bool | None = None,
+        delete_finished: DeleteFinished = "conflict",
     ) -> None:
         super().__init__(duration=duration, answer=answer, read_lag=read_lag)
         self.latency = latency
-        if delete_finished is None:
-            delete_finished = ValidationError(
-                "the task has ended already", code="VALIDATION_ERROR", status=409
-            )
-        self.delete_finished = delete_finished
+        self.delete_finished = check_delete_finished(delete_finished)
 
     # --- the protocol: sigmic_guard.sigmic.api.TaskApi ----------------------------------------
 
@@ -101,11 +101,7 @@ class FakeSigmic(Controls):
         """Cancel a task."""
 
         def effect() -> bool:
-            if self._world.service.cancel(OWNER, task_id):
-                return True
-            if isinstance(self.delete_finished, bool):
-                return self.delete_finished
-            raise copy.copy(self.delete_finished)
+            return self._world.service.delete(OWNER, task_id, self.delete_finished)
 
         return await self._request("delete", task_id, timeout, effect)
 
@@ -197,8 +193,6 @@ class FakeSigmic(Controls):
                 result = cast("_T", self._world.of_another(call, result))
         except Refusal as refusal:
             failure = refused(refusal)
-        except ApiError as error:
-            failure = error
         await self._faults.pass_gate(call.method, answer=True)
         await anyio.sleep(latency / 2)
         if fault is not None:

@@ -184,8 +184,8 @@ def test_options_are_validated() -> None:
     """An option that is none is refused when the emulator is made."""
     with pytest.raises(ValueError, match="heartbeat"):
         Emulator(heartbeat=0)
-    with pytest.raises(ValueError, match="cancel_finished"):
-        Emulator(cancel_finished="perhaps")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="delete_finished"):
+        Emulator(delete_finished="perhaps")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="lag"):
         Emulator(read_lag=-1)
 

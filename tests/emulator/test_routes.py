@@ -316,7 +316,7 @@ async def test_delete_of_an_ended_task(
     start: Start, status: str, option: str, answered: int, told: str
 ) -> None:
     """What DELETE says of a task that has ended is an option; the task stays as it was."""
-    async with start(script=Script(hold=True), cancel_finished=option) as api:
+    async with start(script=Script(hold=True), delete_finished=option) as api:
         task_id = await api.create()
         push = {
             "completed": api.emulator.complete,

@@ -268,7 +268,7 @@ async def test_a_lie_is_believed_by_those_who_do_not_look() -> None:
 
 async def test_an_undocumented_answer_is_looked_into() -> None:
     """A 2xx that is not the documented answer is followed by a GET, also with "accepted"."""
-    lab = Lab(delete_finished=False)
+    lab = Lab(delete_finished="ok")
     async with lab.open() as supervisor:
         task = await supervisor.start("m")
         lab.fake.complete(task.id, "first")
