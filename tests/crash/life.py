@@ -175,5 +175,5 @@ def throw_away(supervisor: Supervisor) -> None:
     """Stop all that a dead process has running, so that whoever waits for it is let go."""
     if supervisor._core is not None:
         with suppress(AttributeError):  # it died before it had any
-            supervisor._workers.stop()
-        supervisor._begin_drain().abort()
+            supervisor._session.workers.stop()
+        supervisor._session.begin_drain().abort()

@@ -225,9 +225,9 @@ async def test_a_bug_in_the_drain_leaves_its_ends_written(monkeypatch: pytest.Mo
                 await start_many(supervisor, 4)
                 ledger.until = current_time() + lock
         assert current_time() - began <= 9.5
-        assert supervisor._drain is not None
-        assert supervisor._drain.report is not None
-        assert supervisor._drain.report.unwritten == unwritten
+        assert supervisor._session.drain is not None
+        assert supervisor._session.drain.report is not None
+        assert supervisor._session.drain.report.unwritten == unwritten
         assert len(ledger.store.rows) == unwritten
         assert not lab.fake.live
 

@@ -157,7 +157,7 @@ async def test_a_child_has_no_doorbell() -> None:
     """A forked child lets go of the sockets through which a byte would wake its parent."""
     lab = Lab()
     async with lab.open() as supervisor:
-        inbox = supervisor._inbox
+        inbox = supervisor._session.inbox
         assert inbox is not None
         assert inbox._writer.fileno() > 0
         assert await _in_a_child(lambda: inbox._writer.fileno() == -1 == inbox._reader.fileno())

@@ -25,7 +25,7 @@ import pytest
 from anyio import to_thread
 from prometheus_client import CollectorRegistry
 
-import sigmic_guard.supervisor.face.supervisor as room
+import sigmic_guard.supervisor.face.session as room
 from sigmic_guard import ConfigurationError, Supervisor
 from sigmic_guard.emulator import Fault
 from sigmic_guard.ledger import MemoryLedger, SqliteLedger, open_ledger
@@ -128,7 +128,7 @@ async def test_the_key_goes_through_the_pipe_alone(
                 await anyio.sleep(0.01)  # the kernel fills it in while the program is loaded
         assert KEY[7:] not in read(pid, "cmdline")
         assert KEY[7:] not in read(pid, "environ")
-        parents = supervisor._watchdog
+        parents = supervisor._session.parts.watchdog
         assert isinstance(parents, parent.Watchdog)
         for shown in (supervisor, parents, parents._thread, *process.helpers):
             assert KEY[7:] not in repr(vars(shown))
@@ -373,7 +373,7 @@ async def _refused(stage: Stage, supervisor: Supervisor, error: type[Exception])
     with pytest.raises(error) as caught:
         async with supervisor:
             raise AssertionError
-    ledger = supervisor._ledger
+    ledger = supervisor._session.parts.ledger
     assert isinstance(ledger, SqliteLedger)
     await ledger.open("somebody")
     await ledger.aclose()
@@ -486,7 +486,7 @@ async def test_a_renewed_credential_reaches_the_helper(
     with patch.object(parent, "RESTART_DELAY", 0.01):
         async with supervised(stage, api_key=lambda: "eyJold") as supervisor:
             pid = await starts.next()
-            ring = supervisor._keyring
+            ring = supervisor._session.parts.keyring
             assert ring is not None
             ring._take("eyJnew")
             _, config, renewed = await lines(heard, 3)
@@ -520,7 +520,7 @@ async def test_the_helper_counts_the_same_rows_as_ours() -> None:
     """It derives no fingerprint from a renewed credential."""
     config = msgspec.structs.replace(CONFIG, authorization="Bearer eyJnew")
     made = helper.session(config, open_ledger("memory:"))
-    assert made._api.credential_fingerprint == CONFIG.fingerprint
+    assert made._session.parts.api.credential_fingerprint == CONFIG.fingerprint
 
 
 def test_a_pipe_that_is_full() -> None:

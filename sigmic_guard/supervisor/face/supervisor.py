@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Literal, Self, Unpack
 
 import prometheus_client
-from anyio import CancelScope, create_task_group, get_cancelled_exc_class, move_on_after
-from anyio.lowlevel import checkpoint
+from anyio import move_on_after
 
-from sigmic_guard.errors import ConfigurationError, SupervisorShutdown, TaskCancelled, TaskError
-from sigmic_guard.lifecycle import CancelReason, Outcome, TaskPolicy
+from sigmic_guard.errors import ConfigurationError, SupervisorShutdown, TaskError
+from sigmic_guard.lifecycle import Outcome, TaskPolicy
 from sigmic_guard.lifecycle.policy import check_policy
 from sigmic_guard.lifecycle.values import check_flag, check_seconds, shown
-from sigmic_guard.observe import Observers, RequestAnswered, WorkerFailed
+from sigmic_guard.observe import Observers, RequestAnswered
 from sigmic_guard.sigmic import SigmicClient, check_files, check_id
 from sigmic_guard.sigmic.keyring import Keyring
 from sigmic_guard.supervisor.face import watchdog as watchdogs
 from sigmic_guard.supervisor.face.block import TaskBlock
-from sigmic_guard.supervisor.face.core import Core
-from sigmic_guard.supervisor.face.draining import CLOSING_SECONDS, LAST_WRITES, Drain
-from sigmic_guard.supervisor.face.host import Host
 from sigmic_guard.supervisor.face.options import make_order, make_watch
-from sigmic_guard.supervisor.face.signals import SignalHandlers
+from sigmic_guard.supervisor.face.session import Parts, Session
 from sigmic_guard.supervisor.face.task import Handles, handle_of
-from sigmic_guard.supervisor.ground.inbox import Inbox
-from sigmic_guard.supervisor.ground.lifetime import Phase
 from sigmic_guard.supervisor.ground.results import Snapshot
 from sigmic_guard.supervisor.ground.settings import (
     check_settings,
@@ -34,21 +27,19 @@ from sigmic_guard.supervisor.ground.settings import (
     choose_ledger,
     choose_observers,
 )
-from sigmic_guard.supervisor.ground.workers import Workers
 from sigmic_guard.supervisor.work.wish import Wish
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
     from datetime import timedelta
     from types import TracebackType
-
-    from anyio.abc import TaskGroup
 
     from sigmic_guard.ledger import Ledger
     from sigmic_guard.observe import Observer
     from sigmic_guard.sigmic import TaskApi
     from sigmic_guard.sigmic.keyring import ApiKey
+    from sigmic_guard.supervisor.face.core import Core
     from sigmic_guard.supervisor.face.options import TaskOptions, Watch
     from sigmic_guard.supervisor.face.task import RemoteTask
     from sigmic_guard.supervisor.ground.results import ReapReport, ShutdownReport, TaskResult
@@ -122,19 +113,12 @@ class Supervisor:
         watchdog: bool = False,
         account: str | None = None,
     ) -> None:
-        self._core: Core | None = None
-        self._drain: Drain | None = None
-        self._bug: Exception | None = None
-        self._group: TaskGroup
-        self._workers: Workers
-        self._host: Host
-        self._inbox: Inbox | None = None
         try:
             if client is not None and any(x is not None for x in (api_key, base_url, account)):
                 raise ConfigurationError("give either client, or api_key, base_url and account")
             if client is not None and not callable(getattr(client, "create", None)):
                 raise ConfigurationError(f"client must be a TaskApi, not {shown(client)}")
-            self._settings = settings = check_settings(
+            settings = check_settings(
                 grace=grace,
                 max_tasks=max_tasks,
                 max_cancels=max_cancels,
@@ -144,39 +128,47 @@ class Supervisor:
             )
             self._policy = TaskPolicy() if policy is None else check_policy(policy)
             watchdog, signals = check_flag("watchdog", watchdog), check_signals(signals)
-            observer = self._observer = Observers(choose_observers(registry, observers))
-            self._keyring: Keyring | None = None
-            self._own_client: SigmicClient | None = None
+            observer = Observers(choose_observers(registry, observers))
+            keyring: Keyring | None = None
+            own_client: SigmicClient | None = None
             if client is None:
-                self._keyring = Keyring.of(api_key, account)
-                client = self._own_client = SigmicClient(
-                    self._keyring,
+                keyring = Keyring.of(api_key, account)
+                client = own_client = SigmicClient(
+                    keyring,
                     base_url,
                     on_request=lambda *answer: observer.observe(RequestAnswered(*answer)),
                     connections=settings.max_cancels + OTHER_CONNECTIONS,
                 )
-            self._api: TaskApi = client
-            self._ledger = choose_ledger(ledger)
-            self._watchdog: watchdogs.Watchdog | None = None
+            ledger = choose_ledger(ledger)
+            helper: watchdogs.Watchdog | None = None
             if watchdog:
-                if self._keyring is None:
+                if keyring is None:
                     raise ConfigurationError("a watchdog needs api_key and base_url, not client")
-                self._watchdog = watchdogs.make_watchdog(
-                    self._keyring, self._api.base_url, self._ledger, settings
-                )
-            self._handlers = (
-                SignalHandlers(self._signalled, yielding=signals == "auto") if signals else None
+                helper = watchdogs.make_watchdog(keyring, client.base_url, ledger, settings)
+            self._session = Session(
+                Parts(
+                    settings=settings,
+                    observer=observer,
+                    api=client,
+                    ledger=ledger,
+                    keyring=keyring,
+                    own_client=own_client,
+                    watchdog=helper,
+                ),
+                signals=signals,
             )
         finally:
             # A traceback that is printed with its locals must not show them.
             del api_key, ledger
 
     def __repr__(self) -> str:
-        if self._core is None:
+        # A traceback with locals asks for it also where __init__ raised.
+        core = self._core if "_session" in vars(self) else None
+        if core is None:
             return "<Supervisor, not entered>"
-        lifetime = self._core.lifetime
+        lifetime = core.lifetime
         state = "closed" if lifetime.closed else "closing" if lifetime.closing else "open"
-        return f"<Supervisor, {state}, {len(self._core.roster.tasks)} tasks>"
+        return f"<Supervisor, {state}, {len(core.roster.tasks)} tasks>"
 
     # --- tasks ----------------------------------------------------------------------------------
 
@@ -229,7 +221,7 @@ class Supervisor:
         del message, options
         core = self._open()
         core.ground.check_here()
-        order = make_order(wish, self._policy, marker=self._settings.marker)
+        order = make_order(wish, self._policy, marker=core.ground.settings.marker)
         if order.request.files:
             await check_files(order.request.files)
         return handle_of(core, await core.intake.start(order))
@@ -258,7 +250,8 @@ class Supervisor:
     @property
     def tasks(self) -> Mapping[str, RemoteTask]:
         """The handles of the live tasks by remote id; a view that changes as they do."""
-        return Handles(self._core) if self._core is not None else {}
+        core = self._core
+        return {} if core is None else Handles(core)
 
     def snapshot(self) -> Snapshot:
         """Return all live tasks as they are now, in immutable rows."""
@@ -281,7 +274,9 @@ class Supervisor:
         core = self._open()
         core.ground.check_here()
         report = await core.reaper.reap()
-        with move_on_after(self._settings.create_timeout):  # a ledger that hangs tells nothing more
+        with move_on_after(
+            core.ground.settings.create_timeout
+        ):  # a ledger that hangs tells nothing more
             await core.outbox.flush()
         return report
 
@@ -292,10 +287,7 @@ class Supervisor:
 
         No task is taken on any more; the drain begins as soon as the event loop gets its turn.
         """
-        if self._core is not None:
-            self._core.lifetime.advance(Phase.CLOSING)
-        if self._inbox is not None:
-            self._inbox.leave(self._begin_drain)
+        self._session.request_shutdown()
 
     async def shutdown(self, grace: float | timedelta | None = None) -> ShutdownReport:
         """Shut down now, wait for the end of it, and return what it did.
@@ -306,10 +298,11 @@ class Supervisor:
             entered.
         """
         seconds = None if grace is None else check_seconds("grace", grace)
-        if self._core is None:
+        core = self._core
+        if core is None:
             raise ConfigurationError("enter the supervisor first: async with Supervisor() as s:")
-        self._core.ground.check_here()
-        drain = self._begin_drain(seconds)
+        core.ground.check_here()
+        drain = self._session.begin_drain(seconds)
         await drain.done.wait()
         assert drain.report is not None
         return drain.report
@@ -324,30 +317,7 @@ class Supervisor:
         :raises ConfigurationError: the watchdog cannot be started; a callable ``api_key`` gave no
             credential; entered before.
         """
-        if self._core is not None:
-            raise ConfigurationError("a supervisor is entered once: make another one")
-        inbox = self._inbox = Inbox()  # a shutdown that is asked for meanwhile counts
-        try:
-            if self._own_client is not None:
-                await self._own_client.authenticate()
-            group = create_task_group()
-            workers = Workers(group, self._crashed, self._tell_bug)
-            core = Core(self._settings, workers, self._api, self._ledger, self._observer, inbox)
-            self._host = Host()
-            await self._prepare(core.ground.owner_id)
-        except BaseException:
-            self._inbox = None
-            if self._keyring is not None:
-                self._keyring.stop()
-            inbox.close()
-            raise
-        self._group, self._workers, self._core = group, workers, core
-        if self._handlers is not None:
-            self._handlers.install()
-        await group.__aenter__()
-        core.hire()
-        workers.start("inbox", inbox.deliver)
-        inbox.flush()
+        await self._session.open()
         return self
 
     async def __aexit__(
@@ -361,173 +331,24 @@ class Supervisor:
         :raises ConfigurationError: this is another event loop than the one that entered it, or a
             forked child; nothing was done. Or another asyncio task; the shutdown is over.
         """
-        assert self._core is not None
-        self._core.ground.check_here()
-        drain = self._begin_drain()
-        native = await self._wait_out(drain.done.wait)
-        self._workers.stop()
-        native = await self._wait_out(self._workers.gone) or native
-        if self._bug is not None:  # it may have kept the drain from this, and we would live on
-            assert self._core is not None
-            native = await self._wait_out(self._core.roster.close) or native
-            native = await self._wait_out(self._close_ledger) or native
-        assert self._inbox is not None
-        self._inbox.close()
-        if self._own_client is not None:
-            native = await self._wait_out(self._close_client) or native
-        if self._watchdog is not None:
-            # What is not proven, or not written, the helper sees to, and what nobody asks for that
-            # was handed over: our lock is gone by now.
-            report = drain.report
-            clean = report is not None and report.clean and not report.unwritten
-            clean = clean and not drain.handed_over
-            native = await self._wait_out(partial(self._watchdog.close, clean=clean)) or native
-        if self._handlers is not None:
-            self._handlers.drained()
-        end = native or (exc if isinstance(exc, get_cancelled_exc_class()) else None)
-        swallowed = await self._leave_group(end)
-        if native is not None and not swallowed:
-            raise native
-        ours = exc is None or swallowed or _only_shutdowns(exc)
-        if self._bug is not None and (ours or isinstance(exc, Exception)):
-            raise self._bug  # in the context of the body's own error, if it had one
-        if ours and self._handlers is not None:
-            self._handlers.pay()
-        if swallowed and isinstance(exc, get_cancelled_exc_class()):
-            # Nobody cancelled the body but the group, and with it us: that is no cancellation.
-            raise SupervisorShutdown(
-                "the supervisor shut down: something cancelled its own asyncio tasks"
-            ) from None
-        if swallowed is None and exc is None:
-            raise self._host.explain(
-                "the supervisor was left, and is closed",
-                instead="or await supervisor.shutdown() from wherever you are",
-            )
+        await self._session.close(exc)
 
     # --- inside ---------------------------------------------------------------------------------
 
+    @property
+    def _core(self) -> Core | None:
+        return self._session.core
+
     def _block(self, wish: Wish) -> TaskBlock:
         core = self._open()
-        return TaskBlock(core, make_order(wish, self._policy, marker=self._settings.marker))
+        order = make_order(wish, self._policy, marker=core.ground.settings.marker)
+        return TaskBlock(core, order)
 
     def _open(self, *, closing: bool = False) -> Core:
-        if self._core is None:
+        core = self._core
+        if core is None:
             raise SupervisorShutdown("enter the supervisor first: async with Supervisor() as s:")
         if not closing:
-            self._core.ground.inbox.flush()
-            self._core.ground.check_open()
-        return self._core
-
-    def _begin_drain(self, grace: float | None = None) -> Drain:
-        assert self._core is not None
-        self._core.lifetime.advance(Phase.CLOSING)
-        if self._drain is None:
-            self._drain = Drain(self._core)
-            if grace is not None:
-                self._drain.allow(grace)
-            self._workers.start("drain", self._drain.carry_out)
-        elif grace is not None:
-            self._drain.shorten(grace)
-        return self._drain
-
-    async def _wait_out(self, wait: Callable[[], Awaitable[object]]) -> BaseException | None:
-        """Wait whatever comes; return the native cancellation that came meanwhile, if any.
-
-        What is waited for has a bound of its own, and leaving it would only leave it unwatched.
-        """
-        hit: BaseException | None = None
-        while True:
-            try:
-                with CancelScope(shield=True):
-                    await checkpoint()
-                    self._workers.revive()  # whoever was to begin has begun by now
-                    await wait()
-            except get_cancelled_exc_class() as error:
-                hit = error
-            else:
-                return hit
-
-    async def _leave_group(self, end: BaseException | None) -> bool | None:
-        """Return whether ``end`` was our own cancellation; ``None`` where we cannot leave here."""
-        try:
-            if not self._host.is_current:
-                return None  # no worker is left in it
-            kind, traceback = (None, None) if end is None else (type(end), end.__traceback__)
-            return await self._group.__aexit__(kind, end, traceback)
-        except RuntimeError:  # so say anyio and trio where something inside was never left
-            return None
-        finally:
-            self._workers.bury()
-
-    async def _prepare(self, owner_id: str) -> None:
-        """Open what has to be closed again if one of the others cannot be opened."""
-        await self._ledger.open(owner_id)
-        try:
-            if self._watchdog is not None:
-                await self._watchdog.start(owner_id)
-        except BaseException:
-            with move_on_after(CLOSING_SECONDS, shield=True):
-                if self._watchdog is not None:
-                    await self._watchdog.close(clean=True)
-                await self._ledger.aclose()
-            raise
-
-    async def _close_ledger(self) -> None:
-        with move_on_after(CLOSING_SECONDS):
-            await self._ledger.aclose()
-
-    async def _close_client(self) -> None:
-        with move_on_after(CLOSING_SECONDS):
-            await self._api.aclose()
-
-    def _signalled(self) -> None:
-        if self._core is not None:
-            self._core.lifetime.advance(Phase.FORCED)
-        self.request_shutdown()
-        if self._inbox is not None:
-            self._inbox.leave(self._obey)
-
-    def _obey(self) -> None:
-        drain = self._begin_drain()
-        handlers = self._handlers
-        assert handlers is not None
-        if handlers.impatient:
-            drain.hurry()
-        if handlers.owed is not None or handlers.fatal is not None:
-            self._workers.start("end of the program", self._end_the_program)
-
-    async def _end_the_program(self) -> None:
-        """End it as the signal would have, only after the drain."""
-        drain, handlers = self._begin_drain(), self._handlers
-        assert handlers is not None
-        if handlers.owed is not None:  # an exception of ours, out of the block: so end the body
-            await drain.marked.wait()  # or the bodies' blocks would give a reason of their own
-            self._group.cancel_scope.cancel()
-        else:
-            await drain.done.wait()
-            handlers.drained()
-
-    def _tell_bug(self, worker: str, error: Exception) -> None:
-        self._observer.observe(WorkerFailed(worker, error))
-
-    def _crashed(self, worker: str, error: Exception) -> None:
-        """Go down loudly after a bug, but not before the DELETEs are sent."""
-        self._tell_bug(worker, error)
-        self._bug = self._bug or error
-        assert self._core is not None
-        self._core.lifetime.advance(Phase.FORCED)
-        drain = self._begin_drain()
-        if worker == "drain":
-            drain.abort()
-        elif worker == LAST_WRITES:
-            drain.end()
-        self._group.cancel_scope.cancel()
-
-
-def _only_shutdowns(error: BaseException) -> bool:
-    """Whether a shutdown is all that the error tells."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(map(_only_shutdowns, error.exceptions))
-    if isinstance(error, TaskCancelled):
-        return error.reason is CancelReason.SHUTDOWN
-    return isinstance(error, SupervisorShutdown)
+            core.ground.inbox.flush()
+            core.ground.check_open()
+        return core
