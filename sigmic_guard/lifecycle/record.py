@@ -52,7 +52,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     lost_at: float | None = None
     #: Of a create that carries no marker: the digest of its message, by which it may be told.
     message_digest: str | None = None
-    #: When the owner gave its last sign of life from whom it was taken over to be ended.
+    #: When the owner gave its last sign of life from whom it was taken over. Set means that it is
+    #: an orphan: nobody who lives had begun it, or asked for its key.
     orphaned_at: float | None = None
     #: When a follow-up was about to be sent: it may arrive when its sender is dead.
     asked_at: float | None = None
@@ -84,6 +85,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def over(self) -> bool:
         """Whether nothing more becomes of it by its owner: it is finished, or was handed over."""
         return self.finished_at is not None or self.state is State.HANDED_OVER
+
+    @property
+    def orphan(self) -> bool:
+        """Whether it is a dead owner's, and somebody has taken it over to see to its end."""
+        return self.orphaned_at is not None
 
     @property
     def on_shutdown(self) -> OnShutdown:

@@ -17,6 +17,7 @@ from sigmic_guard.supervisor.ground.marking import MARKER, digest
 from sigmic_guard.supervisor.recovery.candidates import Candidates
 from sigmic_guard.testing import LOST
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
+from tests.supervisor.lab import UNAVAILABLE
 from tests.supervisor.losses import (
     GONE,
     LossLab,
@@ -27,6 +28,7 @@ from tests.supervisor.losses import (
     reports,
     without_times,
 )
+from tests.supervisor.orphanage import core_of, seconds
 
 __all__ = ["reports"]
 
@@ -119,6 +121,23 @@ async def test_candidates_are_cancelled_where_asked(reports: Reports) -> None:
         assert not lab.fake.live
     assert reports.ids == [set(lab.fake.created)]
     assert lab.finished == {ERROR: 1, ("cancelled", "orphan"): 1}
+
+
+async def test_a_second_candidate_is_an_orphan_in_its_record(reports: Reports) -> None:
+    """Its row says what its entry does, although the absence of the first was never proven."""
+    lab = LossLab()
+    lab.fake.on("create", LOST)
+    lab.fake.add("m")
+    lab.fake.always("get", UNAVAILABLE)
+    async with lab.open(marker=False) as supervisor:
+        await lose(supervisor, on_lost="cancel")
+        await settle(supervisor)
+        [stray] = core_of(supervisor).triage.tasks
+        assert stray.record.orphan
+        lab.fake.always("get", None)
+        await settle(supervisor)
+    assert not lab.fake.live
+    assert seconds(lab) < 120  # since it was found
 
 
 async def test_what_is_no_candidate(reports: Reports) -> None:

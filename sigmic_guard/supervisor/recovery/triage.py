@@ -216,8 +216,9 @@ class Triage:
             self._canceller.send_delete(task)
 
     def end_stray(self, absent: Record, task_id: str) -> None:
-        """End a task that appeared although it had been proven not to exist."""
-        record = self._entries.intend(absent.policy, None, None, orphaned_at=absent.finished_at)
+        """End a task that appeared although it had been proven not to exist, or may be a lost one."""
+        since = absent.finished_at or self._roster.now()
+        record = self._entries.intend(absent.policy, None, None, orphaned_at=since)
         task = self._entries.enlist(record, None)
         task.inherit().verdict = Verdict.REAP
         self.join(task)
