@@ -219,7 +219,7 @@ def outlook(row: OwnedRow, fingerprint: str | None, now: float) -> Explanation:
             )
             begin = "sigmic-guard reap does so, and so does any supervisor here"
             return Explanation(False, why, (again, begin, *([cancel] if cancel else [])))
-        case Verdict.RELEASE if row.adopted:
+        case Verdict.RELEASE if row.wanted:
             why = "its owner is dead, and a live one has adopted the task: only this row goes"
         case Verdict.RELEASE:
             why = 'its owner is dead, and on_crash="abandon" lets it run on: only its row goes'

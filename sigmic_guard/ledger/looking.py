@@ -19,7 +19,7 @@ from sigmic_guard.ledger.connection import Access, LedgerFile
 from sigmic_guard.ledger.orphans import last_sign
 from sigmic_guard.ledger.protocol import CorruptRows
 from sigmic_guard.ledger.thread import CallThread
-from sigmic_guard.lifecycle import Record, is_kept_for_its_key, spares
+from sigmic_guard.lifecycle import Record, wants
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -37,8 +37,8 @@ class OwnedRow(NamedTuple):
     alive: bool
     #: The owner's last sign of life, in seconds since the epoch, if the ledger knows of one.
     seen: float | None
-    #: Whether a live owner has the same remote task in a row of its own.
-    adopted: bool
+    #: Whether another row of the same remote task is of somebody who wants it.
+    wanted: bool
     #: Seconds since the owner's death was first seen, if it is dead.
     dead_for: float = 0.0
     #: Whether that is on record.
@@ -150,7 +150,7 @@ def _rows(
             alive[owner_id] = presence.is_alive(connection, folder, owner_id)
         return alive[owner_id]
 
-    def is_adopted(record: Record) -> bool:
+    def is_wanted(record: Record) -> bool:
         if record.remote_id is None:
             return False
         try:
@@ -158,7 +158,7 @@ def _rows(
         except CorruptRows as error:
             others = [*error.readable]
         return any(
-            spares(other, record) and (is_kept_for_its_key(other) or lives(other.owner_id))
+            wants(other, record, alive=True) and wants(other, record, alive=lives(other.owner_id))
             for other in others
         )
 
@@ -167,10 +167,10 @@ def _rows(
         owner_id, living = record.owner_id, lives(record.owner_id)
         if owner_id not in seen:
             seen[owner_id] = presence.last_seen(connection, folder, owner_id)
-        adopted = not living and record.finished_at is None and is_adopted(record)
+        wanted = not living and record.finished_at is None and is_wanted(record)
         dead_for = presence.dead_for(connection, owner_id)
         told = (dead_for or 0.0, dead_for is not None)
-        rows.append(OwnedRow(record, living, seen[owner_id], adopted, *told))
+        rows.append(OwnedRow(record, living, seen[owner_id], wanted, *told))
     return rows
 
 

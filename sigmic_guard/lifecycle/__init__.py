@@ -9,9 +9,8 @@ from sigmic_guard.lifecycle.orphan import (
     WRONG_CLOCK,
     Verdict,
     claimable_for,
-    is_kept_for_its_key,
     judge,
-    spares,
+    wants,
 )
 from sigmic_guard.lifecycle.policy import TaskPolicy
 from sigmic_guard.lifecycle.record import Record, TakeOver, contradiction, step
@@ -42,9 +41,8 @@ __all__ = [
     "Verdict",
     "claimable_for",
     "contradiction",
-    "is_kept_for_its_key",
     "judge",
     "outcome_of",
-    "spares",
     "step",
+    "wants",
 ]

@@ -41,6 +41,7 @@ def judge(
     orphaned_at: float,
     dead_for: float,
     now: float,
+    wanted: bool = False,
 ) -> Verdict:
     """Judge an unfinished record whose owner is dead.
 
@@ -49,32 +50,38 @@ def judge(
     :param orphaned_at: the dead owner's last sign of life, in seconds since the epoch, as ``now``;
         by a clock that need not have been ours.
     :param dead_for: seconds since somebody first saw that the owner is dead.
+    :param wanted: whether another row :func:`wants` the task. That makes a difference only where
+        the verdict would be to reap it.
     """
     if record.base_url != base_url:
         return Verdict.OTHER_SYSTEM
     if record.credential_fingerprint != credential_fingerprint:
         return Verdict.OTHER_CREDENTIAL
-    policy = record.policy
+    policy, to_be_ended = record.policy, Verdict.RELEASE if wanted else Verdict.REAP
     if record.reason is not None:
-        return Verdict.REAP  # its end was decided before its owner died
+        return to_be_ended  # as was decided before its owner died
     handed_over = record.state is State.HANDED_OVER  # whatever was to become of it by a crash
     if policy.on_crash == "abandon" and not handed_over:
         return Verdict.RELEASE
     if (
         (handed_over or policy.on_crash == "reattach")
         and record.key is not None
-        and record.orphaned_at is None  # else a reaper has judged that its time is over
+        and not record.orphan  # else a reaper has judged that its time is over
         and claimable_for(record, orphaned_at, dead_for, now) > 0
     ):
         return Verdict.WAIT
-    return Verdict.REAP
+    return to_be_ended
 
 
-def spares(other: Record, record: Record) -> bool:
-    """Tell whether ``other`` shows that its owner, if that lives, wants the task of ``record``.
+def wants(other: Record, record: Record, *, alive: bool) -> bool:
+    """Tell whether the owner of ``other``, or whoever has its key, wants the task of ``record``.
 
     Whoever is about to end a task that he did not decide to end asks this of every other row of it,
-    whatever the state of his own. An owner that has a reason to end the task does not want it.
+    whatever the state of his own. An owner that has a reason to end the task does not want it. Nor
+    does one that has taken it over, except where nobody has taken ``record`` over or decided on it:
+    two rows must not spare a task for each other's sake.
+
+    :param alive: whether the owner of ``other`` lives.
     """
     return (
         other.intent_id != record.intent_id
@@ -83,6 +90,8 @@ def spares(other: Record, record: Record) -> bool:
         and other.reason is None
         and other.base_url == record.base_url
         and other.credential_fingerprint == record.credential_fingerprint
+        and (alive or is_kept_for_its_key(other))
+        and (not other.orphan or not (record.orphan or record.reason))
     )
 
 
@@ -90,7 +99,7 @@ def is_kept_for_its_key(record: Record) -> bool:
     """Tell whether somebody may ask for the task by its key, whether or not its owner lives."""
     return (
         record.key is not None
-        and record.orphaned_at is None
+        and not record.orphan
         and (record.state is State.HANDED_OVER or record.policy.on_crash == "reattach")
     )
 

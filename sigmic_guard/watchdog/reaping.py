@@ -115,17 +115,15 @@ def judge_row(row: OwnedRow, fingerprint: str, now: float) -> Verdict:
     record = row.record
     if not _is_base_url(record.base_url):
         return Verdict.OTHER_SYSTEM
-    verdict = judge(
+    return judge(
         record,
         base_url=record.base_url,
         credential_fingerprint=fingerprint,
         orphaned_at=row.orphaned_at,
         dead_for=row.dead_for,
         now=now,
+        wanted=row.wanted,
     )
-    if verdict is Verdict.REAP and row.adopted:
-        return Verdict.RELEASE
-    return verdict
 
 
 def _is_base_url(text: str) -> bool:

@@ -67,11 +67,18 @@ RECORDS = records()
 
 
 def rightly(
-    verdict: Verdict, record: Record, url: str, credential: str, passed: float, wrong: float
+    verdict: Verdict,
+    record: Record,
+    url: str,
+    credential: str,
+    passed: float,
+    wrong: float,
+    wanted: bool,
 ) -> bool:
     """Whether the rules allow the verdict, each for itself: they exclude each other, and all fit.
 
-    A decision to cancel is never taken back. What had completed may have been asked again, so it is
+    What somebody else wants is released instead of reaped. A decision to cancel is never taken back
+    otherwise. What had completed may have been asked again, so it is
     judged like what runs. ``reattach`` rows are left for who asks for the key, and so is what an
     orderly deploy left, which is no crash. A row made with another credential is left and reported.
     ``reattach_within`` bounds how long an unclaimed one may run, and so does the time-out that it
@@ -86,21 +93,22 @@ def rightly(
     late = passed >= allowed or wrong + passed >= allowed + 2 * HOUR
     handed_over = record.state is State.HANDED_OVER
     claimable = (crash == "reattach" or handed_over) and record.key is not None and not late
+    to_reap = to_end or (not abandoned and not claimable)
     return {
         Verdict.OTHER_SYSTEM: record.base_url != url,
         Verdict.OTHER_CREDENTIAL: (
             record.base_url == url and record.credential_fingerprint != credential
         ),
-        Verdict.RELEASE: ours and not to_end and abandoned,
+        Verdict.RELEASE: ours and ((not to_end and abandoned) or (to_reap and wanted)),
         Verdict.WAIT: ours and not to_end and claimable,
-        Verdict.REAP: ours and (to_end or (not abandoned and not claimable)),
+        Verdict.REAP: ours and to_reap and not wanted,
     }[verdict]
 
 
 def complaints(judges: Judge) -> Iterator[str]:
     """Sweep every case; yield where the verdict is not the one that the rules allow."""
-    for record, url, credential, passed, wrong in itertools.product(
-        RECORDS, (URL, "https://other.test"), (CREDENTIAL, "other"), PASSED, WRONG
+    for record, url, credential, passed, wrong, wanted in itertools.product(
+        RECORDS, (URL, "https://other.test"), (CREDENTIAL, "other"), PASSED, WRONG, (False, True)
     ):
         verdict = judges(
             record,
@@ -109,9 +117,10 @@ def complaints(judges: Judge) -> Iterator[str]:
             orphaned_at=DIED,
             dead_for=passed,
             now=DIED + passed + wrong,
+            wanted=wanted,
         )
-        if not rightly(verdict, record, url, credential, passed, wrong):
-            yield f"{verdict} for {record} of {url}, {credential} at {passed}, {wrong}"
+        if not rightly(verdict, record, url, credential, passed, wrong, wanted):
+            yield f"{verdict} for {record} of {url}, {credential} at {passed}, {wrong}, {wanted}"
 
 
 def test_every_case_is_judged_by_the_rules() -> None:
@@ -122,10 +131,10 @@ def test_every_case_is_judged_by_the_rules() -> None:
 def test_the_rules_leave_one_verdict_for_every_case() -> None:
     """The rules as they stand here allow exactly one verdict, and need each of them."""
     needed = set()
-    for record, url, credential, passed, wrong in itertools.product(
-        RECORDS, (URL, "https://other.test"), (CREDENTIAL, "other"), PASSED, WRONG
+    for record, url, credential, passed, wrong, wanted in itertools.product(
+        RECORDS, (URL, "https://other.test"), (CREDENTIAL, "other"), PASSED, WRONG, (False, True)
     ):
-        rules = record, url, credential, passed, wrong
+        rules = record, url, credential, passed, wrong, wanted
         [verdict] = [it for it in Verdict if rightly(it, *rules)]
         needed.add(verdict)
     assert needed == set(Verdict)
@@ -276,6 +285,15 @@ def keeps_what_was_handed_over_for_ever(record: Record, **case: Any) -> Verdict:
     return judge(record, **case | ({"dead_for": 0.0, "now": DIED} if handed_over else {}))
 
 
+def spares_nothing(record: Record, **case: Any) -> Verdict:
+    return judge(record, **case | {"wanted": False})
+
+
+def spares_what_waits(record: Record, **case: Any) -> Verdict:
+    verdict = judge(record, **case)
+    return Verdict.RELEASE if verdict is Verdict.WAIT and case["wanted"] else verdict
+
+
 def reaps_only_what_has_a_name(record: Record, **case: Any) -> Verdict:
     verdict = judge(record, **case)
     nameless = record.state in {State.INTENT, State.CREATING, State.UNKNOWN}
@@ -303,6 +321,8 @@ def reaps_only_what_has_a_name(record: Record, **case: Any) -> Verdict:
         abandons_what_can_be_claimed,
         takes_a_deploy_for_a_crash,
         keeps_what_was_handed_over_for_ever,
+        spares_nothing,
+        spares_what_waits,
         reaps_only_what_has_a_name,
     ],
 )

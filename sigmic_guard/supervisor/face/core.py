@@ -31,6 +31,7 @@ from sigmic_guard.supervisor.work.deciding import Decider
 from sigmic_guard.supervisor.work.events import TaskEvents
 from sigmic_guard.supervisor.work.listing import Lister
 from sigmic_guard.supervisor.work.looking import Looker
+from sigmic_guard.supervisor.work.sparing import Sparer
 from sigmic_guard.supervisor.work.watcher import Watcher
 from sigmic_guard.supervisor.work.wish import make_follow_up
 
@@ -79,7 +80,8 @@ class Core:
         lister = Lister(api)
         self.looker = Looker(api, lister)
         self.access = Access(observer, current_time)
-        self.canceller = Canceller(ground, self.looker, self.access)
+        self.sparer = Sparer(ground)
+        self.canceller = Canceller(ground, self.looker, self.access, self.sparer)
         self.watcher = Watcher(ground, self.looker, lister, self.access)
         self.roster.finished.append(self.access.forget)
         self.decider = Decider(ground, self.canceller)
@@ -87,10 +89,10 @@ class Core:
         self.creator = Creator(ground, entries)
         self.caller_requests = CallerRequests(ground, self.canceller, self.watcher)
 
-        self.triage = Triage(ground, self.looker, self.canceller, entries)
+        self.triage = Triage(ground, self.looker, self.canceller, entries, self.sparer)
         self.reconciler = Reconciler(ground, self.watcher, lister, self.creator, self.triage)
         self.mistakes = Mistakes(self.roster, self.reconciler, self.watcher)
-        self.reaper = Reaper(ground, self.reconciler, self.triage, entries)
+        self.reaper = Reaper(ground, self.reconciler, self.triage, entries, self.sparer)
         self.creator.claims = self.claims = Claims(ground, self.reaper)
 
         self.intake = Intake(ground, entries, self.creator, self.caller_requests, self.decider)

@@ -160,7 +160,7 @@ class Drain:
                 written = await core.outbox.flush()
             with move_on_after(self.grace / 4), suppress(LedgerError):
                 # Who cannot say that he leaves cannot rely on another who may be leaving as well.
-                await core.triage.spare(tasks if written else core.triage.tasks)
+                await core.sparer.spare(tasks if written else core.triage.tasks)
         finally:
             core.canceller.release()
             core.canceller.hasten()

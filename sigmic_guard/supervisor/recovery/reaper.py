@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from sigmic_guard.supervisor.ground.ground import Ground
     from sigmic_guard.supervisor.recovery.reconciler import Reconciler
     from sigmic_guard.supervisor.recovery.triage import Triage
+    from sigmic_guard.supervisor.work.sparing import Sparer
 
 #: Seconds between two rounds, give or take a half.
 ROUND_SECONDS: Final = 30.0
@@ -91,6 +92,7 @@ class Reaper:
         reconciler: Reconciler,
         triage: Triage,
         entries: Entries,
+        sparer: Sparer,
     ) -> None:
         self._roster = ground.roster
         self._api = ground.api
@@ -101,6 +103,7 @@ class Reaper:
         self._reconciler = reconciler
         self._triage = triage
         self._entries = entries
+        self._sparer = sparer
         self.tally = triage.tally
         #: Rows of which a hit left unknown whether they are ours, by intent id.
         self._in_doubt: dict[str, TakenRow] = {}
@@ -238,19 +241,21 @@ class Reaper:
         record = orphan.record
         if (why := contradiction(record)) is not None:
             raise CorruptRows({record.intent_id: why})
-        verdict = judge(
-            record,
+        verdict = self._judge(orphan, wanted=False)
+        if verdict is Verdict.REAP and await self._sparer.is_wanted(record):
+            verdict = self._judge(orphan, wanted=True)
+        return verdict
+
+    def _judge(self, orphan: Orphan, *, wanted: bool) -> Verdict:
+        return judge(
+            orphan.record,
             base_url=self._api.base_url,
             credential_fingerprint=self._api.credential_fingerprint,
             orphaned_at=orphan.orphaned_at,
             dead_for=orphan.dead_for,
             now=self._roster.now(),
+            wanted=wanted,
         )
-        # A row that was taken over itself leads to nothing where the end of this one was decided.
-        by_heirs = record.reason is None
-        if verdict is Verdict.REAP and await self._triage.is_wanted(record, by_heirs=by_heirs):
-            return Verdict.RELEASE
-        return verdict
 
     # --- taking over ----------------------------------------------------------------------------
 

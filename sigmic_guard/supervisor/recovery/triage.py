@@ -10,24 +10,19 @@ from typing import TYPE_CHECKING, Final
 
 from sigmic_guard.errors import (
     ApiError,
-    LedgerError,
     ProtocolError,
     RateLimited,
     ServerError,
     SigmicGuardError,
     TaskNotFound,
 )
-from sigmic_guard.ledger import CorruptRows
 from sigmic_guard.lifecycle import (
     Backoff,
     CancelReason,
     Event,
     State,
     Verdict,
-    is_kept_for_its_key,
-    spares,
 )
-from sigmic_guard.lifecycle.states import TO_BE_ENDED
 from sigmic_guard.supervisor.ground.from_entry import result_of_orphan
 from sigmic_guard.supervisor.ground.pacing import REFUSALS, asked_pause
 from sigmic_guard.supervisor.ground.timer import Slices
@@ -36,8 +31,6 @@ from sigmic_guard.supervisor.recovery.tally import Tally
 from sigmic_guard.supervisor.work.listing import seconds_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from sigmic_guard.lifecycle import Record
     from sigmic_guard.sigmic.models import TaskInfo
     from sigmic_guard.supervisor.ground.entries import Entries
@@ -45,6 +38,7 @@ if TYPE_CHECKING:
     from sigmic_guard.supervisor.ground.ground import Ground
     from sigmic_guard.supervisor.work.canceller import Canceller
     from sigmic_guard.supervisor.work.looking import Looker
+    from sigmic_guard.supervisor.work.sparing import Sparer
 
 #: GETs under way at once, and seconds that one may take.
 MAX_LOOKS: Final = 32
@@ -64,16 +58,16 @@ class Triage:
         looker: Looker,
         canceller: Canceller,
         entries: Entries,
+        sparer: Sparer,
     ) -> None:
         self._roster = ground.roster
         self._timer = ground.timer
         self._api = ground.api
-        self._ledger = ground.ledger
         self._outbox = ground.outbox
-        self._owner_id = ground.owner_id
         self._looker = looker
         self._canceller = canceller
         self._entries = entries
+        self._sparer = sparer
         self._backoff = Backoff(first=0.2, most=10.0)
         self._pool: Pool[Entry] = Pool(
             ground.workers, "triage", self._decide_on, MAX_LOOKS, failed=self._look_later
@@ -84,7 +78,6 @@ class Triage:
         #: When a task ended by itself, in seconds since the epoch, where the API told.
         self._ended_at: dict[Entry, float] = {}
         self._roster.finished.append(self._finished)
-        canceller.is_spared = self._is_spared
 
     def ask_again(self) -> None:
         """Come back for those whose end could not be proven, and that nobody asks about by now."""
@@ -96,36 +89,6 @@ class Triage:
         """Count a task among the orphans from now on."""
         self.tasks.add(task)
         self.tally.count(task)
-
-    # --- who else wants it ------------------------------------------------------------------------
-
-    async def is_wanted(self, record: Record, *, by_heirs: bool) -> bool:
-        """Tell whether a live owner has adopted the same remote task, or its key may be asked for.
-
-        :param by_heirs: whether rows count that were taken over themselves. They may be about to
-            be ended, and two of them must not spare the task for each other's sake.
-        """
-        if record.remote_id is None:
-            return False
-        ours = self._roster.named.get(record.remote_id)
-        if ours is not None and ours.orphan is None and ours.reason is None:
-            return True  # the ledger may not know it yet
-        for other in await self._ledger.unfinished(remote_id=record.remote_id):
-            if not spares(other, record) or not (by_heirs or other.orphaned_at is None):
-                continue
-            if is_kept_for_its_key(other) or await self._ledger.owner_alive(other.owner_id):
-                return True
-        return False
-
-    async def _is_spared(self, task: Entry) -> bool:
-        """Let an orphan go whose end was decided, if somebody has adopted it since."""
-        try:
-            wanted = await self.is_wanted(task.record, by_heirs=False)
-        except LedgerError:
-            return False  # it was decided while the ledger could be read
-        if wanted:
-            self._let_go(task)
-        return wanted
 
     def is_within_reach(self, record: Record) -> bool:
         """Tell whether a task is of our API, and of our credential."""
@@ -148,7 +111,7 @@ class Triage:
         try:
             info = await self._look(task)
             # Its id may have become known only now, and somebody may have adopted it since.
-            wanted = await self.is_wanted(task.record, by_heirs=False)
+            wanted = await self._sparer.is_wanted(task.record)
         except SigmicGuardError as error:
             self._look_later(task, error)
         except BaseException as hit:
@@ -216,7 +179,7 @@ class Triage:
             self._canceller.send_delete(task)
 
     def end_stray(self, absent: Record, task_id: str) -> None:
-        """End a task that appeared although it had been proven not to exist, or may be a lost one."""
+        """End a task that was proven not to exist and did appear, or may be what was lost."""
         since = absent.finished_at or self._roster.now()
         record = self._entries.intend(absent.policy, None, None, orphaned_at=since)
         task = self._entries.enlist(record, None)
@@ -229,44 +192,9 @@ class Triage:
         """Leave orphans that were adopted here to those who adopted them."""
         slices = Slices()
         for task in tuple(self.tasks):
-            ours = self._roster.named.get(task.record.remote_id or "")
-            if ours is not None and ours.orphan is None:
+            if self._sparer.is_wanted_here(task.record):
                 task.inherit().verdict = Verdict.RELEASE
             await slices.yield_if_due()
-
-    async def spare(self, tasks: Iterable[Entry]) -> None:
-        """Let those go that a shutdown is about to end, and that another live owner wants.
-
-        Of our own tasks (not the orphans) ours has to say in the ledger that they are to end before
-        the other's row is read. Otherwise two owners that leave at the same time would let a task
-        go for each other's sake.
-
-        :raises LedgerError: the ledger could not be read.
-        """
-        slices = Slices()
-        named: dict[str, list[Entry]] = {}
-        for task in tasks:
-            record = task.record
-            by_shutdown = task.orphan is not None or record.reason is CancelReason.SHUTDOWN
-            if by_shutdown and record.remote_id is not None and record.state in TO_BE_ENDED:
-                named.setdefault(task.id, []).append(task)
-            await slices.yield_if_due()
-        if not named:
-            return
-        for owner_id in await self._ledger.owners():
-            if owner_id == self._owner_id:
-                continue
-            alive = await self._ledger.owner_alive(owner_id)
-            try:
-                others = await self._ledger.unfinished(owner_id=owner_id)
-            except CorruptRows as error:
-                others = error.readable  # better than not to look at all
-            for other in others:
-                if other.orphaned_at is None and (alive or is_kept_for_its_key(other)):
-                    for task in named.get(other.remote_id or "", ()):
-                        if spares(other, task.record):
-                            self._let_go(task)
-                await slices.yield_if_due()
 
     def end_now(self, task: Entry) -> None:
         """Let the task go, or have it ended without another look."""
@@ -276,16 +204,9 @@ class Triage:
     def _decide(self, task: Entry) -> None:
         task.inherit().decided = True
         if task.orphan is Verdict.RELEASE:
-            self._let_go(task)
+            self._sparer.let_go(task)
         elif task.record.state is State.RUNNING:
             self._roster.cancel(task, CancelReason.ORPHAN)
-
-    def _let_go(self, task: Entry) -> None:
-        """Take this record of it off the books: another one counts, or nobody minds."""
-        if task.record.state is State.RUNNING:
-            self._roster.apply(task, Event.DETACH)
-        elif task.record.state in TO_BE_ENDED:
-            self._roster.apply(task, Event.FORGET)
 
     def _finished(self, task: Entry) -> None:
         ended_at = self._ended_at.pop(task, None)

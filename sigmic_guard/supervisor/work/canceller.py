@@ -17,6 +17,7 @@ from anyio import CancelScope, current_time, move_on_after
 from sigmic_guard.errors import (
     ApiError,
     ConnectionFailed,
+    LedgerError,
     ProtocolError,
     RateLimited,
     ServerError,
@@ -33,12 +34,11 @@ from sigmic_guard.supervisor.ground.pacing import REFUSALS, SLOWLY, asked_pause
 from sigmic_guard.supervisor.ground.workers import Pool
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from sigmic_guard.supervisor.ground.entry import Entry
     from sigmic_guard.supervisor.ground.ground import Ground
     from sigmic_guard.supervisor.work.access import Access
     from sigmic_guard.supervisor.work.looking import Looker
+    from sigmic_guard.supervisor.work.sparing import Sparer
 
 #: Seconds that one DELETE or GET may take.
 REQUEST_TIMEOUT: Final = 5.0
@@ -87,10 +87,6 @@ def _has_its_reason(error: SigmicGuardError | None) -> TypeGuard[ApiError]:
     return isinstance(error, ApiError) and not isinstance(error, (*_WORTH_RETRYING, TaskNotFound))
 
 
-async def _never(_: Entry) -> bool:
-    return False
-
-
 class Canceller:
     """Takes tasks that must end; they end."""
 
@@ -99,6 +95,7 @@ class Canceller:
         ground: Ground,
         looker: Looker,
         access: Access,
+        sparer: Sparer,
     ) -> None:
         self._roster = ground.roster
         self._timer = ground.timer
@@ -106,6 +103,7 @@ class Canceller:
         self._observer = ground.observer
         self._looker = looker
         self._access = access
+        self._sparer = sparer
         self._backoff = Backoff(first=0.1, most=10.0)
         self._pool: Pool[Entry] = Pool(
             ground.workers, "cancel", self._work, ground.settings.max_cancels, failed=self._failed
@@ -116,8 +114,6 @@ class Canceller:
         self.budget_end: float | None = None
         #: Around the requests that are under way.
         self._under_way: set[CancelScope] = set()
-        #: Whether somebody has come to want an orphan since its end was decided; set by who knows.
-        self.is_spared: Callable[[Entry], Awaitable[bool]] = _never
         self.hold = self._pool.hold
         self.release = self._pool.release
 
@@ -196,7 +192,7 @@ class Canceller:
         """Send the DELETE; ``True`` if it is to be looked what came of it, after other DELETEs."""
         if task.orphan is not None and task.record.attempts:
             with move_on_after(self._request_timeout()):
-                if await self.is_spared(task):
+                if await self._is_spared(task):
                     return False
             if task.record.state not in TO_BE_ENDED:
                 return False  # seen ended meanwhile
@@ -225,6 +221,16 @@ class Canceller:
             return False
         task.begin_ending().acknowledged = 1
         return True
+
+    async def _is_spared(self, task: Entry) -> bool:
+        """Let an orphan go whose end was decided, if somebody has adopted it since."""
+        try:
+            wanted = await self._sparer.is_wanted(task.record)
+        except LedgerError:
+            return False  # it was decided while the ledger could be read
+        if wanted:
+            self._sparer.let_go(task)
+        return wanted
 
     async def _ask(self, request: Request[T], task_id: str) -> T:
         with CancelScope() as scope:
