@@ -26,7 +26,8 @@ from sigmic_guard.observe.events import (
 from sigmic_guard.observe.fanout import Observers
 from sigmic_guard.observe.logs import Logs
 from sigmic_guard.observe.metrics import Metrics
-from sigmic_guard.observe.observer import Observer
+from sigmic_guard.observe.observer import Observer, Tracer
+from sigmic_guard.observe.wording import bounded_status, status_of
 
 __all__ = [
     "BlockAbandoned",
@@ -53,7 +54,10 @@ __all__ = [
     "ShutdownFinished",
     "TaskChanged",
     "TaskLeft",
+    "Tracer",
     "WorkerFailed",
+    "bounded_status",
     "enter_task",
     "leave_task",
+    "status_of",
 ]

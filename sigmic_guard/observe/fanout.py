@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import TYPE_CHECKING, Final, TypeGuard
 
 from sigmic_guard.observe.wording import whereabouts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from types import TracebackType
 
+    from sigmic_guard.lifecycle import Record
     from sigmic_guard.observe.events import ObservedEvent
-    from sigmic_guard.observe.observer import Observer
+    from sigmic_guard.observe.observer import Detail, Observer, Operation, Tracer
 
 _log: Final = logging.getLogger("sigmic_guard")
+_NOTHING: Final = nullcontext()
 
 
 class Observers:
@@ -25,11 +28,17 @@ class Observers:
     anything. An observer that failed is called again the next time.
     """
 
-    __slots__ = ("_observers", "_reported")
+    __slots__ = ("_observers", "_reported", "_tracers")
 
     def __init__(self, observers: Iterable[Observer] = ()) -> None:
         self._observers = tuple(observers)
+        self._tracers = tuple(filter(_is_tracer, self._observers))
         self._reported: set[int] = set()
+
+    @property
+    def tracing(self) -> bool:
+        """Whether anybody wants to be told details."""
+        return bool(self._tracers)
 
     def observe(self, event: ObservedEvent) -> None:
         """Tell all."""
@@ -38,6 +47,21 @@ class Observers:
                 observer.observe(event)
             except Exception as failure:
                 self._failed(observer, failure)
+
+    def around(self, operation: Operation, record: Record) -> AbstractContextManager[object]:
+        """Return what a request about a task is to be sent within."""
+        if not self._tracers:
+            return _NOTHING
+        return _Around(self, operation, record)
+
+    def detail(self, record: Record, name: Detail, value: str | None) -> None:
+        """Tell a text to those who trace."""
+        if value is not None:
+            for tracer in self._tracers:
+                try:
+                    tracer.detail(record, name, value)
+                except Exception as failure:
+                    self._failed(tracer, failure)
 
     def _failed(self, observer: Observer, failure: Exception) -> None:
         """Report the first failure of ``observer``; if that fails too, so be it."""
@@ -50,3 +74,44 @@ class Observers:
                 type(observer).__qualname__,
                 whereabouts(failure),
             )
+
+
+class _Around:
+    """The context managers of all tracers, for one request. What they raise, or return, is lost."""
+
+    __slots__ = ("_entered", "_observers", "_operation", "_record")
+
+    def __init__(self, observers: Observers, operation: Operation, record: Record) -> None:
+        self._observers = observers
+        self._operation: Operation = operation
+        self._record = record
+        self._entered: list[tuple[Tracer, AbstractContextManager[object]]] = []
+
+    def __enter__(self) -> None:
+        for tracer in self._observers._tracers:  # noqa: SLF001 - a part of it
+            try:
+                manager = tracer.around(self._operation, self._record)
+                manager.__enter__()
+            except Exception as failure:
+                self._observers._failed(tracer, failure)  # noqa: SLF001
+            else:
+                self._entered.append((tracer, manager))
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        while self._entered:
+            tracer, manager = self._entered.pop()
+            try:
+                manager.__exit__(kind, error, traceback)
+            except Exception as failure:
+                self._observers._failed(tracer, failure)  # noqa: SLF001
+
+
+def _is_tracer(observer: Observer) -> TypeGuard[Tracer]:
+    return callable(getattr(observer, "around", None)) and callable(
+        getattr(observer, "detail", None)
+    )

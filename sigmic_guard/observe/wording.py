@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from sigmic_guard.errors import SigmicGuardError
+from sigmic_guard.errors import ApiError, ConnectionFailed, ProtocolError, SigmicGuardError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -21,6 +21,15 @@ OTHER: Final = "other"
 
 #: What stands where a status would, if no answer came.
 _NO_ANSWER: Final = frozenset({"timeout", "connection", "protocol", "cancelled"})
+
+
+def status_of(error: SigmicGuardError) -> str:
+    """Name what a request failed of: its HTTP status, or what was there instead of one."""
+    if isinstance(error, ApiError | ProtocolError) and error.status is not None:
+        return str(error.status)
+    if isinstance(error, ConnectionFailed):
+        return "timeout" if error.timed_out else "connection"
+    return "protocol"
 
 
 def bounded_status(status: str) -> str:

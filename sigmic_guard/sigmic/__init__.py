@@ -14,6 +14,7 @@ from sigmic_guard.sigmic.models import (
 )
 from sigmic_guard.sigmic.requests import check_create, check_files, check_message, check_outcome
 from sigmic_guard.sigmic.sse import ServerSentEvent, SSEDecoder
+from sigmic_guard.sigmic.transport import trace_headers
 from sigmic_guard.sigmic.urls import check_id, is_id
 
 __all__ = [
@@ -35,4 +36,5 @@ __all__ = [
     "check_message",
     "check_outcome",
     "is_id",
+    "trace_headers",
 ]

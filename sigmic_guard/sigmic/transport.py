@@ -28,7 +28,7 @@ from sigmic_guard.errors import (
 from sigmic_guard.sigmic.responses import Answer
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from aiohttp.client import ClientTimeout
     from aiohttp.client_reqrep import ClientRequest
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     #: Method, route, status (or "timeout", "connection", "cancelled"), seconds.
     OnRequest = Callable[[str, str, str, float], None]
 
-__all__ = ["FOREIGN", "Attempt", "Transport", "read_answer", "translate"]
+__all__ = ["FOREIGN", "Attempt", "Transport", "read_answer", "trace_headers", "translate"]
 
 ReadT = TypeVar("ReadT")
 
@@ -93,6 +93,11 @@ _REASONS: Final = {
 }
 
 _UNFINISHED: Final = frozenset({"cancelled", "connection", "timeout"})
+#: ``traceparent`` and ``tracestate`` of the requests that are sent in this context, if they belong
+#: to a trace; they go beside the client's own headers.
+trace_headers: Final[ContextVar[Mapping[str, str] | None]] = ContextVar(
+    "sigmic_guard_trace_headers", default=None
+)
 _ATTEMPT: Final[ContextVar[Attempt]] = ContextVar("sigmic_guard_attempt")
 
 
@@ -276,7 +281,9 @@ class Transport:
                 timeout=aiohttp.ClientTimeout(total=None),
                 trust_env=False,
             )
-        return await self._session.request(method, url, data=body, allow_redirects=False)
+        return await self._session.request(
+            method, url, data=body, headers=trace_headers.get(), allow_redirects=False
+        )
 
     async def aclose(self) -> None:
         """Close every connection, within a second. Calls under way fail; so does any later one."""

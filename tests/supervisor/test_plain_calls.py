@@ -11,7 +11,7 @@ from anyio import Event, create_task_group, fail_after, sleep_forever
 from anyio.lowlevel import checkpoint
 
 from sigmic_guard import CancelReason, State, SupervisorShutdown, TaskCancelled
-from sigmic_guard.observe import TaskChanged
+from sigmic_guard.observe import Observers, TaskChanged
 from sigmic_guard.supervisor.ground.inbox import Inbox
 from tests.backends import ASYNCIO, TRIO, UVLOOP
 from tests.supervisor.lab import Lab
@@ -199,7 +199,7 @@ async def test_a_call_in_the_middle_of_a_step() -> None:
             if interrupting and isinstance(event, TaskChanged):
                 interrupting.pop()()
 
-        core.roster._observer = SimpleNamespace(observe=interrupted)
+        core.roster._observer = Observers([SimpleNamespace(observe=interrupted)])
         await tasks[0].cancel()
         with fail_after(LONG):
             assert [(await task.wait()).reason for task in tasks] == ["user", "user"]

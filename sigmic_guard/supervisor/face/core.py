@@ -37,7 +37,7 @@ from sigmic_guard.supervisor.work.wish import make_follow_up
 
 if TYPE_CHECKING:
     from sigmic_guard.ledger import Ledger
-    from sigmic_guard.observe import Observer
+    from sigmic_guard.observe import Observers
     from sigmic_guard.sigmic.api import ApprovalOutcome, TaskApi
     from sigmic_guard.sigmic.models import TaskInfo
     from sigmic_guard.supervisor.ground.entry import Entry
@@ -56,7 +56,7 @@ class Core:
         workers: Workers,
         api: TaskApi,
         ledger: Ledger,
-        observer: Observer,
+        observer: Observers,
         inbox: Inbox,
     ) -> None:
         lifetime = Lifetime()

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from sigmic_guard.ledger import Ledger
-    from sigmic_guard.observe import Observer
+    from sigmic_guard.observe import Observers
     from sigmic_guard.sigmic import SigmicClient, TaskApi
     from sigmic_guard.sigmic.keyring import Keyring
     from sigmic_guard.supervisor.face.watchdog import Watchdog
@@ -43,7 +43,7 @@ class Parts:
     """What a supervisor was given, or has made for itself; nothing of it is open yet."""
 
     settings: Settings
-    observer: Observer
+    observer: Observers
     api: TaskApi
     ledger: Ledger
     #: Those of the client that we have made, and therefore close.

@@ -9,7 +9,7 @@ from sigmic_guard.errors import SupervisorShutdown
 
 if TYPE_CHECKING:
     from sigmic_guard.ledger import Ledger
-    from sigmic_guard.observe import Observer
+    from sigmic_guard.observe import Observers
     from sigmic_guard.sigmic.api import TaskApi
     from sigmic_guard.supervisor.ground.affinity import Affinity
     from sigmic_guard.supervisor.ground.inbox import Inbox
@@ -27,7 +27,7 @@ class Ground:
 
     api: TaskApi
     ledger: Ledger
-    observer: Observer
+    observer: Observers
     settings: Settings
     lifetime: Lifetime
     #: By which the ledger knows it.

@@ -35,7 +35,7 @@ from sigmic_guard.supervisor.ground.timer import Slices
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sigmic_guard.observe import Observer
+    from sigmic_guard.observe import Observers
     from sigmic_guard.sigmic.models import TaskInfo
     from sigmic_guard.supervisor.ground.entry import Entry
     from sigmic_guard.supervisor.ground.lag import End
@@ -54,7 +54,7 @@ class Roster:
     def __init__(
         self,
         outbox: Outbox,
-        observer: Observer,
+        observer: Observers,
         lifetime: Lifetime,
         *,
         request_timeout: float,
@@ -297,6 +297,8 @@ class Roster:
         if self.was_asked_lately(task) or self.is_as_before(task, end):
             return False
         task.answer = end.answer
+        if self._observer.tracing and task.record.state not in ENDED:
+            self._observer.detail(task.record, "answer", end.answer)
         if task.accepts_follow_up:
             task.last_end = end
         return self.apply(task, Event.COMPLETE, status="completed")
@@ -329,6 +331,8 @@ class Roster:
             self.origins.mistaken(task, info)
             return False
         self.origins.trust(task)
+        if self._observer.tracing:
+            self._observer.detail(task.record, "conversation", info.conversation_id)
         if generation != task.generation or task.record.state in ENDED:
             return task.record.state in ENDED
         if task.sending and info.status != "cancelled":

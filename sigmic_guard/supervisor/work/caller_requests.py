@@ -63,6 +63,7 @@ class CallerRequests:
         self._roster = ground.roster
         self._outbox = ground.outbox
         self._api = ground.api
+        self._observer = ground.observer
         self._timeout = ground.settings.create_timeout
         self._canceller = canceller
         self._watcher = watcher
@@ -106,7 +107,9 @@ class CallerRequests:
             if task.record.remote_id != remote_id:
                 raise ConnectionFailed("the task is looked for", sent=False)
             message, files = follow_up.message, follow_up.options["files"]
-            await self._api.send(remote_id, message, files=files, timeout=self._timeout)
+            self._observer.detail(task.record, "message", message)
+            with self._observer.around("send", task.record):
+                await self._api.send(remote_id, message, files=files, timeout=self._timeout)
         except SigmicGuardError as error:
             refused = refused_outright(error)
             raise
@@ -139,10 +142,14 @@ class CallerRequests:
     async def approve(self, task: Entry, call_id: str, outcome: ApprovalOutcome) -> bool:
         """Decide on a tool call."""
         task_id = task.id
-        answer: bool = await self._request(
-            lambda: self._api.approve(task_id, call_id, outcome, timeout=self._timeout)
-        )
+        answer: bool = await self._request(lambda: self._approve(task, task_id, call_id, outcome))
         return answer
+
+    async def _approve(
+        self, task: Entry, task_id: str, call_id: str, outcome: ApprovalOutcome
+    ) -> bool:
+        with self._observer.around("approve", task.record):
+            return await self._api.approve(task_id, call_id, outcome, timeout=self._timeout)
 
     async def read(self, task_id: str) -> TaskInfo:
         """Read a task for a caller who waits for it."""

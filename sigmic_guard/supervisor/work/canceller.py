@@ -28,7 +28,7 @@ from sigmic_guard.errors import (
 from sigmic_guard.lifecycle import Backoff, CancelResult, Event, State
 from sigmic_guard.lifecycle.states import TO_BE_ENDED
 from sigmic_guard.lifecycle.text import tidy_status
-from sigmic_guard.observe import CancellationAcknowledged, DeleteAnswered
+from sigmic_guard.observe import CancellationAcknowledged, DeleteAnswered, status_of
 from sigmic_guard.supervisor.ground.durations import seconds_since_cancel
 from sigmic_guard.supervisor.ground.pacing import REFUSALS, SLOWLY, asked_pause
 from sigmic_guard.supervisor.ground.workers import Pool
@@ -65,15 +65,6 @@ class Request(Protocol[T_co]):
 
     async def __call__(self, task_id: str, *, timeout: float) -> T_co:
         """Send it."""
-
-
-def status_of(error: SigmicGuardError) -> str:
-    """Name an answer for a metric: its HTTP status, or what was there instead of one."""
-    if isinstance(error, ApiError | ProtocolError) and error.status is not None:
-        return str(error.status)
-    if isinstance(error, ConnectionFailed):
-        return "timeout" if error.timed_out else "connection"
-    return "protocol"
 
 
 def _is_worth_retrying(error: SigmicGuardError) -> bool:
@@ -199,7 +190,8 @@ class Canceller:
         record = task.record
         assert record.remote_id is not None
         try:
-            documented = await self._ask(self._api.delete, record.remote_id)
+            with self._observer.around("cancel", record):
+                documented = await self._ask(self._api.delete, record.remote_id)
         except REFUSALS as error:
             if task.record.remote_id != record.remote_id:
                 return False  # that was about another create's task
@@ -279,7 +271,8 @@ class Canceller:
         remote_id, generation = task.record.remote_id, task.generation
         assert remote_id is not None
         try:
-            info = await self._ask(self._looker.get, remote_id)
+            with self._observer.around("confirm", task.record):
+                info = await self._ask(self._looker.get, remote_id)
         except (ApiError, ConnectionFailed, ProtocolError) as error:
             if task.record.remote_id != remote_id:
                 return

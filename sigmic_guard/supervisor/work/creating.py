@@ -85,6 +85,7 @@ class Creator:
         self._roster = ground.roster
         self._outbox = ground.outbox
         self._api = ground.api
+        self._observer = ground.observer
         self._timeout = ground.settings.create_timeout
         self._capacity = ground.settings.max_tasks
         self._waiting: OrderedDict[Entry, None] = OrderedDict()
@@ -245,8 +246,10 @@ class Creator:
         request, task.request = task.request, None
         assert request is not None
         self._roster.apply(task, Event.POST)
+        self._observer.detail(task.record, "message", request.message)
         try:
-            remote_id = await self._api.create(request, timeout=self._timeout)
+            with self._observer.around("create", task.record):
+                remote_id = await self._api.create(request, timeout=self._timeout)
         except SigmicGuardError as error:
             task.failure = bare(error)
             event = Event.REFUSE if refused_outright(error) else Event.LOSE

@@ -279,9 +279,10 @@ class TaskEvents:
         self._complete = False
         self._identity.connect()
         remote_id = self._task.id
-        stream = await self._ground.api.stream(
-            remote_id, timeout=REQUEST_TIMEOUT, silence=SILENCE_TIMEOUT
-        )
+        with self._ground.observer.around("stream", self._task.record):
+            stream = await self._ground.api.stream(
+                remote_id, timeout=REQUEST_TIMEOUT, silence=SILENCE_TIMEOUT
+            )
         if self._task.record.remote_id != remote_id:
             stream.close()
             return
