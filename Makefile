@@ -56,7 +56,7 @@ bench: $(READY)  ## Every script in benchmarks/
 constraints:  ## Write constraints.txt anew, with the newest versions
 	$(PYTHON) -m venv --clear .venv-constraints
 	.venv-constraints/bin/pip install --upgrade pip
-	.venv-constraints/bin/pip install --group dev -e '.[cli,uvloop]'
+	.venv-constraints/bin/pip install --group dev -e '.[cli,otel,uvloop]'
 	{ sed -n '/^#/p' constraints.txt; \
 	  .venv-constraints/bin/pip freeze --all --exclude-editable --exclude setuptools; } > .venv-constraints/new
 	mv .venv-constraints/new constraints.txt
@@ -73,5 +73,5 @@ $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --build-constraint constraints.txt \
-		--group dev --editable '.[cli,uvloop]'
+		--group dev --editable '.[cli,otel,uvloop]'
 	touch $@

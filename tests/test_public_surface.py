@@ -59,10 +59,12 @@ OPTIONS: Final = WATCH | {
 
 #: What costs time, belongs to an extra, or is for tests: an import of the library brings none.
 NOT_IMPORTED: Final = [
+    "opentelemetry",
     "pytest",
     "rich",
     "sigmic_guard.cli",
     "sigmic_guard.emulator",
+    "sigmic_guard.integrations",
     "sigmic_guard.testing",
     "trio",
     "typer",

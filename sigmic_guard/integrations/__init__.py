@@ -1,0 +1,1 @@
+"""What connects the library with hosts and tools; each module imports what it is named after."""
