@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from anyio import current_time, move_on_after
+from anyio import move_on_after
 from anyio.lowlevel import checkpoint
 
 from sigmic_guard.errors import (
@@ -80,7 +80,7 @@ class Intake:
 
     async def start(self, order: Order) -> Entry:
         """Begin a background task and wait for its id."""
-        task = self.begin(order, entered_at=current_time(), accepts_follow_up=False)
+        task = self.begin(order, entered_at=self._ground.lifetime.moment(), accepts_follow_up=False)
         try:
             await self.until_created(task)
         except SigmicGuardError:
@@ -131,7 +131,7 @@ class Intake:
         """Take on a task that exists already; the order's request plays no part."""
         ground = self._ground
         ground.check_open()
-        entered_at = current_time()
+        entered_at = self._ground.lifetime.moment()
         info = await self._caller_requests.read(task_id)
         ground.check_open()
         self._check_id(task_id)

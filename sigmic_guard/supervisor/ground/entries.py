@@ -5,8 +5,6 @@ from __future__ import annotations
 from secrets import token_hex
 from typing import TYPE_CHECKING, Final
 
-from anyio import current_time
-
 from sigmic_guard.lifecycle import Record
 from sigmic_guard.supervisor.ground.durations import begin_in_the_past
 from sigmic_guard.supervisor.ground.entry import Entry
@@ -62,7 +60,7 @@ class Entries:
             owner_id=ground.owner_id,
             policy=policy,
             created_at=now,
-            deadline_at=None if deadline is None else now + deadline - current_time(),
+            deadline_at=None if deadline is None else now + deadline - ground.lifetime.moment(),
             key=key,
             message_digest=message_digest,
             orphaned_at=orphaned_at,

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from anyio import current_time
-
 from sigmic_guard.lifecycle import (
     CancelReason,
     CancelResult,
@@ -62,7 +60,7 @@ class Roster:
         self._outbox = outbox
         self._observer = observer
         self._request_timeout = request_timeout
-        self.now = lifetime.now
+        self.now, self.moment = lifetime.now, lifetime.moment
         self.tasks: dict[str, Entry] = {}
         self.named: dict[str, Entry] = {}
         self.keys: dict[str, Entry] = {}
@@ -116,13 +114,13 @@ class Roster:
         """Let a task whose create had no effect begin again, with an intent of its own."""
         self._outbox.add(task.record, step(task.record, Event.ABSENT, self.now()))
         self._outbox.withhold(record)
-        task.begun_at = task.lifetime.moment()
+        task.begun_at = self.moment()
         self._replace(task, record, None)
         task.wake()
 
     def _note_take_over(self, task: Entry, record: Record) -> None:
         inheritance = task.inherit()
-        inheritance.at, inheritance.last_follow_up_at = task.lifetime.moment(), record.asked_at
+        inheritance.at, inheritance.last_follow_up_at = self.moment(), record.asked_at
         written_at = record.asked_at or record.posted_at or record.created_at
         if self.now() - written_at < WRONG_CLOCK + BRAND_NEW:  # by a clock that was not ours
             self.note_write(task)
@@ -176,14 +174,14 @@ class Roster:
             return False
         task.record = after
         if after.reason is not before.reason:
-            task.begin_ending().wanted_at = task.lifetime.moment()
+            task.begin_ending().wanted_at = self.moment()
         if event is Event.POST:
-            task.posted_at = task.lifetime.moment()
+            task.posted_at = self.moment()
             self.origins.expect(task)
         # The POST's own row says little more than the intent: it can wait for the id.
         self._outbox.add(before, after, urgent=event is not Event.POST)
         if after.state is not before.state:
-            task.ended_at = task.lifetime.moment() if after.state in ENDED else None
+            task.ended_at = self.moment() if after.state in ENDED else None
         finished = after.over and not before.over
         self._observer.observe(
             TaskChanged(before, after, event, seconds_of(task) if finished else None)
@@ -273,15 +271,15 @@ class Roster:
 
     def note_write(self, task: Entry) -> None:
         """Take in that the API has answered a create or a follow-up, or may have, just now."""
-        task.written_at = current_time()
+        task.written_at = self.moment()
 
     def may_lag(self, task: Entry) -> bool:
         """Tell whether a read may still be from before the last write."""
-        return current_time() < task.written_at + BRAND_NEW
+        return self.moment() < task.written_at + BRAND_NEW
 
     def recheck_in(self, task: Entry, delay: float) -> float:
         """Return after how many seconds to ask again: by then the answer counts, or ``delay``."""
-        left = task.written_at + BRAND_NEW - current_time()
+        left = task.written_at + BRAND_NEW - self.moment()
         return min(delay, left) if left > 0 else delay
 
     def is_as_before(self, task: Entry, end: End) -> bool:
@@ -312,7 +310,7 @@ class Roster:
             and inheritance.last_follow_up_at is not None
             # Else it was asked by us since.
             and task.record.asked_at == inheritance.last_follow_up_at
-            and current_time() < inheritance.at + self._request_timeout + BRAND_NEW
+            and self.moment() < inheritance.at + self._request_timeout + BRAND_NEW
         )
 
     def is_about(self, task: Entry, info: TaskInfo) -> bool:

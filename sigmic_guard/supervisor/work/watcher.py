@@ -152,14 +152,14 @@ class Watcher:
         """Watch a task from now on, unless somebody waits for its events."""
         if task.listening:
             return
-        now = current_time()
         if (audience := task.audience) is not None:
             self._timer.forget(audience.glance_alarm)
             self._timer.forget(audience.pause_alarm)
             audience.glance_alarm = audience.pause_alarm = None
         if self._is_to_be_watched(task):
             # Its write is as good as a sight of it, and saves a number for each of many tasks.
-            task.seen_at = task.written_at if self._roster.may_lag(task) else now
+            lags = self._roster.may_lag(task)
+            task.seen_at = task.written_at if lags else self._roster.moment()
             self._watched[task.id] = task
             self._watched.move_to_end(task.id)
             self._pause = MIN_PAUSE_SECONDS
