@@ -178,7 +178,7 @@ class Core:
         return await self.caller_requests.approve(task, call_id, outcome)
 
     async def refresh(self, task: Entry) -> TaskInfo:
-        """Read the task, and take in what it says."""
+        """Read the task, and note what it says."""
         self.ground.check_running()
         generation = task.generation
         info = await self.caller_requests.read(task.id)

@@ -101,7 +101,7 @@ class Intake:
             if not _coming(task):
                 break
             # The answer was lost. Where the create was marked the list will tell.
-            with move_on_after(self._patience_with(task)):
+            with move_on_after(self._search_seconds(task)):
                 await task.until(lambda task: task.state is not State.UNKNOWN or not _coming(task))
             if _coming(task) and task.state is State.UNKNOWN:
                 failure = task.failure or ConnectionFailed("the create got no answer", sent=True)
@@ -116,14 +116,14 @@ class Intake:
         if task.record.remote_id is None:
             raise error_of(task)
 
-    def _patience_with(self, task: Entry) -> float:
+    def _search_seconds(self, task: Entry) -> float:
         """Seconds to wait for a task whose create got no answer."""
         if not task.marked:
             return 0.0
-        patience = 2 * self._ground.settings.create_timeout
+        seconds = 2 * self._ground.settings.create_timeout
         # Who claimed it can do nothing with the key until it is found, or created.
         claimed = task.inheritance is not None and task.inheritance.claimed
-        return patience + KEY_WAIT_SECONDS if claimed else patience
+        return seconds + KEY_WAIT_SECONDS if claimed else seconds
 
     # --- adopted --------------------------------------------------------------------------------
 

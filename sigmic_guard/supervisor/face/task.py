@@ -200,7 +200,7 @@ class RemoteTask:
         return await self._core.approve(self._entry, call_id, outcome)
 
     async def refresh(self) -> TaskInfo:
-        """Read the task from the API, take in what it says, and return it.
+        """Read the task from the API, note what it says, and return it.
 
         :raises SigmicGuardError: the API refused, or gave no answer. The handle is as it was.
         """

@@ -36,12 +36,12 @@ class Origins:
         self.mistaken: Callable[[Entry, TaskInfo], None] = _do_nothing
 
     def expect(self, task: Entry) -> None:
-        """Take in that a create is about to be sent."""
+        """Note that a create is about to be sent."""
         if task.prompt is not None and not task.marked:
             self._unmarked.setdefault(task.prompt, set()).add(task)
 
     def trust(self, task: Entry) -> None:
-        """Take in that the task's id is its own, or that nothing speaks against it."""
+        """Note that the task's id is its own, or that nothing speaks against it."""
         prompt, task.prompt = task.prompt, None
         if prompt is None or task.marked:
             return
@@ -52,7 +52,7 @@ class Origins:
                 del self._unmarked[prompt]
 
     def recognise(self, task: Entry, info: TaskInfo) -> None:
-        """Take in what the list tells of the task's id, as to whose it is."""
+        """Note what the list tells of the task's id, as to whose it is."""
         if self.is_anothers(task, info):
             self.mistaken(task, info)
         elif task.prompt is not None and marked_with(info) == task.record.intent_id:

@@ -255,7 +255,7 @@ class Roster:
             task.interrupt(reason)
 
     def miss(self, task: Entry) -> None:
-        """Take in that the API knows no such task: it was taken away, unless reads may lag.
+        """Handle a 404: the task was taken away, unless reads may lag.
 
         That is no proof that it costs nothing, so it is cancelled.
         """
@@ -270,7 +270,7 @@ class Roster:
     # --- reads lag behind writes ----------------------------------------------------------------
 
     def note_write(self, task: Entry) -> None:
-        """Take in that the API has answered a create or a follow-up, or may have, just now."""
+        """Note that the API has answered a create or a follow-up, or may have, just now."""
         task.written_at = self.moment()
 
     def may_lag(self, task: Entry) -> bool:
@@ -291,7 +291,7 @@ class Roster:
         )
 
     def complete(self, task: Entry, end: End) -> bool:
-        """Take in that the task has completed; ``False`` if that says nothing, for now."""
+        """Handle a completion that was read; ``False`` if that says nothing, for now."""
         if self.was_asked_lately(task) or self.is_as_before(task, end):
             return False
         task.answer = end.answer
@@ -318,7 +318,7 @@ class Roster:
         return info.id == task.record.remote_id and not self.origins.is_anothers(task, info)
 
     def observe(self, task: Entry, info: TaskInfo, generation: int) -> bool:
-        """Take in what the API says of a task; ``True`` if it is the end.
+        """Handle what was read of a task; ``True`` if it is the end.
 
         :param turn: the task's turn when it was asked: an answer from before a follow-up says
             nothing after it. Nor does an answer about another id.
@@ -349,7 +349,7 @@ class Roster:
                 return False
 
     def _end_in_unknown(self, task: Entry, word: str, error: Any) -> bool:
-        """Take in that the task ended in a status that is not documented."""
+        """Handle the end of a task in a status that is not documented."""
         if task.record.reason is not None:
             return self.apply(task, Event.CANCELLED, status=word)  # as we had asked
         task.failure = tidy_detail(error if error is not None else f"the task ended as {word!r}")

@@ -81,7 +81,7 @@ class Claims:
         self._ledger = ground.ledger
         self._owner_id = ground.owner_id
         self._namespace = ground.settings.namespace
-        self._patience = ground.settings.create_timeout + KEY_WAIT_SECONDS
+        self._wait_seconds = ground.settings.create_timeout + KEY_WAIT_SECONDS
         self._reaper = reaper
         self._pool: Pool[Claim] = Pool(
             ground.workers, "claim", self._work, MAX_LOOKS, failed=_answer
@@ -100,7 +100,7 @@ class Claims:
             a ``LedgerError``, or what hit the worker. Not called where the task is now the one
             that has the key, or was withdrawn.
         """
-        self._pool.put(Claim(task, current_time() + self._patience, answer))
+        self._pool.put(Claim(task, current_time() + self._wait_seconds, answer))
 
     async def _work(self, claim: Claim) -> None:
         if claim.task.record.state is not State.INTENT:

@@ -348,7 +348,7 @@ class Reconciler:
         self._roster.apply(one.task, Happening.FORGET)
 
     def found(self, task: Entry, task_id: str) -> None:
-        """Take in that somebody else found out which task is the one that is looked for."""
+        """Stop looking for a task that somebody else has found."""
         one = self._sought.get(task.record.intent_id)
         if one is not None:
             self._found(one, task_id)
@@ -364,7 +364,7 @@ class Reconciler:
         one.task.sought = False
 
     async def _not_seen(self, one: _Sought) -> None:
-        """Take in that a complete scan past the time-out showed no task with the mark."""
+        """Count a complete scan, past the time-out, that showed no task with the mark."""
         try:
             proposal = await self._candidates.of(one.task.record)
         except LedgerError as error:

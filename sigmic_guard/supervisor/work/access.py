@@ -104,7 +104,7 @@ class Access:
             one.wake()
 
     def worked(self, *, read: Entry | None = None, listed: bool = False) -> None:
-        """Take in that a request was answered."""
+        """Note that a request was answered."""
         if self._silent:
             return
         self._credential = _Refusals()

@@ -261,7 +261,7 @@ class Canceller:
             await self._look(task, error)
 
     def _unknown(self, task: Entry, error: TaskNotFound) -> None:
-        """Take in that the API knows no such task, which is no proof while reads may lag."""
+        """Handle a 404, which is no proof while reads may lag."""
         if self._roster.may_lag(task):
             self._again(task, error)
         else:

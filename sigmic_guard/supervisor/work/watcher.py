@@ -109,7 +109,7 @@ class Watcher:
             audience.glance_alarm = self._timer.after(delay, self._glance, task, audience)
 
     def pause(self, task: Entry) -> None:
-        """Take in that a consumer went away with an event: that is seen to if it lasts."""
+        """Handle a consumer who went away with an event, if that lasts."""
         audience = task.gather_audience()
         audience.pauses += 1
         if audience.pause_alarm is None:
