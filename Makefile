@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The tests start some hundred processes, none of which should compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-all lint format coverage bench constraints clean
+.PHONY: help demo test test-all lint format coverage bench promtool constraints clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
@@ -52,6 +52,10 @@ coverage: $(READY)  ## The whole suite on this checkout, and which lines it miss
 bench: $(READY)  ## Every script in benchmarks/
 	@set -e; for script in $(wildcard benchmarks/*.py); do \
 		echo "== $$script"; $(BIN)/python $$script; done
+
+promtool:  ## Install Debian's prometheus, whose promtool checks the alert rules (as root)
+	@command -v promtool >/dev/null || { apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends prometheus; } >/dev/null
 
 constraints:  ## Write constraints.txt anew, with the newest versions
 	$(PYTHON) -m venv --clear .venv-constraints

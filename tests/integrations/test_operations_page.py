@@ -24,5 +24,5 @@ SNIPPETS: Final = snippets(PAGE) if PAGE.is_file() else []
 def test_a_snippet_runs_and_leaves_nothing_running(snippet: Snippet, remote: Remote) -> None:
     """It raises nothing, its own assertions hold, and no remote task is left."""
     play(snippet, PAGE)
-    assert remote.created
+    assert remote.created or "Supervisor" not in snippet.source
     assert remote.live == 0
