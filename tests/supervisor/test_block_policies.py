@@ -24,6 +24,7 @@ from sigmic_guard import (
     TaskPolicy,
     TaskTimedOut,
 )
+from sigmic_guard.supervisor.work.canceller import MAX_LOOKS
 from sigmic_guard.testing import HANG, LIE
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
 from tests.supervisor.lab import Lab
@@ -234,7 +235,7 @@ async def test_a_lie_is_noticed_and_asked_again() -> None:
             pass
         assert task.state == State.CANCELLED
         assert task.reason is CancelReason.SCOPE
-    assert lab.deletes() == 3
+    assert (lab.deletes(), lab.fake.count("get")) == (3, MAX_LOOKS + MAX_LOOKS + 1)
     assert lab.cancellations == {"confirmed": 1}
 
 

@@ -130,6 +130,7 @@ class Core:
             self.triage.decide(task)
 
     def _lost(self, task: Entry) -> None:
+        self.canceller.start_over(task)
         self.reconciler.look_for(task)
         if not task.marked:
             self.creator.release(task)  # perhaps nobody will ever know: it must not block a place

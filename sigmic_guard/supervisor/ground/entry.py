@@ -16,12 +16,12 @@ from sigmic_guard.lifecycle import CancelReason, State
 from sigmic_guard.lifecycle.states import SETTLED
 from sigmic_guard.lifecycle.text import shown_id
 from sigmic_guard.supervisor.ground.audience import Audience
+from sigmic_guard.supervisor.ground.phases import Cancelling, Ending
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from weakref import ReferenceType
 
-    from sigmic_guard.errors import ApiError
     from sigmic_guard.lifecycle import CancelResult, Record, Verdict
     from sigmic_guard.sigmic.models import CreateRequest
     from sigmic_guard.supervisor.ground.lag import End
@@ -56,25 +56,6 @@ class Inheritance:
         self.looks = 0
 
 
-class Ending:
-    """How a task's end is brought about."""
-
-    __slots__ = ("acknowledged", "refusal", "refusals", "result", "retry_alarm", "wanted_at")
-
-    def __init__(self) -> None:
-        #: When it was wanted first, on anyio's clock.
-        self.wanted_at: float | None = None
-        #: When the next DELETE is due.
-        self.retry_alarm: Alarm | None = None
-        #: How often the API has refused in its own words to end it, or to tell how it is.
-        self.refusals = 0
-        #: How often GET was asked since a DELETE was acknowledged, plus one.
-        self.acknowledged = 0
-        #: The API's own word why it was not ended, until a GET has told how the task is.
-        self.refusal: ApiError | None = None
-        self.result: CancelResult | None = None
-
-
 class Entry:
     """A task that the supervisor watches over."""
 
@@ -85,6 +66,7 @@ class Entry:
         "audience",
         "begun_at",
         "block",
+        "cancelling",
         "deadline",
         "deadline_alarm",
         "ended_at",
@@ -164,8 +146,10 @@ class Entry:
         #: Grows with each follow-up: what was read before one says nothing after it.
         self.generation = 0
 
-        #: How its end is brought about, once that is wanted.
+        #: What is known of its end, once that is wanted.
         self.ending: Ending | None = None
+        #: How its end is brought about, if one DELETE did not do.
+        self.cancelling: Cancelling | None = None
 
     def __repr__(self) -> str:
         remote_id = self.record.remote_id
@@ -279,9 +263,6 @@ class Entry:
     def forget_what_was_read(self) -> None:
         """Begin anew with all that was read of the task: it was about another one."""
         self.answer = self.last_end = None
-        if self.ending is not None:
-            self.ending.acknowledged = self.ending.refusals = 0
-            self.ending.refusal = None
         if self.inheritance is not None:
             self.inheritance.decided, self.inheritance.looks = False, 0
         if self.audience is not None:
@@ -290,10 +271,16 @@ class Entry:
     @property
     def retry_alarm(self) -> Alarm | None:
         """When the next DELETE is due, if one is."""
-        return None if self.ending is None else self.ending.retry_alarm
+        return None if self.cancelling is None else self.cancelling.retry_alarm
+
+    def begin_cancelling(self) -> Cancelling:
+        """Return how its end is brought about, for the canceller."""
+        if self.cancelling is None:
+            self.cancelling = Cancelling()
+        return self.cancelling
 
     def begin_ending(self) -> Ending:
-        """Return how its end is brought about; from now on that is wanted."""
+        """Return what is known of its end, for the roster."""
         if self.ending is None:
             self.ending = Ending()
         return self.ending

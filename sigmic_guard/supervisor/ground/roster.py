@@ -254,6 +254,14 @@ class Roster:
         if reason is CancelReason.SHUTDOWN or (first and reason not in _FROM_THE_BODY):
             task.interrupt(reason)
 
+    def end(self, task: Entry, result: CancelResult) -> None:
+        """Take in that the task was cancelled, or is gone.
+
+        :param result: how that is known.
+        """
+        task.begin_ending().result = result
+        self.apply(task, Event.CANCELLED)
+
     def miss(self, task: Entry) -> None:
         """Handle a 404: the task was taken away, unless reads may lag.
 
@@ -262,8 +270,7 @@ class Roster:
         if self.may_lag(task):
             return
         if task.record.state is State.UNCONFIRMED:  # that was all that could still be found out
-            task.begin_ending().result = CancelResult.NOT_FOUND
-            self.apply(task, Event.CANCELLED)
+            self.end(task, CancelResult.NOT_FOUND)
         else:
             self.cancel(task, CancelReason.REMOTE)
 

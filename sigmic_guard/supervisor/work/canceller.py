@@ -31,6 +31,7 @@ from sigmic_guard.lifecycle.text import tidy_status
 from sigmic_guard.observe import CancellationAcknowledged, DeleteAnswered, status_of
 from sigmic_guard.supervisor.ground.durations import seconds_since_cancel
 from sigmic_guard.supervisor.ground.pacing import REFUSALS, SLOWLY, asked_pause
+from sigmic_guard.supervisor.ground.phases import NextRequest
 from sigmic_guard.supervisor.ground.workers import Pool
 
 if TYPE_CHECKING:
@@ -150,11 +151,11 @@ class Canceller:
         try:
             if task.record.state not in TO_BE_ENDED:
                 return  # ended by itself, or seen ended, while it waited here
-            ending = task.begin_ending()
-            if ending.acknowledged or ending.refusal is not None:
-                await self._look(task, ending.refusal)
-            else:
+            cancelling = task.cancelling
+            if cancelling is None or cancelling.next_request is NextRequest.DELETE:
                 again = await self._delete(task)
+            else:
+                await self._look(task, cancelling.refusal)
         except BaseException as hit:
             again = not isinstance(hit, Exception)  # the worker was hit, the task is as it was
             raise
@@ -211,7 +212,7 @@ class Canceller:
         if documented and record.policy.confirm == "accepted" and task.orphan is None:
             self._ended(task, CancelResult.ACKNOWLEDGED)
             return False
-        task.begin_ending().acknowledged = 1
+        task.begin_cancelling().next_request = NextRequest.GET_TO_CONFIRM
         return True
 
     async def _is_spared(self, task: Entry) -> bool:
@@ -235,18 +236,17 @@ class Canceller:
 
     def _ended(self, task: Entry, result: CancelResult) -> None:
         if task.record.state in TO_BE_ENDED:  # somebody may have seen its end while we asked
-            task.begin_ending().result = result
-            self._roster.apply(task, Event.CANCELLED)
+            self._roster.end(task, result)
 
     def _refused(self, task: Entry, error: SigmicGuardError) -> None:
         """Believe that we may not, and ask again slowly; in a shutdown, leave it to others."""
         self._access.note_refusal(error)
         self.give_up(task, str(error))
         if task.record.state is State.UNCONFIRMED:
-            ending = task.begin_ending()
-            ending.refusals += 1
+            cancelling = task.begin_cancelling()
+            cancelling.refusals += 1
             if self.budget_end is None:
-                again = SLOWLY.delay(ending.refusals, random(), retry_after=asked_pause(error))
+                again = SLOWLY.delay(cancelling.refusals, random(), retry_after=asked_pause(error))
                 self._set_alarm(task, again)
 
     async def _unproven(self, task: Entry, error: SigmicGuardError) -> None:
@@ -282,16 +282,25 @@ class Canceller:
                 self._refused(task, error)
             else:
                 if _has_its_reason(refusal):
-                    task.begin_ending().refusal = bare(refusal)
+                    cancelling = task.begin_cancelling()
+                    cancelling.refusal = bare(refusal)
+                    cancelling.next_request = NextRequest.GET_AFTER_REFUSAL
                 self._again(task, refusal or error)
         else:
-            task.begin_ending().refusal = None
             if self._roster.observe(task, info, generation) or task.record.remote_id != remote_id:
                 return
-            ending = task.begin_ending()
-            if ending.acknowledged:
-                ending.acknowledged = (ending.acknowledged + 1) % (MAX_LOOKS + 1)
+            self._note_running(task)
             self._again(task, refusal, status=info.status)
+
+    def _note_running(self, task: Entry) -> None:
+        """Take in that a GET shows a task running that is to end."""
+        cancelling = task.begin_cancelling()
+        if cancelling.next_request is NextRequest.GET_TO_CONFIRM:
+            cancelling.looks += 1
+            if cancelling.looks < MAX_LOOKS:
+                return
+        cancelling.next_request, cancelling.looks = NextRequest.DELETE, 0
+        cancelling.refusal = None
 
     def _again(
         self, task: Entry, error: SigmicGuardError | None, *, status: str | None = None
@@ -317,17 +326,22 @@ class Canceller:
 
     def _set_alarm(self, task: Entry, delay: float) -> None:
         """Have the next attempt made in ``delay`` seconds, unless somebody asks before."""
-        ending = task.begin_ending()
-        self._timer.forget(ending.retry_alarm)
-        ending.retry_alarm = self._timer.after(delay, self._due, task)
+        cancelling = task.begin_cancelling()
+        self._timer.forget(cancelling.retry_alarm)
+        cancelling.retry_alarm = self._timer.after(delay, self._due, task)
 
     def _forget_alarm(self, task: Entry) -> None:
-        if task.ending is not None:
-            self._timer.forget(task.ending.retry_alarm)
-            task.ending.retry_alarm = None
+        if task.cancelling is not None:
+            self._timer.forget(task.cancelling.retry_alarm)
+            task.cancelling.retry_alarm = None
+
+    def start_over(self, task: Entry) -> None:
+        """Forget what was learned of the task: it was about another one."""
+        self._forget_alarm(task)
+        task.cancelling = None
 
     def _due(self, task: Entry) -> None:
-        task.begin_ending().retry_alarm = None
+        task.begin_cancelling().retry_alarm = None
         self._enqueue(task)
 
     def _request_timeout(self) -> float:
