@@ -10,6 +10,7 @@ from sigmic_guard.lifecycle.orphan import (
     Verdict,
     claimable_for,
     judge,
+    may_be_wanted,
     wants,
 )
 from sigmic_guard.lifecycle.policy import TaskPolicy
@@ -42,6 +43,7 @@ __all__ = [
     "claimable_for",
     "contradiction",
     "judge",
+    "may_be_wanted",
     "outcome_of",
     "step",
     "wants",

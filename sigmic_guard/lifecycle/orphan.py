@@ -104,6 +104,15 @@ def is_kept_for_its_key(record: Record) -> bool:
     )
 
 
+def may_be_wanted(record: Record) -> bool:
+    """Tell whether somebody else may come to want a task whose end was decided here.
+
+    A dead owner's task may have been adopted; and should we die now, one that is kept for its key
+    may be asked for, unless its row says that it is to end. So that has to be written first.
+    """
+    return record.orphan or is_kept_for_its_key(record)
+
+
 def is_expected(record: Record, verdict: Verdict) -> bool:
     """Tell whether an orderly deploy left it, and somebody may still come: nothing went wrong."""
     return record.state is State.HANDED_OVER and verdict is Verdict.WAIT

@@ -6,12 +6,10 @@ It runs in a worker of the supervisor, so that whatever hits those who wait for 
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from anyio import CancelScope, Event, current_time, move_on_after
 
-from sigmic_guard.errors import LedgerError
 from sigmic_guard.lifecycle import CancelReason, Outcome, Record, State
 from sigmic_guard.lifecycle import Event as Happening
 from sigmic_guard.lifecycle.states import ENDED, SETTLED, TO_BE_ENDED
@@ -155,12 +153,7 @@ class Drain:
                 self._want_ended(task)
                 await slices.yield_if_due()
             self.marked.set()
-            written = False
-            with move_on_after(self.grace / 4):  # a ledger that hangs does not stop a DELETE
-                written = await core.outbox.flush()
-            with move_on_after(self.grace / 4), suppress(LedgerError):
-                # Who cannot say that he leaves cannot rely on another who may be leaving as well.
-                await core.sparer.spare(tasks if written else core.triage.tasks)
+            await core.canceller.clear_all(tasks, self.grace)
         finally:
             core.canceller.release()
             core.canceller.hasten()

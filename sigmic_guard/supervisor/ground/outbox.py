@@ -122,6 +122,12 @@ class Outbox:
             case Refusal.CONFLICT:
                 raise LedgerError("the ledger already has a row with the new task's intent id")
 
+    def holds(self, record: Record) -> bool:
+        """Tell whether a change of the record's row is not written yet."""
+        return record.intent_id in self._next.writes or (
+            self._under_way is not None and record.intent_id in self._under_way.writes
+        )
+
     async def flush(self) -> bool:
         """Wait until everything that is queued now was written, or could not be: then ``False``."""
         if self._closed:

@@ -136,7 +136,7 @@ class Triage:
                 inheritance.decided = False
                 self._timer.after(RECHECK_SECONDS, self.decide, task)
             else:
-                await self._end(task)
+                self.end_now(task)
 
     def _is_mistaken(self, task: Entry, info: TaskInfo, remote_id: str) -> bool:
         """Tell whether its id was another create's, as is known by now or shown by the answer."""
@@ -165,18 +165,6 @@ class Triage:
             if isinstance(error, RateLimited | ServerError) or task.inherit().looks < MAX_NONSENSE:
                 raise
             return None
-
-    async def _end(self, task: Entry) -> None:
-        """Let the task go, or have it ended: not before the ledger says that it is to end.
-
-        If we died with the DELETE on its way, and a row that says nothing of it, somebody could ask
-        for the key and have a task that this DELETE ends.
-        """
-        self._decide(task)
-        try:
-            await self._outbox.flush()
-        finally:
-            self._canceller.send_delete(task)
 
     def end_stray(self, absent: Record, task_id: str) -> None:
         """End a task that was proven not to exist and did appear, or may be what was lost."""

@@ -9,6 +9,7 @@ long as the task may run.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from random import random
 from typing import TYPE_CHECKING, Final, Protocol, TypeGuard, TypeVar
 
@@ -25,7 +26,7 @@ from sigmic_guard.errors import (
     TaskNotFound,
     bare,
 )
-from sigmic_guard.lifecycle import Backoff, CancelResult, Event, State
+from sigmic_guard.lifecycle import Backoff, CancelResult, Event, State, may_be_wanted
 from sigmic_guard.lifecycle.states import TO_BE_ENDED
 from sigmic_guard.lifecycle.text import tidy_status
 from sigmic_guard.observe import CancellationAcknowledged, DeleteAnswered, status_of
@@ -35,6 +36,8 @@ from sigmic_guard.supervisor.ground.phases import NextRequest
 from sigmic_guard.supervisor.ground.workers import Pool
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sigmic_guard.supervisor.ground.entry import Entry
     from sigmic_guard.supervisor.ground.ground import Ground
     from sigmic_guard.supervisor.work.access import Access
@@ -45,6 +48,8 @@ if TYPE_CHECKING:
 REQUEST_TIMEOUT: Final = 5.0
 #: The least, however many tasks share what is left of a shutdown's budget.
 MIN_REQUEST_TIMEOUT: Final = 0.1
+#: The part of a shutdown's budget, or of one request in it, for which the ledger is waited for.
+SHARE_OF_LEDGER: Final = 0.25
 #: An acknowledged task that still runs after so many looks was not cancelled: DELETE it again.
 MAX_LOOKS: Final = 4
 #: After so many DELETEs without an answer it is looked whether one of them was obeyed.
@@ -93,6 +98,7 @@ class Canceller:
         self._timer = ground.timer
         self._api = ground.api
         self._observer = ground.observer
+        self._outbox = ground.outbox
         self._looker = looker
         self._access = access
         self._sparer = sparer
@@ -182,12 +188,8 @@ class Canceller:
 
     async def _delete(self, task: Entry) -> bool:
         """Send the DELETE; ``True`` if it is to be looked what came of it, after other DELETEs."""
-        if task.orphan is not None and task.record.attempts:
-            with move_on_after(self._request_timeout()):
-                if await self._is_spared(task):
-                    return False
-            if task.record.state not in TO_BE_ENDED:
-                return False  # seen ended meanwhile
+        if may_be_wanted(task.record) and not await self._is_clear(task):
+            return False
         record = task.record
         assert record.remote_id is not None
         try:
@@ -215,15 +217,40 @@ class Canceller:
         task.begin_cancelling().next_request = NextRequest.GET_TO_CONFIRM
         return True
 
-    async def _is_spared(self, task: Entry) -> bool:
-        """Let an orphan go whose end was decided, if somebody has adopted it since."""
-        try:
-            wanted = await self._sparer.is_wanted(task.record)
-        except LedgerError:
-            return False  # it was decided while the ledger could be read
-        if wanted:
-            self._sparer.let_go(task)
-        return wanted
+    async def _is_clear(self, task: Entry) -> bool:
+        """Have the task's row say that it is to end; ``False`` if it is not, or no more.
+
+        If we died with the DELETE on its way, and a row that says nothing of it, somebody could ask
+        for the key and have a task that this DELETE ends. Before a DELETE is sent again it is asked
+        whether somebody has adopted an orphan since. A ledger that fails does not stop a DELETE,
+        and one that hangs not for long.
+        """
+        seconds = self._request_timeout()
+        if self.budget_end is not None:
+            seconds *= SHARE_OF_LEDGER
+        with move_on_after(seconds):
+            if self._outbox.holds(task.record):
+                await self._outbox.flush()
+            if task.record.orphan and task.record.attempts:
+                await self._spare(task)
+        return task.record.state in TO_BE_ENDED
+
+    async def clear_all(self, tasks: Iterable[Entry], budget: float) -> None:
+        """Do the same for all that a shutdown is about to end, in one transaction.
+
+        :param budget: seconds that the shutdown may take.
+        """
+        written = False
+        with move_on_after(budget * SHARE_OF_LEDGER):
+            written = await self._outbox.flush()
+        with move_on_after(budget * SHARE_OF_LEDGER), suppress(LedgerError):
+            # Who cannot say that he leaves cannot rely on another who may be leaving as well.
+            await self._sparer.spare_all(tasks, orphans_only=not written)
+
+    async def _spare(self, task: Entry) -> None:
+        with suppress(LedgerError):  # its end was decided while the ledger could be read
+            if await self._sparer.is_wanted(task.record):
+                self._sparer.let_go(task)
 
     async def _ask(self, request: Request[T], task_id: str) -> T:
         with CancelScope() as scope:

@@ -50,10 +50,10 @@ class Sparer:
                 return True
         return False
 
-    async def spare(self, tasks: Iterable[Entry]) -> None:
+    async def spare_all(self, tasks: Iterable[Entry], *, orphans_only: bool) -> None:
         """Let those go that a shutdown is about to end, and that somebody else wants.
 
-        Of our own tasks (not the orphans) ours has to say in the ledger that they are to end before
+        Of our own tasks (not the orphans) our row has to say in the ledger that it is to end before
         the other's row is read. Otherwise two owners that leave at the same time would let a task
         go for each other's sake.
 
@@ -63,8 +63,12 @@ class Sparer:
         named: dict[str, list[Entry]] = {}
         for task in tasks:
             record = task.record
-            by_shutdown = record.orphan or record.reason is CancelReason.SHUTDOWN
-            if by_shutdown and record.remote_id is not None and record.state in TO_BE_ENDED:
+            by_shutdown = record.reason is CancelReason.SHUTDOWN and not orphans_only
+            if (
+                (record.orphan or by_shutdown)
+                and record.remote_id is not None
+                and record.state in TO_BE_ENDED
+            ):
                 named.setdefault(task.id, []).append(task)
             await slices.yield_if_due()
         if not named:
