@@ -1,6 +1,7 @@
 """The supervisor: the only room with task groups and cancel scopes."""
 
 from sigmic_guard.supervisor.face.block import TaskBlock
+from sigmic_guard.supervisor.face.group import RemoteTaskGroup
 from sigmic_guard.supervisor.face.options import TaskOptions, Watch
 from sigmic_guard.supervisor.face.supervisor import Supervisor
 from sigmic_guard.supervisor.face.task import RemoteTask
@@ -20,6 +21,7 @@ __all__ = [
     "OrphanRow",
     "ReapReport",
     "RemoteTask",
+    "RemoteTaskGroup",
     "ShutdownReport",
     "Snapshot",
     "Supervisor",

@@ -6,7 +6,7 @@ what must be refused is refused.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Unpack, assert_type
@@ -178,6 +178,18 @@ async def pass_on(supervisor: Supervisor, **options: Unpack[TaskOptions]) -> Non
     more: TaskOptions = {"timeout": 60, "files": ["a.csv"]}
     await supervisor.adopt("c37c1d78", **watch)
     await supervisor.start("hello", **more)
+
+
+async def several(supervisor: Supervisor) -> None:
+    """A group has the supervisor's own ways to have a task."""
+    forget: Callable[[], None] = supervisor.on_drain(supervisor.snapshot)
+    async with supervisor.group() as group:
+        assert_type(await group.start("hello", timeout=60), RemoteTask)
+        assert_type(await group.run("hello"), TaskResult)
+        async with group.task("hello", on_exit="wait") as task:
+            await task.result()
+    if supervisor.draining:
+        forget()
 
 
 async def refused(supervisor: Supervisor, task: RemoteTask) -> None:

@@ -13,8 +13,8 @@ from weakref import ref
 from anyio import CancelScope, current_time, get_cancelled_exc_class, move_on_after
 from anyio.lowlevel import checkpoint_if_cancelled
 
-from sigmic_guard.errors import ConfigurationError
-from sigmic_guard.lifecycle import CancelReason, Event, State
+from sigmic_guard.errors import ConfigurationError, TaskError
+from sigmic_guard.lifecycle import CancelReason, Event, Outcome, State
 from sigmic_guard.observe import BlockAbandoned, enter_task, leave_task
 from sigmic_guard.sigmic import check_files
 from sigmic_guard.supervisor.face.host import Host, HostedScope
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from sigmic_guard.supervisor.face.intake import Order
     from sigmic_guard.supervisor.face.task import RemoteTask
     from sigmic_guard.supervisor.ground.entry import Entry
+    from sigmic_guard.supervisor.ground.results import TaskResult
 
 
 class TaskBlock:
@@ -90,11 +91,28 @@ class TaskBlock:
         """
         if self._log_context is not None:
             leave_task(self._log_context)
+            self._log_context = None
         await self._leave(exc)
 
     def interrupt(self) -> None:
         """Cancel the body."""
         self._scope.cancel()
+
+    @property
+    def is_hosted_here(self) -> bool:
+        """Whether the running asyncio or trio task is the one that entered it."""
+        return self._host.is_current
+
+    def leave_behind(self, error: BaseException | None) -> bool:
+        """Leave the scope of a block that stands in a generator which was left behind.
+
+        To be called by the task that entered it, which has come back without leaving it. Returns
+        whether ``error``, which came out with it, is nothing but the scope's own cancellation.
+        """
+        if self._log_context is not None:
+            leave_task(self._log_context)
+            self._log_context = None
+        return bool(self._leave_scope(error)) and error is not None
 
     def __del__(self) -> None:
         if self._task is not None and not self._left:
@@ -201,6 +219,21 @@ class TaskBlock:
         if body_finished and ended_well and not shut:
             return None
         return error_of(task, interrupted_by=task.interruption or task.reason)
+
+
+async def run_block(block: TaskBlock) -> TaskResult:
+    """Enter the block, and return its task's result: what ``run()`` does.
+
+    :raises SigmicGuardError: what the block raises, unless its task completed before that.
+    """
+    try:
+        async with block as task:
+            return await task.result()
+    except TaskError as error:
+        if error.result is not None and error.result.outcome is Outcome.COMPLETED:
+            won: TaskResult = error.result  # it completed before the DELETE reached it
+            return won
+        raise
 
 
 #: None: it ended by itself. The others: the body ended before it.

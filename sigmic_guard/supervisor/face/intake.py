@@ -25,6 +25,7 @@ from sigmic_guard.supervisor.recovery.claims import KEY_WAIT_SECONDS
 if TYPE_CHECKING:
     from sigmic_guard.lifecycle import TaskPolicy
     from sigmic_guard.sigmic.models import CreateRequest
+    from sigmic_guard.supervisor.face.members import Members
     from sigmic_guard.supervisor.ground.entries import Entries
     from sigmic_guard.supervisor.ground.entry import Entry
     from sigmic_guard.supervisor.ground.ground import Ground
@@ -42,6 +43,8 @@ class Order:
     #: Absolute, on anyio's clock; beside the policy's relative ``timeout``.
     deadline: float | None
     key: str | None = field(repr=False)
+    #: The group that it is to belong to.
+    members: Members | None = None
 
 
 class Intake:
@@ -70,13 +73,19 @@ class Intake:
         :param accepts_follow_up: a block holds it: a follow-up can come after its completion.
         :raises SupervisorShutdown: too late.
         :raises DuplicateKey: a live task of this process holds the key.
+        :raises ConfigurationError: its group has ended.
         """
         self._ground.check_open()
+        if order.members is not None:
+            order.members.check_open()
         self._check_key(order)
         deadline = _earlier(order, entered_at)
-        return self._creator.begin(
+        task = self._creator.begin(
             order.request, order.policy, deadline, order.key, accepts_follow_up=accepts_follow_up
         )
+        if order.members is not None:
+            order.members.add(task)
+        return task
 
     async def start(self, order: Order) -> Entry:
         """Begin a background task and wait for its id."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Literal
 
 from anyio import CancelScope, create_task_group, get_cancelled_exc_class, move_on_after
@@ -72,6 +73,9 @@ class Session:
         )
         #: The first of those that took it down.
         self._bug: Exception | None = None
+        #: What is to be called as the drain begins, in the order in which it was left.
+        self._on_drain: dict[int, Callable[[], object]] = {}
+        self._numbers = count()
 
     # --- the beginning --------------------------------------------------------------------------
 
@@ -142,10 +146,32 @@ class Session:
             self.drain = Drain(self.core)
             if grace is not None:
                 self.drain.allow(grace)
+            self._tell_of_drain()
             self.workers.start("drain", self.drain.carry_out)
         elif grace is not None:
             self.drain.shorten(grace)
         return self.drain
+
+    def on_drain(self, callback: Callable[[], object]) -> Callable[[], None]:
+        """Have ``callback()`` called as the drain begins; return what forgets it.
+
+        :raises SupervisorShutdown: it was never opened.
+        """
+        if self.inbox is None:
+            raise SupervisorShutdown("enter the supervisor first: async with Supervisor() as s:")
+        callbacks, number = self._on_drain, next(self._numbers)
+        callbacks[number] = callback
+        if self.drain is not None:
+            self.inbox.leave(self._tell_of_drain)
+        return lambda: callbacks.pop(number, None) and None
+
+    def _tell_of_drain(self) -> None:
+        while self._on_drain:
+            callback = self._on_drain.pop(next(iter(self._on_drain)))
+            try:
+                callback()
+            except Exception as bug:  # noqa: BLE001 - whatever it is, the drain goes on
+                self._tell_bug("on_drain", bug)
 
     def _signalled(self) -> None:
         if self.core is not None:

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Literal, Self, Unpack
 import prometheus_client
 from anyio import move_on_after
 
-from sigmic_guard.errors import ConfigurationError, SupervisorShutdown, TaskError
-from sigmic_guard.lifecycle import Outcome, TaskPolicy
+from sigmic_guard.errors import ConfigurationError, SupervisorShutdown
+from sigmic_guard.lifecycle import TaskPolicy
 from sigmic_guard.lifecycle.policy import check_policy
 from sigmic_guard.lifecycle.values import check_flag, check_seconds, shown
 from sigmic_guard.observe import Observers, RequestAnswered
 from sigmic_guard.sigmic import SigmicClient, check_files, check_id
 from sigmic_guard.sigmic.keyring import Keyring
 from sigmic_guard.supervisor.face import watchdog as watchdogs
-from sigmic_guard.supervisor.face.block import TaskBlock
+from sigmic_guard.supervisor.face.block import TaskBlock, run_block
+from sigmic_guard.supervisor.face.group import RemoteTaskGroup
 from sigmic_guard.supervisor.face.options import make_order, make_watch
 from sigmic_guard.supervisor.face.session import Parts, Session
 from sigmic_guard.supervisor.face.task import Handles, handle_of
@@ -31,7 +32,7 @@ from sigmic_guard.supervisor.work.wish import Wish
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from datetime import timedelta
     from types import TracebackType
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from sigmic_guard.sigmic import TaskApi
     from sigmic_guard.sigmic.keyring import ApiKey
     from sigmic_guard.supervisor.face.core import Core
+    from sigmic_guard.supervisor.face.intake import Order
     from sigmic_guard.supervisor.face.options import TaskOptions, Watch
     from sigmic_guard.supervisor.face.task import RemoteTask
     from sigmic_guard.supervisor.ground.results import ReapReport, ShutdownReport, TaskResult
@@ -200,14 +202,7 @@ class Supervisor:
         """
         wish = Wish(message, options)
         del message, options
-        try:
-            async with self._block(wish) as task:
-                return await task.result()
-        except TaskError as error:
-            if error.result is not None and error.result.outcome is Outcome.COMPLETED:
-                won: TaskResult = error.result  # it completed before the DELETE reached it
-                return won
-            raise
+        return await run_block(self._block(wish))
 
     async def start(self, message: str, **options: Unpack[TaskOptions]) -> RemoteTask:
         """Create a task in the background, and return its handle once its id is known.
@@ -221,7 +216,7 @@ class Supervisor:
         del message, options
         core = self._open()
         core.ground.check_here()
-        order = make_order(wish, self._policy, marker=core.ground.settings.marker)
+        order = self._order(wish)
         if order.request.files:
             await check_files(order.request.files)
         return handle_of(core, await core.intake.start(order))
@@ -280,7 +275,35 @@ class Supervisor:
             await core.outbox.flush()
         return report
 
+    def group(self) -> RemoteTaskGroup:
+        """Return an owner of several tasks: ``async with supervisor.group() as group:``.
+
+        What one request, job or session begins with ``group.task``, ``group.run`` and
+        ``group.start`` ends with the group, whatever became of the code that began it.
+
+        :raises SupervisorShutdown: the supervisor is not open.
+        """
+        return RemoteTaskGroup(self._open(), self._order)
+
     # --- the end --------------------------------------------------------------------------------
+
+    @property
+    def draining(self) -> bool:
+        """Whether a shutdown has begun, or is over: no task is taken on any more."""
+        return self._core is not None and self._core.lifetime.closing
+
+    def on_drain(self, callback: Callable[[], object]) -> Callable[[], None]:
+        """Have ``callback()`` called once as the drain begins, before any body is cancelled.
+
+        It is a plain call in the supervisor's event loop: it decides, and leaves work to others.
+        One that raises is logged, and keeps nobody from anything. While a drain is under way it is
+        called soon; once that is over it is not called.
+
+        Returns a function that forgets the callback.
+
+        :raises SupervisorShutdown: the supervisor was never entered.
+        """
+        return self._session.on_drain(callback)
 
     def request_shutdown(self) -> None:
         """Begin to shut down, and go on. A plain call: safe in a signal handler or another thread.
@@ -341,8 +364,10 @@ class Supervisor:
 
     def _block(self, wish: Wish) -> TaskBlock:
         core = self._open()
-        order = make_order(wish, self._policy, marker=core.ground.settings.marker)
-        return TaskBlock(core, order)
+        return TaskBlock(core, self._order(wish))
+
+    def _order(self, wish: Wish) -> Order:
+        return make_order(wish, self._policy, marker=self._session.parts.settings.marker)
 
     def _open(self, *, closing: bool = False) -> Core:
         core = self._core

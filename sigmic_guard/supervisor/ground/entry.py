@@ -32,8 +32,15 @@ if TYPE_CHECKING:
 class Interruptible(Protocol):
     """A block around a body."""
 
+    @property
+    def is_hosted_here(self) -> bool:
+        """Whether the running asyncio or trio task is the one that entered it."""
+
     def interrupt(self) -> None:
         """Cancel the body."""
+
+    def leave_behind(self, error: BaseException | None) -> bool:
+        """Leave its scope where its code was left behind; whether that accounts for ``error``."""
 
 
 class Inheritance:

@@ -1,0 +1,96 @@
+"""The tasks that end together: the records behind a :class:`~sigmic_guard.RemoteTaskGroup`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from sigmic_guard.errors import ConfigurationError
+from sigmic_guard.lifecycle import CancelReason
+
+if TYPE_CHECKING:
+    from sigmic_guard.supervisor.ground.entry import Entry
+    from sigmic_guard.supervisor.ground.lifetime import Lifetime
+    from sigmic_guard.supervisor.work.deciding import Decider
+
+#: So many members are kept before those that are over are dropped.
+MOST_OVER: Final = 16
+
+
+class Members:
+    """Knows tasks by their records, not by the code that holds them, and ends them all.
+
+    So it does not matter what became of that code: a generator that nobody iterates over any more
+    cannot keep its task alive.
+    """
+
+    __slots__ = ("_decider", "_lifetime", "_look_at", "_tasks", "ended")
+
+    def __init__(self, decider: Decider, lifetime: Lifetime) -> None:
+        self._decider = decider
+        self._lifetime = lifetime
+        self._tasks: list[Entry] = []
+        self._look_at = MOST_OVER
+        #: Whether no task is taken on any more.
+        self.ended = False
+
+    def check_open(self) -> None:
+        """Refuse a task that comes too late.
+
+        :raises ConfigurationError: the group has ended.
+        """
+        if self.ended:
+            raise ConfigurationError(
+                "the group has ended, and takes no task: supervisor.start() makes one that belongs "
+                "to the supervisor alone"
+            )
+
+    def add(self, task: Entry) -> None:
+        """Own one more task."""
+        if len(self._tasks) >= self._look_at:
+            self._tasks = [task for task in self._tasks if not _done_with(task)]
+            self._look_at = max(MOST_OVER, 2 * len(self._tasks))
+        self._tasks.append(task)
+
+    @property
+    def live(self) -> list[Entry]:
+        """Those that are not over."""
+        return [task for task in self._tasks if not task.record.over]
+
+    def end(self) -> None:
+        """End all that are live; the bodies of their blocks are cancelled."""
+        self.ended = True
+        if self._lifetime.closing:
+            return  # the drain ends them, with a reason and a policy of its own
+        for task in self.live:
+            if task.block is None:
+                self._decider.release(task)
+            else:
+                self._decider.cancel(task, CancelReason.SCOPE)
+                task.interrupt(CancelReason.SCOPE)
+
+    def end_left_behind(self, error: BaseException | None) -> bool:
+        """End all that are live, once the running asyncio or trio task has left their code.
+
+        A block that this task entered, and that is still open, was left behind: there is no body
+        to be cancelled, only a scope that would strike whatever the task does next. It is left.
+
+        Returns whether ``error``, which came out of that code, was the cancellation of one of them.
+        """
+        ours = False
+        for task in reversed(self._tasks):  # the scope that was entered last is left first
+            block = task.block() if task.block is not None else None
+            if block is not None and block.is_hosted_here:
+                task.block = None
+                ours = block.leave_behind(None if ours else error) or ours
+        self.end()
+        self._tasks.clear()
+        return ours
+
+    def leave_alone(self) -> None:
+        """Own nothing any more, and end nothing."""
+        self.ended = True
+        self._tasks.clear()
+
+
+def _done_with(task: Entry) -> bool:
+    return task.record.over and task.block is None
