@@ -195,7 +195,7 @@ def test_the_test_suite_shown_passes(pytester: pytest.Pytester) -> None:
     pytester.makeini("[pytest]\nfilterwarnings = error")
     pytester.makeconftest(conftest.source)
     pytester.makepyfile(module.source)
-    result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:asyncio")
     assert result.ret == 0
     assert result.parseoutcomes()["passed"] >= 1
 

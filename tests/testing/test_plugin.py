@@ -18,7 +18,7 @@ def users(pytester: pytest.Pytester) -> pytest.Pytester:
 def run(users: pytest.Pytester, source: str) -> pytest.RunResult:
     fixture = "import pytest\n@pytest.fixture\ndef anyio_backend(): return 'asyncio'\n"
     users.makepyfile(fixture + source)
-    return users.runpytest_inprocess("-p", "no:cacheprovider")
+    return users.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:asyncio")
 
 
 def test_a_test_that_ends_its_tasks_passes(users: pytest.Pytester) -> None:
