@@ -14,6 +14,7 @@ import sqlite3
 from collections import Counter
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Lock
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
@@ -57,6 +58,8 @@ class LedgerFile:
     def __init__(self, path: str) -> None:
         self.path = path
         self._inode: _Inode | None = None
+        #: Of two connections that close at once each leaves the log to the other.
+        self._closing = Lock()
 
     @property
     def owners(self) -> Path:
@@ -130,7 +133,7 @@ class LedgerFile:
 
     def disconnect(self, connection: sqlite3.Connection) -> None:
         """Close a connection; an error in this cannot be helped."""
-        with suppress(sqlite3.Error):
+        with self._closing, suppress(sqlite3.Error):
             connection.close()
         _count(self._inode, -1)
 

@@ -269,7 +269,6 @@ def _stop(session: _Session) -> tuple[Call, Call] | None:
     """Let both threads end, without waiting for them; ``None`` if they do so by themselves."""
     if not session.ending.forget():
         return None  # its loop is gone
-    # The reader first: it is the last connection that folds the log into the file.
     reading = session.reader.thread.stop(session.reader.access.close)
     return session.writer.thread.stop(session.end), reading
 

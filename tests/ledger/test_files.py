@@ -7,8 +7,9 @@ import shutil
 import sqlite3
 import stat
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
-from threading import Event, Thread
+from threading import Barrier, BrokenBarrierError, Event, Thread
 from threading import enumerate as enumerate_threads
 from typing import TYPE_CHECKING
 
@@ -392,6 +393,26 @@ async def test_a_closed_ledger_has_nothing_open(path: Path) -> None:
         await ledger.aclose()
         assert open_under(path.parent) == []
         assert not Path(f"{path}-wal").exists(), "it was folded in by the last connection"
+
+
+async def test_connections_close_one_by_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last one folds the log into the file, which none does while it sees another."""
+    barrier, met = Barrier(2), []
+
+    class Slow(sqlite3.Connection):
+        def close(self) -> None:
+            with suppress(BrokenBarrierError):
+                barrier.wait(0.2)
+                met.append(self)
+            super().close()
+
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Slow))
+    ledger = SqliteLedger(path)
+    await ledger.open("owner-1")
+    assert await ledger.unfinished() == []
+    await ledger.aclose()
+    assert barrier.broken
+    assert not met
 
 
 async def test_a_ledger_that_does_not_open_has_nothing_open(path: Path) -> None:
