@@ -49,6 +49,7 @@ from sigmic_guard.supervisor import (
     TaskResult,
     TaskRow,
     Watch,
+    serve,
 )
 from sigmic_guard.supervisor.face import watchdog as _watchdog
 from sigmic_guard.watchdog.parent import Watchdog as _Watchdog
@@ -98,6 +99,7 @@ __all__ = [
     "TaskTimedOut",
     "ValidationError",
     "Watch",
+    "serve",
 ]
 __version__ = "0.1.0"
 

@@ -267,7 +267,7 @@ def undocumented(thing: type) -> Iterator[str]:
     """The class, and what it has that is public, if they have no docstrings of their own."""
     if not inspect.getdoc(thing):
         yield thing.__qualname__
-    for cls in thing.__mro__:
+    for cls in getattr(thing, "__mro__", ()):
         if not cls.__module__.startswith(("sigmic_guard", __name__)) or issubclass(cls, Enum):
             continue
         for name, member in vars(cls).items():

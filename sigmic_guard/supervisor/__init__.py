@@ -3,6 +3,7 @@
 from sigmic_guard.supervisor.face.block import TaskBlock
 from sigmic_guard.supervisor.face.group import RemoteTaskGroup
 from sigmic_guard.supervisor.face.options import TaskOptions, Watch
+from sigmic_guard.supervisor.face.program import serve
 from sigmic_guard.supervisor.face.supervisor import Supervisor
 from sigmic_guard.supervisor.face.task import RemoteTask
 from sigmic_guard.supervisor.ground.results import (
@@ -32,4 +33,5 @@ __all__ = [
     "TaskResult",
     "TaskRow",
     "Watch",
+    "serve",
 ]

@@ -39,6 +39,7 @@ from sigmic_guard import (
     TaskRow,
     TaskTimedOut,
     Watch,
+    serve,
 )
 from sigmic_guard.testing import FakeSigmic
 
@@ -202,3 +203,14 @@ async def refused(supervisor: Supervisor, task: RemoteTask) -> None:
     TaskPolicy(60)  # type: ignore[call-arg]
     supervisor.tasks["c37c1d78"] = task  # type: ignore[index]
     task.cancel()  # type: ignore[unused-coroutine]
+
+
+async def main(supervisor: Supervisor) -> int:
+    return len(supervisor.tasks)
+
+
+def whole_programs() -> None:
+    assert_type(serve(main), int)
+    serve(main, signals="auto", max_tasks=5, grace=timedelta(seconds=5))
+    serve(main, signals="sometimes")  # type: ignore[arg-type]
+    serve(whole_programs)  # type: ignore[arg-type]
