@@ -257,7 +257,8 @@ def test_what_can_be_read_is_what_was_designed() -> None:
 def test_the_words_are_those_designed() -> None:
     """They are labels of metrics and fields of logs: a new spelling breaks dashboards."""
     assert " ".join(Outcome) == "completed failed cancelled timed_out detached"
-    assert " ".join(CancelReason) == "user scope error deadline shutdown remote orphan"
+    reasons = "user scope error deadline shutdown remote orphan disconnect"
+    assert " ".join(CancelReason) == reasons
 
 
 # --- what it says, and what it brings -----------------------------------------------------------

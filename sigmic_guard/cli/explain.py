@@ -51,6 +51,7 @@ _REASONS: Final = {
     CancelReason.SHUTDOWN: "its supervisor shut down",
     CancelReason.REMOTE: "somebody else cancelled it at the API",
     CancelReason.ORPHAN: "its owner had died",
+    CancelReason.DISCONNECT: "the client whose request it belonged to had hung up",
 }
 
 

@@ -120,6 +120,7 @@ class CancelReason(StrEnum):
     SHUTDOWN = "shutdown"
     REMOTE = "remote"
     ORPHAN = "orphan"
+    DISCONNECT = "disconnect"  # read, and not written yet: an older version could not read it
 
 
 class IllegalTransition(AssertionError):

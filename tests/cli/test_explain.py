@@ -89,6 +89,17 @@ async def test_every_state(cli: Cli, books: Books, state: State) -> None:
     assert sentence.startswith(f"{state}: ")
 
 
+@pytest.mark.parametrize("reason", CancelReason)
+async def test_every_reason(cli: Cli, books: Books, reason: CancelReason) -> None:
+    """Each has its words, that one included which only later versions write."""
+    await books.add(
+        state=State.CANCELLING, remote_id="remote-1", reason=reason, cancel_requested_at=200.0
+    )
+    ended = await cli.run("explain", "remote-1")
+    assert ended.code == 0
+    assert f"to be cancelled ({reason}): " in ended.out
+
+
 async def test_a_living_owner(cli: Cli, books: Books) -> None:
     """A living owner's task is not reaped, and the last sign of life is told."""
     ledger = SqliteLedger(books.file)
