@@ -35,6 +35,7 @@ _STATES: Final = {
     State.UNKNOWN: "the create's answer was lost: it may exist, and only the list can tell",
     State.NEVER_CREATED: "it does not exist, and costs nothing",
     State.RUNNING: "it exists, and costs money",
+    State.TAKEN_OVER: "its owner died, another one has taken it over, and nobody has looked since",
     State.CANCELLING: "it is to end, and there is no proof yet that it did",
     State.UNCONFIRMED: "it is to end, nobody asks for it any more, and it may still run",
     State.COMPLETED: "it completed",

@@ -14,7 +14,14 @@ from sigmic_guard.lifecycle.orphan import (
     wants,
 )
 from sigmic_guard.lifecycle.policy import TaskPolicy
-from sigmic_guard.lifecycle.record import Record, TakeOver, contradiction, step
+from sigmic_guard.lifecycle.record import (
+    Reattachment,
+    Record,
+    TakeOver,
+    contradiction,
+    step,
+    terms_of_orphan,
+)
 from sigmic_guard.lifecycle.results import CancelResult, ReapResult
 from sigmic_guard.lifecycle.states import (
     CancelReason,
@@ -35,6 +42,7 @@ __all__ = [
     "IllegalTransition",
     "Outcome",
     "ReapResult",
+    "Reattachment",
     "Record",
     "State",
     "TakeOver",
@@ -46,5 +54,6 @@ __all__ = [
     "may_be_wanted",
     "outcome_of",
     "step",
+    "terms_of_orphan",
     "wants",
 ]

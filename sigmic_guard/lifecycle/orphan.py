@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from sigmic_guard.lifecycle.states import State
+from sigmic_guard.lifecycle.states import TO_BE_ENDED, State
 
 if TYPE_CHECKING:
     from sigmic_guard.lifecycle.record import Record
@@ -58,7 +58,7 @@ def judge(
     if record.credential_fingerprint != credential_fingerprint:
         return Verdict.OTHER_CREDENTIAL
     policy, to_be_ended = record.policy, Verdict.RELEASE if wanted else Verdict.REAP
-    if record.reason is not None:
+    if record.reason is not None or record.state in TO_BE_ENDED:
         return to_be_ended  # as was decided before its owner died
     handed_over = record.state is State.HANDED_OVER  # whatever was to become of it by a crash
     if policy.on_crash == "abandon" and not handed_over:

@@ -6,6 +6,7 @@ all in one. :func:`step` validates, and then returns the record that follows.
 
 from __future__ import annotations
 
+from types import NoneType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -92,6 +93,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return self.orphaned_at is not None
 
     @property
+    def to_be_released(self) -> bool:
+        """Whether it was taken over to be let go: it may run on, or another record counts."""
+        return self.orphan and self.policy.on_crash == "abandon"
+
+    @property
     def on_shutdown(self) -> OnShutdown:
         """What its owner's shutdown does with it: without a key nobody could ask for it."""
         how = self.policy.on_shutdown
@@ -110,19 +116,38 @@ def contradiction(record: Record) -> str | None:
         return f"it is {state}, and not finished"
     if (state in NAMELESS) is not (record.remote_id is None):
         return f"it is {state}, and {'has an id' if record.remote_id else 'has no id'}"
+    if state is State.TAKEN_OVER and not record.orphan:
+        return f"it is {state}, and nobody's orphan"
     return None
 
 
 class TakeOver(NamedTuple):
-    """Who takes a dead owner's task over, and on which terms."""
+    """Who takes a dead owner's task over, to see to its end or to let it go."""
 
     owner_id: str
-    #: The dead owner's last sign of life, in seconds since the epoch; ``None`` if the task is
-    #: wanted again, and so no orphan any more.
-    orphaned_at: float | None
-    #: New terms; ``None`` leaves those of the record, its deadline included.
-    policy: TaskPolicy | None = None
-    deadline_at: float | None = None
+    #: The dead owner's last sign of life, in seconds since the epoch.
+    orphaned_at: float
+    #: Whether it is let go.
+    release: bool = False
+
+
+class Reattachment(NamedTuple):
+    """Who gets a task by its key, and on which terms."""
+
+    owner_id: str
+    policy: TaskPolicy
+    deadline_at: float | None
+
+
+def terms_of_orphan(policy: TaskPolicy, *, release: bool = False) -> TaskPolicy:
+    """Return what the terms of a task are once it is taken over.
+
+    They say what was decided, so that the next one does the same, should whoever took it over die
+    as well. Nobody is left whom the end could be told, so only what GET shows is proof of it.
+    """
+    if release:
+        return policy.but(on_crash="abandon")
+    return policy.but(on_crash="cancel", confirm="terminal")
 
 
 def step(
@@ -134,7 +159,7 @@ def step(
     reason: CancelReason | None = None,
     error: str | None = None,
     status: str | None = None,
-    heir: TakeOver | None = None,
+    heir: TakeOver | Reattachment | None = None,
 ) -> Record:
     """Return the record that follows ``event`` at ``now``; the same object if nothing changed.
 
@@ -142,7 +167,7 @@ def step(
     :param reason: goes with ``CANCEL``, and only with it.
     :param error: what went wrong, in one line without secrets.
     :param status: the remote status that was seen, whatever its spelling.
-    :param heir: goes with ``TAKE_OVER``, and only with it.
+    :param heir: goes with ``TAKE_OVER`` and ``REATTACH``, each with its own, and only with them.
     :raises IllegalTransition: the table has no such pair, or it is a follow-up or a
         take-over after ``CLOSE``; ``record`` still stands.
     :raises ValueError: the event lacks its argument, or has one that is not its own.
@@ -152,21 +177,22 @@ def step(
         raise ValueError(f"{event.value} {'takes no' if remote_id else 'needs'} remote_id")
     if (reason is not None) != (event is Event.CANCEL):
         raise ValueError(f"{event.value} {'needs' if reason is None else 'takes no'} reason")
-    if (heir is not None) != (event is Event.TAKE_OVER):
-        raise ValueError(f"{event.value} {'needs' if heir is None else 'takes no'} heir")
+    if type(heir) is not _HEIRS.get(event, NoneType):
+        raise ValueError(f"{event.value} {'needs an' if event in _HEIRS else 'takes no'} heir")
     before, state = record.state, next_state(record.state, event)
     if event in _BEFORE_CLOSE and record.finished_at is not None:
         raise IllegalTransition(before, event)  # CLOSE said that nothing comes after
 
     if event is Event.CANCEL:
-        if record.reason is not None or before in ENDED:
+        first = record.reason is None
+        if before in ENDED or (not first and state is before):
             return record
         return _replace(
             record,
             version=record.version + 1,
             state=state,
-            reason=reason,
-            cancel_requested_at=now,
+            reason=reason if first else record.reason,
+            cancel_requested_at=now if first else record.cancel_requested_at,
         )
     if event is Event.CLOSE:
         if record.finished_at is not None:
@@ -182,8 +208,10 @@ def step(
         )
     if event in _LET_GO and state in NAMELESS:
         return _let_go(record, event)
-    if state is State.RUNNING and record.reason is not None:
-        state = State.CANCELLING  # rule 1 of the theory: the remembered cancel takes effect
+    if state is State.RUNNING and record.orphan and event is not Event.REATTACH:
+        state = State.TAKEN_OVER  # rule 3 of the theory: nobody has looked at it yet
+    elif state is State.RUNNING and record.reason is not None:
+        state = State.CANCELLING  # rule 1: the remembered cancel takes effect
     if heir is not None:
         return _inherit(record, state, now, heir)
     if state is before and event is not Event.FOLLOW_UP:
@@ -210,18 +238,19 @@ def step(
     )
 
 
-def _inherit(record: Record, state: State, now: float, heir: TakeOver) -> Record:
-    own_terms = heir.policy is None
-    return _replace(
+def _inherit(record: Record, state: State, now: float, heir: TakeOver | Reattachment) -> Record:
+    after = _replace(
         record,
         version=record.version + 1,
         state=state,
         owner_id=heir.owner_id,
-        policy=record.policy if heir.policy is None else heir.policy,
-        deadline_at=record.deadline_at if own_terms else heir.deadline_at,
-        orphaned_at=heir.orphaned_at,
         lost_at=now if state is State.UNKNOWN and record.lost_at is None else record.lost_at,
     )
+    if isinstance(heir, TakeOver):
+        policy = terms_of_orphan(record.policy, release=heir.release)
+        return _replace(after, policy=policy, orphaned_at=heir.orphaned_at)
+    policy, deadline_at = heir.policy, heir.deadline_at
+    return _replace(after, policy=policy, deadline_at=deadline_at, orphaned_at=None)
 
 
 def _let_go(record: Record, event: Event) -> Record:
@@ -236,4 +265,5 @@ def _let_go(record: Record, event: Event) -> Record:
 _LET_GO = {Event.DETACH: "abandon", Event.HAND_OVER: "reattach"}
 _NAMING = frozenset({Event.CREATED, Event.ADOPT})
 _LOSING = frozenset({Event.LOSE, Event.MISTAKEN})
-_BEFORE_CLOSE = frozenset({Event.FOLLOW_UP, Event.TAKE_OVER, Event.FORGET})
+_HEIRS = {Event.TAKE_OVER: TakeOver, Event.REATTACH: Reattachment}
+_BEFORE_CLOSE = frozenset({Event.FOLLOW_UP, Event.FORGET, *_HEIRS})

@@ -11,6 +11,7 @@ code is doing but **what we may believe about the remote side**:
 * ``UNKNOWN``: the POST's answer was lost, or told of another create's task. It may exist, and only
   the list can tell.
 * ``RUNNING``: it exists, we have its id, it costs money.
+* ``TAKEN_OVER``: its owner died, and it is ours to see to. It existed, and nobody has looked since.
 * ``CANCELLING``: it exists, and we have decided that it must end. There is no way back to
   ``RUNNING``: a decision to cancel is never taken back. Where somebody else turns out to want the
   task this record of it is forgotten, and theirs counts.
@@ -32,10 +33,15 @@ What was believed to be ours can turn out to be another create's, if the answers
 up on the way: ``MISTAKEN`` takes the id back, and the task is looked for again. A reason to cancel
 is remembered as ever, so that it takes effect on the right task.
 
-A third one holds for what a dead owner left behind. **Its last step may be missing**: it can have
-sent the POST, or a follow-up, and died before it wrote that down. So ``TAKE_OVER`` makes whatever
-has no name ``UNKNOWN``, and only the list can tell; what was ``COMPLETED`` may run again, and a GET
-tells; and what was ``UNCONFIRMED`` is asked for again.
+A third one holds for what a dead owner left behind, an *orphan*. **Its last step may be missing**:
+it can have sent the POST, or a follow-up, and died before it wrote that down. So ``TAKE_OVER``
+makes whatever has no name ``UNKNOWN``, and only the list can tell; and all that has one becomes
+``TAKEN_OVER``, whatever it was, until a GET tells: what had ``COMPLETED`` may run again, and what
+was ``UNCONFIRMED`` may have ended. An orphan is never ``RUNNING``: when its id becomes known the
+funnel goes on from there to ``TAKEN_OVER`` within the same step. From ``TAKEN_OVER`` it goes the
+ordinary way: it has ended, or ``CANCEL`` has it ended for the reason that it has, else the new one,
+or its terms say that it may run on, and it is let go. Who asks for its key in time has it as if
+nothing had happened (``REATTACH``), and it is no orphan.
 
 An owner that leaves in good order lets go of what may run on: ``DETACH``, or ``HAND_OVER``. **What
 has no name yet stays as it is**, and its terms say from then on what was decided: as if its owner
@@ -66,6 +72,7 @@ class State(StrEnum):
     UNKNOWN = "unknown"
     NEVER_CREATED = "never_created"
     RUNNING = "running"
+    TAKEN_OVER = "taken_over"
     CANCELLING = "cancelling"
     UNCONFIRMED = "unconfirmed"
     COMPLETED = "completed"
@@ -96,7 +103,8 @@ class Event(StrEnum):
     DETACH = "detach"  # let it run without us
     HAND_OVER = "hand_over"  # the same, and let its key lead to it
     CLOSE = "close"  # no follow-up can come any more
-    TAKE_OVER = "take_over"  # its owner is dead, and somebody else owns it from now on
+    TAKE_OVER = "take_over"  # its owner is dead, and somebody else sees to it from now on
+    REATTACH = "reattach"  # its owner is gone, and who asked for its key has it from now on
     FORGET = "forget"  # taken off the books: by hand, or because another record counts
 
 
@@ -147,9 +155,10 @@ _ENDS: Final = {_E.COMPLETE: _S.COMPLETED, _E.FAIL: _S.FAILED, _E.CANCELLED: _S.
 _LATE: Final = (*_ENDS, _E.CANCEL, _E.ATTEMPT, _E.GIVE_UP, _E.DETACH, _E.HAND_OVER)
 
 
-def _left(taken: State) -> dict[Event, State]:
-    """What a dead owner leaves unfinished can be taken over, or forgotten."""
-    return {_E.TAKE_OVER: taken, _E.FORGET: _S.DETACHED}
+#: What a dead owner leaves unfinished can be taken over, or forgotten.
+_LEFT: Final = {_E.TAKE_OVER: _S.TAKEN_OVER, _E.FORGET: _S.DETACHED}
+#: The same before the id is known.
+_LEFT_NAMELESS: Final = {**_LEFT, _E.TAKE_OVER: _S.UNKNOWN, _E.REATTACH: _S.UNKNOWN}
 
 
 def _ended(state: State) -> dict[Event, State]:
@@ -164,7 +173,7 @@ TRANSITIONS: Final[Mapping[State, Mapping[Event, State]]] = MappingProxyType(
             _E.WITHDRAW: _S.NEVER_CREATED,
             _E.ADOPT: _S.RUNNING,
             _E.CANCEL: _S.INTENT,
-            **_left(_S.UNKNOWN),
+            **_LEFT_NAMELESS,
         },
         _S.CREATING: {
             _E.CREATED: _S.RUNNING,
@@ -173,7 +182,7 @@ TRANSITIONS: Final[Mapping[State, Mapping[Event, State]]] = MappingProxyType(
             _E.CANCEL: _S.CREATING,
             _E.DETACH: _S.CREATING,
             _E.HAND_OVER: _S.CREATING,
-            **_left(_S.UNKNOWN),
+            **_LEFT_NAMELESS,
         },
         _S.UNKNOWN: {
             _E.CREATED: _S.RUNNING,
@@ -181,7 +190,7 @@ TRANSITIONS: Final[Mapping[State, Mapping[Event, State]]] = MappingProxyType(
             _E.CANCEL: _S.UNKNOWN,
             _E.DETACH: _S.UNKNOWN,
             _E.HAND_OVER: _S.UNKNOWN,
-            **_left(_S.UNKNOWN),
+            **_LEFT_NAMELESS,
         },
         _S.RUNNING: {
             **_ENDS,
@@ -190,7 +199,15 @@ TRANSITIONS: Final[Mapping[State, Mapping[Event, State]]] = MappingProxyType(
             _E.HAND_OVER: _S.HANDED_OVER,
             _E.FOLLOW_UP: _S.RUNNING,
             _E.MISTAKEN: _S.UNKNOWN,
-            **_left(_S.RUNNING),
+            _E.REATTACH: _S.RUNNING,
+            **_LEFT,
+        },
+        _S.TAKEN_OVER: {
+            **_ENDS,
+            _E.CANCEL: _S.CANCELLING,
+            _E.DETACH: _S.DETACHED,
+            _E.MISTAKEN: _S.UNKNOWN,
+            **_LEFT,
         },
         _S.CANCELLING: {
             **_ENDS,
@@ -198,7 +215,7 @@ TRANSITIONS: Final[Mapping[State, Mapping[Event, State]]] = MappingProxyType(
             _E.ATTEMPT: _S.CANCELLING,
             _E.GIVE_UP: _S.UNCONFIRMED,
             _E.MISTAKEN: _S.UNKNOWN,
-            **_left(_S.CANCELLING),
+            **_LEFT,
         },
         _S.UNCONFIRMED: {
             **_ENDS,
@@ -206,17 +223,22 @@ TRANSITIONS: Final[Mapping[State, Mapping[Event, State]]] = MappingProxyType(
             _E.ATTEMPT: _S.UNCONFIRMED,
             _E.GIVE_UP: _S.UNCONFIRMED,
             _E.MISTAKEN: _S.UNKNOWN,
-            **_left(_S.CANCELLING),
+            **_LEFT,
         },
         _S.COMPLETED: {
             **_ended(_S.COMPLETED),
             _E.FOLLOW_UP: _S.RUNNING,
-            **_left(_S.RUNNING),
+            _E.REATTACH: _S.RUNNING,
+            **_LEFT,
         },
         _S.FAILED: _ended(_S.FAILED),
         _S.CANCELLED: _ended(_S.CANCELLED),
         _S.DETACHED: _ended(_S.DETACHED),
-        _S.HANDED_OVER: {**dict.fromkeys(_LATE, _S.HANDED_OVER), **_left(_S.RUNNING)},
+        _S.HANDED_OVER: {
+            **dict.fromkeys(_LATE, _S.HANDED_OVER),
+            _E.REATTACH: _S.RUNNING,
+            **_LEFT,
+        },
         # A task that is found after all belongs to a new record, not to this one.
         _S.NEVER_CREATED: {_E.CANCEL: _S.NEVER_CREATED, _E.CLOSE: _S.NEVER_CREATED},
     }

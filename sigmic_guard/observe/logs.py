@@ -84,7 +84,7 @@ class Logs:
         """Tell of a start, a cancellation, an end, and of whatever is in doubt."""
         before, after, event = change.before, change.after, change.event
         state = after.state
-        if event is Event.TAKE_OVER:
+        if event in {Event.TAKE_OVER, Event.REATTACH}:
             self._tell(INFO, "task.taken_over", after)
             return
         if before is not None and before.state is state:

@@ -68,6 +68,7 @@ _LIVE: Final = (
     State.CREATING,
     State.UNKNOWN,
     State.RUNNING,
+    State.TAKEN_OVER,
     State.CANCELLING,
     State.UNCONFIRMED,
     State.COMPLETED,
@@ -128,7 +129,7 @@ class Metrics:
         """Move the task between the series."""
         before, after, event = change.before, change.after, change.event
         was = before.state if before is not None and not before.over else None
-        if event is Event.TAKE_OVER and self._left:
+        if event in {Event.TAKE_OVER, Event.REATTACH} and self._left:
             was = self._take_over(before, after, was)
         if not after.over:
             now = after.state

@@ -82,7 +82,13 @@ class OwnerTests:
         rows = [
             make_record(f"{owner}-{state}", owner_id=owner, state=state, created_at=1.0)
             for owner in ("owner-1", "owner-2", "dead")
-            for state in (*live, State.UNCONFIRMED, State.COMPLETED, State.HANDED_OVER)
+            for state in (
+                *live,
+                State.TAKEN_OVER,
+                State.UNCONFIRMED,
+                State.COMPLETED,
+                State.HANDED_OVER,
+            )
         ]
         async with opened(ledger_factory) as ledger, opened(ledger_factory, "owner-2") as other:
             await ledger.commit([Write(row, 0) for row in rows])

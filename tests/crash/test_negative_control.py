@@ -85,7 +85,7 @@ async def test_an_heir_that_believes_a_completion(monkeypatch: pytest.MonkeyPatc
     settle_in = Roster._settle_in
 
     def believe(roster: Roster, task: Entry) -> None:
-        if task.orphan is not None and task.record.remote_status == "completed":
+        if task.record.orphan and task.record.remote_status == "completed":
             roster.apply(task, Event.COMPLETE)
         settle_in(roster, task)
 

@@ -86,19 +86,16 @@ TAKE_OVERS: dict[str, Wrong] = {
     "believes_completed": lambda before, _: (
         {"state": before.state} if before.state is State.COMPLETED else {}
     ),
-    "takes_the_cancel_back": lambda before, after: (
-        {"state": State.RUNNING}
-        if before.state is State.COMPLETED and after.state is State.CANCELLING
-        else {}
+    "believes_it_runs": lambda before, _: (
+        {"state": before.state} if before.state is State.RUNNING else {}
     ),
-    "lets_it_run_on": lambda _, after: (
-        {"state": State.RUNNING} if after.state is State.CANCELLING else {}
+    "ends_it_without_a_look": lambda before, _: (
+        {"state": before.state} if before.state is State.CANCELLING else {}
     ),
     "counts_the_attempts_anew": lambda *_: {"attempts": 0},
     "begins_anew": lambda *_: {"created_at": 1.0},
     "renames": lambda _, after: {"remote_id": "r2"} if after.remote_id else {},
     "drops_the_deadline": lambda *_: {"deadline_at": None},
-    "keeps_the_deadline": lambda before, _: {"deadline_at": before.deadline_at},
     "keeps_the_terms": lambda before, _: {"policy": before.policy},
     "forgets_the_death": lambda *_: {"orphaned_at": None},
 }
@@ -112,6 +109,22 @@ def takes_over(wrong: Wrong) -> Step:
         return but(after, **wrong(record, after)) if event is Event.TAKE_OVER else after
 
     return take
+
+
+def runs_an_orphan(record: Record, event: Event, now: float, **more: Any) -> Record:
+    after = step(record, event, now, **more)
+    found = event in {Event.CREATED, Event.ADOPT} and after.state is State.TAKEN_OVER
+    return but(after, state=State.RUNNING) if found else after
+
+
+def reattaches_an_orphan(record: Record, event: Event, now: float, **more: Any) -> Record:
+    after = step(record, event, now, **more)
+    return but(after, orphaned_at=5.0) if event is Event.REATTACH else after
+
+
+def reattaches_on_the_old_terms(record: Record, event: Event, now: float, **more: Any) -> Record:
+    after = step(record, event, now, **more)
+    return but(after, deadline_at=record.deadline_at) if event is Event.REATTACH else after
 
 
 def takes_over_what_is_finished(record: Record, event: Event, now: float, **more: Any) -> Record:
@@ -149,6 +162,9 @@ BROKEN: dict[str, Step] = {
     "loses_the_id": loses_the_id,
     "asks_in_secret": asks_in_secret,
     "blames_nobody": blames_nobody,
+    "runs_an_orphan": runs_an_orphan,
+    "reattaches_an_orphan": reattaches_an_orphan,
+    "reattaches_on_the_old_terms": reattaches_on_the_old_terms,
     "takes_over_what_is_finished": takes_over_what_is_finished,
     "forgets_without_an_end": forgets_without_an_end,
     "forgets_what_is_finished": forgets_what_is_finished,

@@ -16,6 +16,7 @@ from sigmic_guard.lifecycle import (
     Event,
     IllegalTransition,
     Outcome,
+    Reattachment,
     Record,
     State,
     TakeOver,
@@ -42,7 +43,8 @@ CHANGING = ALWAYS | {
     "remote_status",
 }
 CHANGED_BY = {
-    Event.TAKE_OVER: ALWAYS | {"owner_id", "orphaned_at", "policy", "deadline_at", "lost_at"},
+    Event.TAKE_OVER: ALWAYS | {"owner_id", "orphaned_at", "policy", "lost_at"},
+    Event.REATTACH: ALWAYS | {"owner_id", "orphaned_at", "policy", "deadline_at", "lost_at"},
     Event.FOLLOW_UP: CHANGING | {"asked_at"},
     Event.DETACH: CHANGING | {"policy"},
     Event.HAND_OVER: CHANGING | {"policy"},
@@ -50,7 +52,7 @@ CHANGED_BY = {
 }
 #: What the terms of a task without a name say when its owner let go of it.
 LEFT_TO = {Event.DETACH: "abandon", Event.HAND_OVER: "reattach"}
-BEFORE_CLOSE = {Event.FOLLOW_UP, Event.TAKE_OVER, Event.FORGET}
+BEFORE_CLOSE = {Event.FOLLOW_UP, Event.TAKE_OVER, Event.REATTACH, Event.FORGET}
 
 
 class Happening(NamedTuple):
@@ -61,6 +63,7 @@ class Happening(NamedTuple):
     error: str | None
     status: str | None
     heir: TakeOver
+    claimant: Reattachment
 
 
 def choices(state: State) -> list[Event]:
@@ -77,8 +80,11 @@ STATUSES = [None, "running", "novel"]
 HEIRS = [
     TakeOver("owner-2", 900.0),
     TakeOver("owner-3", 950.5),
-    TakeOver("owner-2", 900.0, TaskPolicy(timeout=60), 5000.0),
-    TakeOver("owner-3", 999.0, TaskPolicy(on_crash="reattach"), None),
+    TakeOver("owner-2", 900.0, release=True),
+]
+CLAIMANTS = [
+    Reattachment("owner-2", TaskPolicy(timeout=60), 5000.0),
+    Reattachment("owner-3", TaskPolicy(on_crash="reattach"), None),
 ]
 LONGEST = 40
 
@@ -89,6 +95,7 @@ happenings = st.builds(
     st.sampled_from(ERRORS),
     st.sampled_from(STATUSES),
     st.sampled_from(HEIRS),
+    st.sampled_from(CLAIMANTS),
 )
 histories = st.lists(happenings, max_size=LONGEST)
 
@@ -106,6 +113,8 @@ def check_history(history: Sequence[Happening], take: Step) -> None:
             arguments["reason"] = happening.reason
         if event is Event.TAKE_OVER:
             arguments["heir"] = happening.heir
+        if event is Event.REATTACH:
+            arguments["heir"] = happening.claimant
         copy = but(record)
         try:
             after = take(record, event, now, **arguments)
@@ -117,11 +126,14 @@ def check_history(history: Sequence[Happening], take: Step) -> None:
             check_change(record, after, event, now)
             if event is Event.TAKE_OVER:
                 check_take_over(record, after, happening.heir, now)
+            if event is Event.REATTACH:
+                check_reattachment(record, after, happening.claimant, now)
             if event in LEFT_TO and record.state in {State.CREATING, State.UNKNOWN}:
                 assert after.state is record.state
                 assert after.policy == record.policy.but(on_crash=LEFT_TO[event])
             else:
-                assert event is Event.TAKE_OVER or after.policy == record.policy
+                inherited = event in {Event.TAKE_OVER, Event.REATTACH}
+                assert inherited or after.policy == record.policy
             if event is Event.FORGET:
                 assert after.state is State.DETACHED
                 assert (after.finished_at, after.outcome) == (now, Outcome.DETACHED)
@@ -151,7 +163,7 @@ def check_change(before: Record, after: Record, event: Event, now: float) -> Non
         assert event in {Event.CANCEL, Event.CANCELLED}
     if before.state in ENDED and after.state is not before.state:
         assert before.state in OPEN
-        assert event in {Event.FOLLOW_UP, Event.TAKE_OVER, Event.FORGET}
+        assert event in BEFORE_CLOSE
     if before.state in TO_BE_ENDED:
         assert after.state is not State.RUNNING
     if before.finished_at is not None:
@@ -167,28 +179,35 @@ def check_change(before: Record, after: Record, event: Event, now: float) -> Non
         assert after.lost_at == before.lost_at
     elif after.lost_at is not None:
         assert after.lost_at == now
-        assert event in {Event.LOSE, Event.MISTAKEN, Event.TAKE_OVER}
+        assert event in {Event.LOSE, Event.MISTAKEN, Event.TAKE_OVER, Event.REATTACH}
     assert after.asked_at == (now if event is Event.FOLLOW_UP else before.asked_at)
     assert after.attempts - before.attempts == (event is Event.ATTEMPT)
 
 
 def check_take_over(before: Record, after: Record, heir: TakeOver, now: float) -> None:
-    """Who takes a task over owns it, on its own terms or on the old ones, and asks again."""
+    """Who takes a task over owns it, says what becomes of it, and believes nothing of it."""
     assert after.owner_id == heir.owner_id
     assert after.orphaned_at == heir.orphaned_at
-    terms = before.policy, before.deadline_at
-    if heir.policy is not None:
-        terms = heir.policy, heir.deadline_at
-    assert (after.policy, after.deadline_at) == terms
+    assert after.to_be_released is heir.release
+    ends = {"on_crash": "cancel", "confirm": "terminal"}
+    terms = before.policy.but(**({"on_crash": "abandon"} if heir.release else ends))
+    assert after.policy == terms
     if before.state in NAMELESS:
         assert after.state is State.UNKNOWN
         assert after.lost_at == (now if before.lost_at is None else before.lost_at)
-    elif before.state is State.UNCONFIRMED:
-        assert after.state is State.CANCELLING
-    elif before.state in OPEN:  # a follow-up may have gone out unwritten
-        assert after.state is (State.RUNNING if before.reason is None else State.CANCELLING)
     else:
-        assert after.state is before.state
+        assert after.state is State.TAKEN_OVER
+
+
+def check_reattachment(before: Record, after: Record, heir: Reattachment, now: float) -> None:
+    """Who gets a task by its key has it on his own terms, and it is no orphan."""
+    assert (after.owner_id, after.policy, after.deadline_at) == heir
+    assert not after.orphan
+    if before.state in NAMELESS:
+        assert after.state is State.UNKNOWN
+        assert after.lost_at == (now if before.lost_at is None else before.lost_at)
+    else:  # a cancel that lost the race against a completion stays one
+        assert after.state is (State.RUNNING if before.reason is None else State.CANCELLING)
 
 
 def check_record(record: Record) -> None:
@@ -201,6 +220,10 @@ def check_record(record: Record) -> None:
         assert record.lost_at is not None
     if record.state in {State.RUNNING, State.HANDED_OVER}:
         assert record.reason is None
+    if record.state is State.RUNNING:
+        assert not record.orphan
+    if record.state is State.TAKEN_OVER:
+        assert record.orphan
     over = record.finished_at is not None or record.state is State.HANDED_OVER
     assert record.over is over
     if record.state in {State.CANCELLING, State.UNCONFIRMED, State.CANCELLED}:
@@ -223,6 +246,7 @@ def check_all(take: Step) -> None:
                 chance.choice(ERRORS),
                 chance.choice(STATUSES),
                 chance.choice(HEIRS),
+                chance.choice(CLAIMANTS),
             )
             for _ in range(chance.randrange(LONGEST))
         ]

@@ -13,6 +13,7 @@ from sigmic_guard.lifecycle import (
     Event,
     IllegalTransition,
     Outcome,
+    Reattachment,
     Record,
     State,
     TakeOver,
@@ -22,6 +23,11 @@ from sigmic_guard.lifecycle import (
 from sigmic_guard.testing.records import make_record
 
 NAMING = [Event.CREATED, Event.ADOPT]
+KEPT = TaskPolicy(on_crash="reattach")
+HEIRS: dict[Event, TakeOver | Reattachment] = {
+    Event.TAKE_OVER: TakeOver("owner-2", 1.0),
+    Event.REATTACH: Reattachment("owner-2", KEPT, 7.0),
+}
 
 
 def play(*events: Event, **fields: Any) -> Record:
@@ -35,6 +41,8 @@ def play(*events: Event, **fields: Any) -> Record:
             arguments["reason"] = CancelReason.USER
         if event is Event.TAKE_OVER:
             arguments["heir"] = TakeOver("owner-2", now - 0.5)
+        if event is Event.REATTACH:
+            arguments["heir"] = Reattachment("owner-2", KEPT, None)
         record = step(record, event, float(now), **arguments)
     return record
 
@@ -59,13 +67,13 @@ def test_a_reason_goes_with_cancel(event: Event) -> None:
 
 
 @pytest.mark.parametrize("event", Event)
-def test_an_heir_goes_with_take_over(event: Event) -> None:
-    """An heir is asked of TAKE_OVER, and refused by all others, before the table is asked."""
+def test_each_heir_goes_with_its_event(event: Event) -> None:
+    """TAKE_OVER and REATTACH need theirs, and all others none, before the table is asked."""
     remote_id = "r1" if event in NAMING else None
     reason = CancelReason.USER if event is Event.CANCEL else None
-    heir = None if event is Event.TAKE_OVER else TakeOver("owner-2", 1.0)
-    with pytest.raises(ValueError, match="heir"):
-        step(make_record(), event, 1.0, remote_id=remote_id, reason=reason, heir=heir)
+    for heir in {None, *HEIRS.values()} - {HEIRS.get(event)}:
+        with pytest.raises(ValueError, match="heir"):
+            step(make_record(), event, 1.0, remote_id=remote_id, reason=reason, heir=heir)
 
 
 def test_a_task_that_nobody_cancels() -> None:
@@ -168,15 +176,62 @@ def test_what_a_dead_owner_left_without_a_name_is_looked_for(before: list[Event]
     lost_earlier = Event.LOSE in before
     assert record.lost_at == (2.0 if lost_earlier else len(before) + 2.0)
     assert record.orphaned_at == len(before) + 1.5
-    assert step(record, Event.CREATED, 9.0, remote_id="r1").state is State.CANCELLING
+    found = step(record, Event.CREATED, 9.0, remote_id="r1")
+    assert (found.state, found.reason) == (State.TAKEN_OVER, CancelReason.USER)
+    ending = step(found, Event.CANCEL, 10.0, reason=CancelReason.ORPHAN)
+    assert (ending.state, ending.reason) == (State.CANCELLING, CancelReason.USER)
 
 
-def test_a_take_over_asks_an_unconfirmed_task_again() -> None:
-    """What a dead owner gave up is CANCELLING again, with its cause and its attempts."""
+def test_a_stray_is_an_orphan_from_its_adoption_on() -> None:
+    """Its intent says so, and it is never RUNNING."""
+    record = play(Event.ADOPT, orphaned_at=0.5)
+    assert (record.state, record.remote_id) == (State.TAKEN_OVER, "r1")
+
+
+def test_an_orphan_leaves_for_what_a_get_shows() -> None:
+    """It has ended, it is to end, or it is let go: nothing else comes of it here."""
+    record = play(Event.POST, Event.CREATED, Event.TAKE_OVER)
+    assert (record.state, record.reason, record.orphan) == (State.TAKEN_OVER, None, True)
+    ending = step(record, Event.CANCEL, 9.0, reason=CancelReason.ORPHAN)
+    assert (ending.state, ending.reason) == (State.CANCELLING, CancelReason.ORPHAN)
+    assert ending.cancel_requested_at == 9.0
+    assert step(record, Event.COMPLETE, 9.0).state is State.COMPLETED
+    released = step(record, Event.DETACH, 9.0)
+    assert (released.state, released.outcome) == (State.DETACHED, Outcome.DETACHED)
+    with pytest.raises(IllegalTransition):
+        step(record, Event.HAND_OVER, 9.0)
+
+
+@pytest.mark.parametrize("release", [False, True])
+def test_a_take_over_writes_its_terms(release: bool) -> None:
+    """Whoever reads the row does the same: it is ended with proof, or let go."""
+    policy = TaskPolicy(on_crash="reattach", cancel_wait=2.0)
+    record = make_record(state=State.RUNNING, remote_id="r1", policy=policy)
+    after = step(record, Event.TAKE_OVER, 9.0, heir=TakeOver("owner-2", 8.0, release))
+    assert after.to_be_released is release
+    if release:
+        assert after.policy == policy.but(on_crash="abandon")
+    else:
+        assert after.policy == policy.but(on_crash="cancel", confirm="terminal")
+
+
+def test_who_gets_a_task_by_its_key_has_no_orphan() -> None:
+    """It runs, or is looked for, on the new terms; what is to end is nobody's to get."""
+    record = play(Event.POST, Event.CREATED, Event.HAND_OVER, Event.REATTACH)
+    assert (record.state, record.orphan, record.policy) == (State.RUNNING, False, KEPT)
+    assert play(Event.POST, Event.REATTACH).state is State.UNKNOWN
+    for before in [Event.CANCEL], [Event.CANCEL, Event.GIVE_UP], [Event.TAKE_OVER]:
+        left = play(Event.POST, Event.CREATED, *before)
+        with pytest.raises(IllegalTransition):
+            step(left, Event.REATTACH, 9.0, heir=HEIRS[Event.REATTACH])
+
+
+def test_a_take_over_looks_at_an_unconfirmed_task_again() -> None:
+    """What a dead owner gave up is TAKEN_OVER, with its cause and its attempts."""
     events = [Event.POST, Event.CREATED, Event.CANCEL, Event.ATTEMPT, Event.GIVE_UP]
     record = play(*events, Event.TAKE_OVER)
     assert (record.state, record.reason, record.attempts) == (
-        State.CANCELLING,
+        State.TAKEN_OVER,
         CancelReason.USER,
         1,
     )
@@ -186,15 +241,15 @@ def test_a_take_over_asks_an_unconfirmed_task_again() -> None:
 def test_a_take_over_believes_no_completion() -> None:
     """A follow-up may have gone out unwritten: a completed task may run, its id and times kept."""
     record = play(Event.POST, Event.CREATED, Event.COMPLETE, Event.TAKE_OVER)
-    assert (record.state, record.remote_id, record.outcome) == (State.RUNNING, "r1", None)
+    assert (record.state, record.remote_id, record.outcome) == (State.TAKEN_OVER, "r1", None)
     assert (record.posted_at, record.orphaned_at, record.finished_at) == (1.0, 3.5, None)
     assert step(record, Event.COMPLETE, 9.0).state is State.COMPLETED
 
 
 def test_a_take_over_of_a_completed_task_keeps_the_cancel_that_lost_the_race() -> None:
-    """Asked again or not, it is to end: CANCELLING for its first cause, never RUNNING."""
+    """Asked again or not, it is to end for its first cause, and is never RUNNING."""
     record = play(Event.POST, Event.CREATED, Event.CANCEL, Event.COMPLETE, Event.TAKE_OVER)
-    assert (record.state, record.reason) == (State.CANCELLING, CancelReason.USER)
+    assert (record.state, record.reason) == (State.TAKEN_OVER, CancelReason.USER)
     assert (record.cancel_requested_at, record.version) == (3.0, 6)
 
 
@@ -203,31 +258,28 @@ def test_a_task_can_be_taken_over_again() -> None:
     record = play(Event.POST, Event.CREATED, Event.TAKE_OVER)
     record = step(record, Event.TAKE_OVER, 9.0, heir=TakeOver("owner-3", 8.0))
     assert (record.owner_id, record.orphaned_at, record.version) == ("owner-3", 8.0, 5)
-    assert record.state is State.RUNNING
+    assert record.state is State.TAKEN_OVER
 
 
-def test_a_take_over_keeps_the_terms_unless_it_brings_its_own() -> None:
-    """Without a policy the heir's deadline is none; with one it counts, also where it is None."""
+def test_the_deadline_is_the_heirs_only_where_the_task_is_wanted() -> None:
+    """Who takes it over has none of his own; who gets it by its key brings his, also none."""
     record = make_record(state=State.RUNNING, remote_id="r1", deadline_at=50.0)
-    policy = TaskPolicy(on_crash="reattach")
-    kept = step(record, Event.TAKE_OVER, 9.0, heir=TakeOver("owner-2", 8.0, None, 70.0))
-    assert (kept.policy, kept.deadline_at) == (record.policy, 50.0)
+    assert step(record, Event.TAKE_OVER, 9.0, heir=HEIRS[Event.TAKE_OVER]).deadline_at == 50.0
     for deadline in 70.0, None:
-        heir = TakeOver("owner-2", 8.0, policy, deadline)
-        after = step(record, Event.TAKE_OVER, 9.0, heir=heir)
-        assert (after.policy, after.deadline_at) == (policy, deadline)
+        heir = Reattachment("owner-2", KEPT, deadline)
+        after = step(record, Event.REATTACH, 9.0, heir=heir)
+        assert (after.policy, after.deadline_at) == (KEPT, deadline)
 
 
-@pytest.mark.parametrize("event", [Event.TAKE_OVER, Event.FORGET])
+@pytest.mark.parametrize("event", [Event.TAKE_OVER, Event.REATTACH, Event.FORGET])
 @pytest.mark.parametrize(
     "end", [[Event.COMPLETE, Event.CLOSE], [Event.FAIL], [Event.CANCELLED], [Event.DETACH]]
 )
 def test_what_is_finished_is_nobodys_to_take(event: Event, end: list[Event]) -> None:
     """Neither a take-over nor a forget comes after the end."""
     record = play(Event.POST, Event.CREATED, *end)
-    heir = TakeOver("owner-2", 8.0) if event is Event.TAKE_OVER else None
     with pytest.raises(IllegalTransition):
-        step(record, event, 9.0, heir=heir)
+        step(record, event, 9.0, heir=HEIRS.get(event))
 
 
 def test_a_forgotten_task_is_detached_and_says_why_it_was_to_end() -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from sigmic_guard.lifecycle import (
     CancelReason,
     Event,
+    Reattachment,
     Record,
     State,
     TakeOver,
@@ -50,7 +51,17 @@ LEFT: tuple[tuple[Event, ...], ...] = (
     HANDED_OVER,
 )
 
-_BEFORE_CLOSE = {Event.FOLLOW_UP, Event.TAKE_OVER, Event.FORGET}
+#: And of these somebody can get it by its key.
+CLAIMABLE: tuple[tuple[Event, ...], ...] = (
+    (),
+    (Event.POST,),
+    (Event.POST, Event.LOSE),
+    CREATED,
+    (*CREATED, Event.COMPLETE),
+    HANDED_OVER,
+)
+
+_BEFORE_CLOSE = {Event.FOLLOW_UP, Event.TAKE_OVER, Event.REATTACH, Event.FORGET}
 
 
 def born(**fields: Any) -> Record:
@@ -68,6 +79,14 @@ def born(**fields: Any) -> Record:
     )
 
 
+def heirs(now: float) -> dict[Event, TakeOver | Reattachment]:
+    """Who takes a dead owner's task over, or gets it by its key."""
+    return {
+        Event.TAKE_OVER: TakeOver("me", now - 0.5),
+        Event.REATTACH: Reattachment("me", TaskPolicy(), None),
+    }
+
+
 def moved(record: Record, event: Event, now: float, reason: CancelReason) -> Record:
     """Step with the arguments that the event needs."""
     naming = event in {Event.CREATED, Event.ADOPT}
@@ -78,7 +97,7 @@ def moved(record: Record, event: Event, now: float, reason: CancelReason) -> Rec
         remote_id=ID if naming else None,
         reason=reason if event is Event.CANCEL else None,
         error="DELETE answered 503" if event is Event.ATTEMPT else None,
-        heir=TakeOver("me", now - 0.5) if event is Event.TAKE_OVER else None,
+        heir=heirs(now).get(event),
     )
 
 
@@ -94,6 +113,12 @@ def taken_over(*events: Event, **fields: Any) -> Record:
     """Return that record as it is when it has become ours."""
     record = left_behind(*events, **fields)
     return moved(record, Event.TAKE_OVER, record.created_at + 60, CancelReason.USER)
+
+
+def reattached(*events: Event, **fields: Any) -> Record:
+    """Return that record as it is when somebody has got it by its key."""
+    record = left_behind(*events, **fields)
+    return moved(record, Event.REATTACH, record.created_at + 60, CancelReason.USER)
 
 
 def changes(
@@ -147,7 +172,8 @@ def walks(draw: st.DrawFn) -> list[TaskChanged]:
     else:
         life = [TaskChanged(None, record, None)]
     if beginning == "claimed":
-        life.append(TaskChanged(record, taken_over(*left), Event.TAKE_OVER))
+        left = draw(st.sampled_from(CLAIMABLE))
+        life.append(TaskChanged(record, reattached(*left), Event.REATTACH))
         record = life[-1].after
         if record.state is State.UNKNOWN and draw(st.booleans()):
             life.append(TaskChanged(record, born(intent_id="another"), None))

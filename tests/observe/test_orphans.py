@@ -232,16 +232,16 @@ def test_the_sum_holds_for_a_task_that_is_taken_over(
     assert add_up(registry) == Sums(started=1, live=0, finished=1, least=0)
 
 
-@pytest.mark.parametrize("left", lives.LEFT)
+@pytest.mark.parametrize("left", lives.CLAIMABLE)
 def test_the_sum_holds_for_an_intent_that_becomes_a_dead_owners_task(
     registry: CollectorRegistry, left: Iterable[Event]
 ) -> None:
     """A change whose before has another intent id: one task all along, not two."""
     metrics, mine = Metrics.on(registry), lives.born()
-    claimed = lives.taken_over(*left)
+    claimed = lives.reattached(*left)
     assert claimed.intent_id != mine.intent_id
     metrics.observe(TaskChanged(None, mine, None))
-    metrics.observe(TaskChanged(mine, claimed, Event.TAKE_OVER))
+    metrics.observe(TaskChanged(mine, claimed, Event.REATTACH))
     assert add_up(registry) == Sums(started=1, live=1, finished=0, least=0)
     assert value(registry, "tasks_live", state="intent") == 0
     assert value(registry, "tasks_live", state=claimed.state.value) == 1
@@ -252,9 +252,9 @@ def test_the_sum_check_sees_a_claimed_task_that_is_told_as_born(
 ) -> None:
     """Negative control: without its before the intent would stay live for ever."""
     metrics, mine = Metrics.on(registry), lives.born()
-    claimed = lives.taken_over(*lives.CREATED)
+    claimed = lives.reattached(*lives.CREATED)
     metrics.observe(TaskChanged(None, mine, None))
-    metrics.observe(TaskChanged(None, claimed, Event.TAKE_OVER))
+    metrics.observe(TaskChanged(None, claimed, Event.REATTACH))
     lost = lives.moved(claimed, Event.FAIL, 900.0, CancelReason.USER)
     metrics.observe(TaskChanged(claimed, lost, Event.FAIL))
     assert add_up(registry) == Sums(started=2, live=1, finished=1, least=0)

@@ -98,6 +98,7 @@ class Core:
         self.intake = Intake(ground, entries, self.creator, self.caller_requests, self.decider)
         self.roster.reactions = {
             State.RUNNING: self._runs,
+            State.TAKEN_OVER: self._taken_over,
             State.UNKNOWN: self._lost,
             State.CANCELLING: self._must_end,
             State.UNCONFIRMED: self._refused,
@@ -122,28 +123,25 @@ class Core:
     def _runs(self, task: Entry) -> None:
         task.request = None
         self.creator.acquire(task)
-        if task.orphan is None:
-            self.watcher.join(task)
-            if task.inheritance is not None:
-                self.watcher.get_soon(task)  # it may have ended while nobody watched it
-        else:
-            self.triage.decide(task)
+        self.watcher.join(task)
+        if task.inheritance is not None:
+            self.watcher.get_soon(task)  # it may have ended while nobody watched it
+
+    def _taken_over(self, task: Entry) -> None:
+        self.creator.acquire(task)
+        self.triage.decide(task)
 
     def _lost(self, task: Entry) -> None:
         self.canceller.start_over(task)
         self.reconciler.look_for(task)
         if not task.marked:
             self.creator.release(task)  # perhaps nobody will ever know: it must not block a place
-        elif task.orphan is None:
+        elif not task.record.orphan:
             self.creator.acquire(task)
 
     def _must_end(self, task: Entry) -> None:
         self._not_heard_from(task)
-        if task.orphan is None:
-            self.canceller.send_delete(task)
-        elif not task.inherit().decided:
-            self.triage.decide(task)
-        # else the reaper sends it on, when its row says so
+        self.canceller.send_delete(task)
 
     def _refused(self, task: Entry) -> None:
         task.hang_up()

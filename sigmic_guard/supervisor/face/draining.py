@@ -32,6 +32,8 @@ LAST_WRITES: Final = "last writes"
 NAMING_SECONDS: Final = 60e-6
 #: Whatever the policy says: it does not exist, or its end has been decided on before.
 _TO_CANCEL: Final = TO_BE_ENDED | {State.INTENT}
+#: What has an id by now, and whose end has not been decided on.
+_FOUND: Final = frozenset({State.RUNNING, State.TAKEN_OVER})
 #: What is left of the budget when somebody is in a hurry: time for the DELETEs that are under way.
 HURRY_SECONDS: Final = 0.5
 
@@ -163,7 +165,7 @@ class Drain:
         if state is State.COMPLETED:
             core.roster.apply(task, Happening.CLOSE)  # no follow-up is taken any more
             task.interrupt(CancelReason.SHUTDOWN)
-        elif task.orphan is not None:
+        elif task.record.orphan:
             core.triage.end_now(task)  # without another look
         elif how == "cancel" or state in _TO_CANCEL:
             if state is State.UNCONFIRMED:
@@ -183,7 +185,7 @@ class Drain:
         for task in tasks:
             while task.pursued:
                 await task.until(_awake)
-                if task.record.state is State.RUNNING:  # its create came through just now
+                if task.record.state in _FOUND:  # its create came through just now
                     self._want_ended(task)
             await slices.yield_if_due()
         for task, version in self._asked_again:
@@ -200,7 +202,8 @@ class Drain:
                 await slices.yield_if_due()
         for task in tasks:
             state = task.record.state
-            if state is State.COMPLETED or (state not in SETTLED and task.record.reason is None):
+            undecided = state is State.TAKEN_OVER or task.record.reason is None
+            if state is State.COMPLETED or (state not in SETTLED and undecided):
                 # Its create came through at the last, or the budget ran out before it was marked.
                 self._want_ended(task)
             if task.record.state not in SETTLED:
@@ -279,4 +282,4 @@ def _spanned(task: Entry) -> tuple[Record, Span]:
 
 
 def _awake(task: Entry) -> bool:
-    return not task.pursued or task.record.state is State.RUNNING
+    return not task.pursued or task.record.state in _FOUND

@@ -131,7 +131,7 @@ class Intake:
             return 0.0
         seconds = 2 * self._ground.settings.create_timeout
         # Who claimed it can do nothing with the key until it is found, or created.
-        claimed = task.inheritance is not None and task.inheritance.claimed
+        claimed = task.inheritance is not None
         return seconds + KEY_WAIT_SECONDS if claimed else seconds
 
     # --- adopted --------------------------------------------------------------------------------

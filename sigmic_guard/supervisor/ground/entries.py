@@ -12,7 +12,7 @@ from sigmic_guard.supervisor.ground.entry import Entry
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sigmic_guard.lifecycle import TaskPolicy, Verdict
+    from sigmic_guard.lifecycle import TaskPolicy
     from sigmic_guard.supervisor.ground.ground import Ground
 
 _TIME: Final = (1 << 48) - 1
@@ -74,10 +74,9 @@ class Entries:
             task.deadline_alarm = self._ground.timer.at(deadline, self._deadline_reached, task)
         return task
 
-    def inherit(self, record: Record, verdict: Verdict) -> Entry:
+    def inherit(self, record: Record) -> Entry:
         """Make the entry of a dead owner's row that is ours by now."""
         task = Entry(self._ground.lifetime, record, None)
         begin_in_the_past(task, record, self._ground.lifetime.now())
-        task.inherit().verdict = verdict
         task.marked = record.message_digest is None
         return task

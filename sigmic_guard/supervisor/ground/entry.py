@@ -8,7 +8,7 @@ that the roster replaces; whoever waits for a change leaves an event here. Users
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 from anyio import Event
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from weakref import ReferenceType
 
-    from sigmic_guard.lifecycle import CancelResult, Record, Verdict
+    from sigmic_guard.lifecycle import CancelResult, Record
     from sigmic_guard.sigmic.models import CreateRequest
     from sigmic_guard.supervisor.ground.lag import End
     from sigmic_guard.supervisor.ground.lifetime import Lifetime
@@ -43,24 +43,13 @@ class Interruptible(Protocol):
         """Leave its scope where its code was left behind; whether that accounts for ``error``."""
 
 
-class Inheritance:
-    """What is known of a task because another owner began it, who is dead."""
+class Inheritance(NamedTuple):
+    """What a task has from another owner who began it; noted by the roster as it becomes ours."""
 
-    __slots__ = ("at", "claimed", "decided", "last_follow_up_at", "looks", "verdict")
-
-    def __init__(self) -> None:
-        #: What is to become of it; ``None`` if somebody asked for it by its key.
-        self.verdict: Verdict | None = None
-        #: When it was taken over, on anyio's clock.
-        self.at: float | None = None
-        #: When that owner was about to send its last follow-up, if it was.
-        self.last_follow_up_at: float | None = None
-        #: Whether somebody asked for it, by the key.
-        self.claimed = False
-        #: Whether a GET told how it is.
-        self.decided = False
-        #: How often it was looked at in vain.
-        self.looks = 0
+    #: When that was, on anyio's clock.
+    at: float
+    #: When that owner was about to send its last follow-up, if it was.
+    last_follow_up_at: float | None
 
 
 class Entry:
@@ -184,27 +173,16 @@ class Entry:
         return self.lifetime.closed
 
     @property
-    def orphan(self) -> Verdict | None:
-        """What is to become of it, if it was a dead owner's and nobody asked for it."""
-        return None if self.inheritance is None else self.inheritance.verdict
-
-    @property
     def inherited_at(self) -> float | None:
         """When it was taken over, if it was a dead owner's, on anyio's clock."""
         return None if self.inheritance is None else self.inheritance.at
-
-    def inherit(self) -> Inheritance:
-        """Return what is known of it because another owner began it; from now on one did."""
-        if self.inheritance is None:
-            self.inheritance = Inheritance()
-        return self.inheritance
 
     @property
     def pursued(self) -> bool:
         """Whether somebody here works on bringing the task to an end, or on finding it."""
         state = self.record.state
         if state is State.UNKNOWN:  # what a dead owner left can be looked for by anybody, later
-            return self.marked and self.orphan is None
+            return self.marked and not self.record.orphan
         return state not in SETTLED
 
     @property
@@ -270,8 +248,6 @@ class Entry:
     def forget_what_was_read(self) -> None:
         """Begin anew with all that was read of the task: it was about another one."""
         self.answer = self.last_end = None
-        if self.inheritance is not None:
-            self.inheritance.decided, self.inheritance.looks = False, 0
         if self.audience is not None:
             self.audience.start_over()
 

@@ -15,7 +15,6 @@ from sigmic_guard.lifecycle import (
     Event,
     Record,
     State,
-    TakeOver,
     step,
 )
 from sigmic_guard.lifecycle.states import ENDED, TO_BE_ENDED
@@ -26,6 +25,7 @@ from sigmic_guard.supervisor.ground.durations import (
     seconds_of,
     seconds_since_cancel,
 )
+from sigmic_guard.supervisor.ground.entry import Inheritance
 from sigmic_guard.supervisor.ground.lag import BRAND_NEW, WRONG_CLOCK, end_in, is_new
 from sigmic_guard.supervisor.ground.origins import Origins
 from sigmic_guard.supervisor.ground.timer import Slices
@@ -91,19 +91,12 @@ class Roster:
         self._observer.observe(TaskChanged(None, record, Event.TAKE_OVER))
         self._settle_in(task)
 
-    def claim(self, task: Entry, record: Record) -> None:
+    def reattach(self, task: Entry, record: Record) -> None:
         """Let a task that was not created be a dead owner's, whose row is ours already."""
         self._note_take_over(task, record)
         begin_in_the_past(task, record, self.now())
-        self._replace(task, record, Event.TAKE_OVER)
+        self._replace(task, record, Event.REATTACH)
         self._settle_in(task)
-
-    def disown(self, record: Record, orphaned_at: float) -> Record:
-        """Let a row be a dead owner's again that was claimed, and then not wanted."""
-        heir = TakeOver(record.owner_id, orphaned_at)
-        after = step(record, Event.TAKE_OVER, self.now(), heir=heir)
-        self._outbox.add(record, after)
-        return after
 
     def hand_back(self, record: Record) -> None:
         """Let a row that was claimed by its key, too late, be there for it again."""
@@ -119,8 +112,7 @@ class Roster:
         task.wake()
 
     def _note_take_over(self, task: Entry, record: Record) -> None:
-        inheritance = task.inherit()
-        inheritance.at, inheritance.last_follow_up_at = self.moment(), record.asked_at
+        task.inheritance = Inheritance(self.moment(), record.asked_at)
         written_at = record.asked_at or record.posted_at or record.created_at
         if self.now() - written_at < WRONG_CLOCK + BRAND_NEW:  # by a clock that was not ours
             self.note_write(task)
@@ -137,7 +129,7 @@ class Roster:
         record = task.record
         if record.remote_id is not None:
             namesake = self.named.setdefault(record.remote_id, task)
-            if namesake.orphan is not None and task.orphan is None:
+            if namesake.record.orphan and not task.record.orphan:
                 self.named[record.remote_id] = task  # who is wanted bears the name
         reaction = self.reactions.get(record.state)
         if reaction is not None:
@@ -200,7 +192,10 @@ class Roster:
             self.note_write(task)
         elif after.remote_id is None and before.remote_id is not None:
             self._forget_name(task, before.remote_id)
-        if before.state in TO_BE_ENDED and after.state not in _TOLD_LATER:
+        to_be_ended = before.state in TO_BE_ENDED or (
+            before.state is State.TAKEN_OVER and before.reason is not None
+        )
+        if to_be_ended and after.state not in _TOLD_LATER:
             self._tell_result(task, after)
         if after.state is State.CANCELLED and after.reason is CancelReason.REMOTE:
             task.interrupt(CancelReason.REMOTE)
@@ -313,7 +308,6 @@ class Roster:
         inheritance = task.inheritance
         return (
             inheritance is not None
-            and inheritance.at is not None
             and inheritance.last_follow_up_at is not None
             # Else it was asked by us since.
             and task.record.asked_at == inheritance.last_follow_up_at

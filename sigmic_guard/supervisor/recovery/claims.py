@@ -18,7 +18,16 @@ from anyio import current_time, move_on_after
 
 from sigmic_guard.errors import DuplicateKey, LedgerError
 from sigmic_guard.ledger import Orphan, last_sign
-from sigmic_guard.lifecycle import REAPABLE, Event, ReapResult, State, TakeOver, Verdict, step
+from sigmic_guard.lifecycle import (
+    REAPABLE,
+    Event,
+    ReapResult,
+    Reattachment,
+    State,
+    TakeOver,
+    Verdict,
+    step,
+)
 from sigmic_guard.lifecycle.orphan import orphan_since
 from sigmic_guard.supervisor.ground.workers import Pool
 from sigmic_guard.supervisor.recovery.reaper import TakenRow
@@ -135,7 +144,7 @@ class Claims:
         if row.owner_id == self._owner_id:
             claim.behind = await self._task_of(row)
         elif row.state is not State.HANDED_OVER and await self._ledger.owner_alive(row.owner_id):
-            if row.orphaned_at is None:
+            if not row.orphan:
                 why = "a live task of another process holds the key"
                 raise DuplicateKey(why, key=row.key or "")
             pause = REAPED_RECHECK_SECONDS  # another process was quicker, and sees to its end
@@ -153,7 +162,7 @@ class Claims:
         if task is None:
             await self._outbox.flush()
             return None
-        if task.orphan is None:
+        if not task.record.orphan:
             raise DuplicateKey("a live task of this process holds the key", key=key)
         if not task.worked_on:
             raise DuplicateKey(
@@ -203,19 +212,19 @@ class Claims:
                 key=row.key or "",
             )
         mine = task.record
-        heir = TakeOver(self._owner_id, None, mine.policy, mine.deadline_at)
+        heir = Reattachment(self._owner_id, mine.policy, mine.deadline_at)
         now = self._roster.now()
-        after, since = step(row, Event.TAKE_OVER, now, heir=heir), orphan_since(*orphan, now)
+        after, since = step(row, Event.REATTACH, now, heir=heir), orphan_since(*orphan, now)
         # If we are hit meanwhile, or nobody wants it any more, it is an orphan like any other.
-        taken = TakenRow(after, Verdict.REAP, since)
+        given_up = step(after, Event.TAKE_OVER, now, heir=TakeOver(self._owner_id, since))
+        taken = TakenRow(after, given_up)
         if not await self._reaper.commit([taken]):
             return False
         if task.record.state is not State.INTENT:
             self._reaper.admit(taken)
             return False
         task.marked = after.message_digest is None
-        task.inherit().claimed = True
-        self._roster.claim(task, after)
+        self._roster.reattach(task, after)
         self._reaper.tally.record(task, ReapResult.REATTACHED, orphaned_at=since)
         return True
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from sigmic_guard.lifecycle import Event, State
+from sigmic_guard.lifecycle.states import TO_BE_ENDED
 
 if TYPE_CHECKING:
     from sigmic_guard.sigmic.models import TaskInfo
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from sigmic_guard.supervisor.work.watcher import Watcher
 
 #: States in which the id may be taken back.
-_CORRECTABLE: Final = frozenset({State.RUNNING, State.CANCELLING, State.UNCONFIRMED})
+_CORRECTABLE: Final = TO_BE_ENDED | {State.RUNNING, State.TAKEN_OVER}
 _WHY: Final = "the API had given it the id of another create's task"
 
 

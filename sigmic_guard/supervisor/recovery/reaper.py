@@ -62,9 +62,9 @@ class TakenRow(NamedTuple):
     """A row that is ours as soon as it is written."""
 
     record: Record
-    verdict: Verdict
-    #: Since when it is an orphan: a row that was claimed by its key no longer has that.
-    orphaned_at: float
+    #: What it is then: the same, or the next step of one that was claimed by its key, if nobody
+    #: should want it any more.
+    orphan: Record
 
 
 class Round:
@@ -97,6 +97,7 @@ class Reaper:
         self._roster = ground.roster
         self._api = ground.api
         self._ledger = ground.ledger
+        self._outbox = ground.outbox
         self._observer = ground.observer
         self._owner_id = ground.owner_id
         self._namespace = ground.settings.namespace
@@ -270,9 +271,9 @@ class Reaper:
             for orphan, verdict in orphans[start : start + MAX_ROWS]:
                 now = self._roster.now()
                 since = orphan_since(*orphan, now)
-                heir = TakeOver(self._owner_id, since)
+                heir = TakeOver(self._owner_id, since, release=verdict is Verdict.RELEASE)
                 after = step(orphan.record, Happening.TAKE_OVER, now, heir=heir)
-                taken.append(TakenRow(after, verdict, since))
+                taken.append(TakenRow(after, after))
                 await slices.yield_if_due()
             self._ours.extend(await self.commit(taken))
             await self._admit_ours()
@@ -333,18 +334,18 @@ class Reaper:
 
     def admit(self, row: TakenRow) -> None:
         """See to a row that is ours by now."""
-        record, verdict = row.record, row.verdict
+        record, orphan = row
         if self._holding:
             # Its owner will be dead in a moment, and somebody else comes for it. A row that was not
             # taken after all has another version, and stays as it is.
-            if record.orphaned_at is None:
+            if not record.orphan:
                 self._roster.hand_back(record)
             return
         if record.intent_id in self._roster.tasks:
             return  # a round and a claim wrote the same, and both were told that it is so
-        if record.orphaned_at is None:
-            record = self._roster.disown(record, row.orphaned_at)
-        task = self._entries.inherit(record, verdict)
+        if orphan is not record:
+            self._outbox.add(record, orphan)
+        task = self._entries.inherit(orphan)
         if self._round is not None:
             self._round.taken.append(task)
         self._triage.join(task)

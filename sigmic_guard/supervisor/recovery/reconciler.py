@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from anyio import CancelScope, Event, current_time, move_on_after
 
 from sigmic_guard.errors import LedgerError, SigmicGuardError
-from sigmic_guard.lifecycle import Backoff, Verdict
+from sigmic_guard.lifecycle import Backoff
 from sigmic_guard.lifecycle import Event as Happening
 from sigmic_guard.lifecycle.backoff import believed
 from sigmic_guard.observe import CandidatesFound, LedgerFailed
@@ -397,7 +397,7 @@ class Reconciler:
         record, candidates = one.task.record, proposal.ids
         wanted = record.policy.on_lost == "cancel" and proposal.near
         self._observer.observe(CandidatesFound(record, candidates))
-        if wanted and one.task.orphan is not Verdict.RELEASE:
+        if wanted and not record.to_be_released:
             self._found(one, candidates[0])
             for task_id in candidates[1:]:
                 self._triage.end_stray(record, task_id)

@@ -21,7 +21,7 @@ from sigmic_guard.lifecycle import (
     CancelReason,
     Event,
     State,
-    Verdict,
+    terms_of_orphan,
 )
 from sigmic_guard.supervisor.ground.from_entry import result_of_orphan
 from sigmic_guard.supervisor.ground.pacing import REFUSALS, asked_pause
@@ -75,6 +75,8 @@ class Triage:
         #: The live ones.
         self.tasks: set[Entry] = set()
         self.tally = Tally(self.tasks, ground)
+        #: How often it was looked at a task in vain.
+        self._failures: dict[Entry, int] = {}
         #: When a task ended by itself, in seconds since the epoch, where the API told.
         self._ended_at: dict[Entry, float] = {}
         self._roster.finished.append(self._finished)
@@ -101,13 +103,13 @@ class Triage:
 
     def decide(self, task: Entry) -> None:
         """Find out by GET whether the task still runs, as soon as a worker is free."""
+        self._failures.pop(task, None)
         self._pool.put(task)
 
     async def _decide_on(self, task: Entry) -> None:
-        inheritance, remote_id = task.inherit(), task.record.remote_id
-        if inheritance.decided or remote_id is None or task.record.finished_at is not None:
+        if task.record.state is not State.TAKEN_OVER:
             return
-        generation = task.generation
+        remote_id, generation = task.id, task.generation
         try:
             info = await self._look(task)
             # Its id may have become known only now, and somebody may have adopted it since.
@@ -127,14 +129,14 @@ class Triage:
                 and (ended_at := seconds_of(info.completed_at)) is not None
             ):
                 self._ended_at[task] = ended_at
-            inheritance.decided = True
-            if wanted:
-                inheritance.verdict = Verdict.RELEASE
             if info is not None and self._roster.observe(task, info, generation):
                 return
+            if task.record.state is not State.TAKEN_OVER or task.id != remote_id:
+                return  # somebody decided on it meanwhile, or will
             if info is not None and info.terminal:  # and not believed, for now
-                inheritance.decided = False
-                self._timer.after(RECHECK_SECONDS, self.decide, task)
+                self._timer.after(RECHECK_SECONDS, self._pool.put, task)
+            elif wanted:
+                self._sparer.let_go(task)
             else:
                 self.end_now(task)
 
@@ -147,10 +149,10 @@ class Triage:
         return task.record.remote_id != remote_id
 
     def _look_later(self, task: Entry, error: Exception) -> None:
-        inheritance = task.inherit()
-        delay = self._backoff.delay(inheritance.looks, random(), retry_after=asked_pause(error))
-        inheritance.looks += 1
-        self._timer.after(delay, self.decide, task)
+        failures = self._failures.get(task, 0)
+        self._failures[task] = failures + 1
+        delay = self._backoff.delay(failures, random(), retry_after=asked_pause(error))
+        self._timer.after(delay, self._pool.put, task)
 
     async def _look(self, task: Entry) -> TaskInfo | None:
         """Ask how the task is; ``None`` where the DELETE will tell.
@@ -162,16 +164,17 @@ class Triage:
         except (*REFUSALS, TaskNotFound):
             return None
         except (ApiError, ProtocolError) as error:
-            if isinstance(error, RateLimited | ServerError) or task.inherit().looks < MAX_NONSENSE:
+            failures = self._failures.get(task, 0)
+            if isinstance(error, RateLimited | ServerError) or failures < MAX_NONSENSE:
                 raise
             return None
 
     def end_stray(self, absent: Record, task_id: str) -> None:
         """End a task that was proven not to exist and did appear, or may be what was lost."""
         since = absent.finished_at or self._roster.now()
-        record = self._entries.intend(absent.policy, None, None, orphaned_at=since)
+        terms = terms_of_orphan(absent.policy)
+        record = self._entries.intend(terms, None, None, orphaned_at=since)
         task = self._entries.enlist(record, None)
-        task.inherit().verdict = Verdict.REAP
         self.join(task)
         self._outbox.insert(record)
         self._roster.apply(task, Event.ADOPT, remote_id=task_id)
@@ -181,23 +184,21 @@ class Triage:
         slices = Slices()
         for task in tuple(self.tasks):
             if self._sparer.is_wanted_here(task.record):
-                task.inherit().verdict = Verdict.RELEASE
+                self._sparer.let_go(task)
             await slices.yield_if_due()
 
     def end_now(self, task: Entry) -> None:
         """Let the task go, or have it ended without another look."""
-        self._decide(task)
-        self._canceller.send_delete(task)
-
-    def _decide(self, task: Entry) -> None:
-        task.inherit().decided = True
-        if task.orphan is Verdict.RELEASE:
-            self._sparer.let_go(task)
-        elif task.record.state is State.RUNNING:
+        if task.record.state is not State.TAKEN_OVER:
+            self._canceller.send_delete(task)
+        elif task.record.to_be_released:
+            self._roster.apply(task, Event.DETACH)
+        else:
             self._roster.cancel(task, CancelReason.ORPHAN)
 
     def _finished(self, task: Entry) -> None:
         ended_at = self._ended_at.pop(task, None)
+        self._failures.pop(task, None)
         if task in self.tasks:
             self.tasks.discard(task)
             record = task.record

@@ -211,7 +211,7 @@ class Canceller:
         if task.record.remote_id != record.remote_id:
             return False
         self._observer.observe(CancellationAcknowledged(task.record, seconds_since_cancel(task)))
-        if documented and record.policy.confirm == "accepted" and task.orphan is None:
+        if documented and record.policy.confirm == "accepted":
             self._ended(task, CancelResult.ACKNOWLEDGED)
             return False
         task.begin_cancelling().next_request = NextRequest.GET_TO_CONFIRM

@@ -6,7 +6,7 @@ say so :func:`~sigmic_guard.lifecycle.wants` tells. Only this supervisor's recor
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sigmic_guard.ledger import CorruptRows
 from sigmic_guard.lifecycle import CancelReason, Event, State, wants
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from sigmic_guard.lifecycle import Record
     from sigmic_guard.supervisor.ground.entry import Entry
     from sigmic_guard.supervisor.ground.ground import Ground
+
+#: Where a task is whose end is wanted, or about to be.
+_SPARED: Final = TO_BE_ENDED | {State.TAKEN_OVER}
 
 
 class Sparer:
@@ -88,8 +91,6 @@ class Sparer:
                 await slices.yield_if_due()
 
     def let_go(self, task: Entry) -> None:
-        """Take this record of the task off the books: another one counts, or nobody minds."""
-        if task.record.state is State.RUNNING:
-            self._roster.apply(task, Event.DETACH)
-        elif task.record.state in TO_BE_ENDED:
+        """Take this record of the task off the books: another one counts."""
+        if task.record.state in _SPARED:
             self._roster.apply(task, Event.FORGET)
