@@ -269,5 +269,5 @@ def test_no_file_cites_a_document_that_is_not_here() -> None:
         for path in (*sources, *documents)
         for name in re.findall(r"\b[\w-]+\.md\b", path.read_text())
     }
-    there = {path.name for folder in (ROOT, ROOT / "docs") for path in folder.glob("*.md")}
+    there = {path.name for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"))}
     assert {(by, name) for by, name in cited if name not in there} == set()

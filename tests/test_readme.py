@@ -91,7 +91,7 @@ def free_names(source: str) -> set[str]:
         match node:
             case ast.Name(id=name, ctx=ast.Load()):
                 used.add(name)
-            case ast.Name(id=name) | ast.AsyncFunctionDef(name=name):
+            case ast.Name(id=name) | ast.AsyncFunctionDef(name=name) | ast.arg(arg=name):
                 bound.add(name)
             case ast.ExceptHandler(name=str(name)):
                 bound.add(name)

@@ -1,0 +1,216 @@
+"""The middleware: what one request, or one websocket, goes through."""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
+
+from anyio import move_on_after
+
+from sigmic_guard import CancelReason, SupervisorShutdown, TaskCancelled
+from sigmic_guard.integrations import sse
+from sigmic_guard.integrations.asgi.receiving import Receiver
+from sigmic_guard.integrations.requests import RequestTasks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable
+    from typing import Literal
+
+    from sigmic_guard import Supervisor
+    from sigmic_guard.integrations.asgi.protocol import Application, Message, Receive, Scope, Send
+
+#: Seconds for a last message to a client that may not read.
+LAST_WORDS: Final = 1.0
+#: Tells a websocket's client that the service restarts. Source: RFC 6455's registry, "1012".
+SERVICE_RESTART: Final = 1012
+_REFUSAL: Final = b"The service is shutting down. Please try again.\n"
+
+
+class Service(Protocol):
+    """What the middleware asks of its guard."""
+
+    on_disconnect: Literal["cancel", "keep"] | float
+    retry_after: float
+
+    def find_supervisor(self) -> Supervisor:
+        """Return the supervisor, or raise a sentence that says why there is none."""
+
+    def spawn(self, run: Callable[[], Coroutine[Any, Any, None]]) -> bool:
+        """Run something beside the requests; ``False`` where that is too late."""
+
+
+class GuardMiddleware:
+    """Binds the tasks of each request to it; a plain ASGI middleware, made by a guard."""
+
+    guard: ClassVar[Service]
+
+    def __init__(self, app: Application) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; what is neither HTTP nor a websocket passes through."""
+        kind = scope["type"]
+        if kind == "http":
+            await _Http(self.guard, scope, receive, send).serve(self.app)
+        elif kind == "websocket":
+            await _WebSocket(self.guard, scope, receive, send).serve(self.app)
+        else:
+            await self.app(scope, receive, send)
+
+
+class _Exchange:
+    """A request and its response, or a websocket.
+
+    No cancel scope and no task group is open around the application: one of a generator that it
+    leaves behind may stay open in this very task, and ours could not be left any more.
+    """
+
+    __slots__ = ("_guard", "_receiver", "_scope", "_send", "complete", "tasks")
+
+    def __init__(self, guard: Service, scope: Scope, receive: Receive, send: Send) -> None:
+        self._guard = guard
+        self._scope = scope
+        self._send = send
+        self._receiver = receiver = Receiver(receive, guard.spawn, self._hung_up)
+        self.tasks = RequestTasks(
+            guard.find_supervisor, guard.on_disconnect, receiver.listen, guard.retry_after
+        )
+        #: Nothing more can be said to the client, who may go.
+        self.complete = False
+
+    async def serve(self, app: Application) -> None:
+        self._scope.setdefault("state", {})["tasks"] = self.tasks
+        try:
+            await app(self._scope, self._receiver, self.send)
+        except BaseException as error:
+            ours = self._leave(error)
+            if (ours or _is(error, _ends_by_shutdown)) and not self.tasks.disconnected:
+                await self._say_last_words()
+            elif not (ours or (self.tasks.disconnected and _is(error, _ends_by_hang_up))):
+                raise
+        else:
+            self._leave(None)
+
+    async def send(self, message: Message) -> None:
+        raise NotImplementedError
+
+    def _leave(self, error: BaseException | None) -> bool:
+        if not self.tasks.used:
+            return False
+        self._receiver.stop()
+        return self.tasks.close(error)
+
+    def _hung_up(self) -> None:
+        if not self.complete:
+            self.tasks.hang_up()
+
+    def _completed(self) -> None:
+        self.complete = True
+        self._receiver.stop()
+
+    async def _say_last_words(self) -> None:
+        with move_on_after(LAST_WORDS):
+            await self._end()
+
+    async def _end(self) -> None:
+        """Tell the client that the service shuts down, as far as that can still be told."""
+        raise NotImplementedError
+
+
+class _Http(_Exchange):
+    __slots__ = ("_headers",)
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        #: Of the response, once it has started.
+        self._headers: Iterable[tuple[bytes, bytes]] | None = None
+
+    async def send(self, message: Message) -> None:
+        kind = message["type"]
+        if kind == "http.response.start":
+            self._headers = message.get("headers", ())
+        elif kind == "http.response.body" and not message.get("more_body", False):
+            if self.tasks.cut and self._is_event_stream:
+                # Frameworks end a response before they let go of the error that ended it.
+                message = {**message, "body": message.get("body", b"") + self._farewell}
+            self._completed()
+        await self._send(message)
+
+    @property
+    def _is_event_stream(self) -> bool:
+        """Whether an event can be added to the body as it is."""
+        fields = {name.lower(): value for name, value in self._headers or ()}
+        kind = fields.get(b"content-type", b"").decode("latin-1")
+        return kind.startswith(sse.MEDIA_TYPE) and b"content-encoding" not in fields
+
+    @property
+    def _farewell(self) -> bytes:
+        return sse.farewell_bytes(self.tasks.retry_after)
+
+    async def _end(self) -> None:
+        if self._headers is None:
+            await refuse(self._scope, self._send, self.tasks.retry_after)
+        elif self._is_event_stream and not self.complete:
+            message = {"type": "http.response.body", "body": self._farewell, "more_body": False}
+            await self._send(message)
+        # Else it is cut: what has no farewell must not look complete.
+
+
+class _WebSocket(_Exchange):
+    __slots__ = ("_accepted",)
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._accepted = False
+
+    async def send(self, message: Message) -> None:
+        kind = message["type"]
+        if kind == "websocket.accept":
+            self._accepted = True
+        elif kind == "websocket.close" or (
+            kind == "websocket.http.response.body" and not message.get("more_body", False)
+        ):
+            self._completed()
+        await self._send(message)
+
+    async def _end(self) -> None:
+        if self.complete:
+            return
+        if not self._accepted and "websocket.http.response" in self._scope.get("extensions", ()):
+            await refuse(self._scope, self._send, self.tasks.retry_after)
+        else:
+            reason = "the service is shutting down"
+            await self._send({"type": "websocket.close", "code": SERVICE_RESTART, "reason": reason})
+
+
+async def refuse(scope: Scope, send: Send, retry_after: float) -> None:
+    """Answer 503: no task is taken on any more."""
+    prefix = "websocket." if scope["type"] == "websocket" else ""
+    headers = [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", b"%d" % len(_REFUSAL)),
+        (b"retry-after", b"%d" % ceil(retry_after)),
+    ]
+    if scope.get("http_version", "1.1").startswith("1"):
+        headers.append((b"connection", b"close"))
+    await send({"type": prefix + "http.response.start", "status": 503, "headers": headers})
+    await send({"type": prefix + "http.response.body", "body": _REFUSAL, "more_body": False})
+
+
+def _ends_by_shutdown(error: BaseException) -> bool:
+    if isinstance(error, TaskCancelled):
+        return error.reason is CancelReason.SHUTDOWN
+    return isinstance(error, SupervisorShutdown)
+
+
+def _ends_by_hang_up(error: BaseException) -> bool:
+    if isinstance(error, TaskCancelled):
+        return error.reason is CancelReason.SCOPE
+    return isinstance(error, (SupervisorShutdown, OSError))
+
+
+def _is(error: BaseException, kind: Callable[[BaseException], bool]) -> bool:
+    """Tell whether the error is of that kind; a group, where all that is in it is."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(_is(inner, kind) for inner in error.exceptions)
+    return kind(error)

@@ -1,0 +1,213 @@
+"""The tasks of one request, whatever the host: :class:`RequestTasks`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, Unpack
+
+from sigmic_guard import CancelReason, ConfigurationError, TaskCancelled
+from sigmic_guard.lifecycle.values import check_seconds, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import timedelta
+
+    from sigmic_guard import (
+        RemoteTask,
+        RemoteTaskGroup,
+        Supervisor,
+        TaskBlock,
+        TaskOptions,
+        TaskResult,
+    )
+
+#: What becomes of a task when the client hangs up: it is cancelled, it is kept until the request
+#: ends, or it is kept for so many seconds.
+OnDisconnect: TypeAlias = "Literal['cancel', 'keep'] | float | timedelta"
+_Checked: TypeAlias = "Literal['cancel', 'keep'] | float"
+
+_HUNG_UP: Final = "the client has hung up"
+
+
+def check_on_disconnect(value: OnDisconnect) -> _Checked:
+    """Return what is meant.
+
+    :raises ConfigurationError: it is none of the three.
+    """
+    if not isinstance(value, str):
+        return check_seconds("on_disconnect", value)
+    if value not in {"cancel", "keep"}:
+        raise ConfigurationError(
+            f"on_disconnect must be 'cancel', 'keep' or seconds, not {shown(value)}"
+        )
+    return value
+
+
+class RequestTasks:
+    """The remote tasks that one request, or one websocket, begins; made by the guard's middleware.
+
+    What :meth:`task` and :meth:`run` begin belongs to the request. It ends with the request at the
+    latest, by record, whatever became of the code that held it, a generator that nobody iterates
+    over any more included. When the client hangs up before the response is complete, it ends as
+    ``on_disconnect`` says: ``"cancel"`` (at once; the body of the block is cancelled, and
+    :class:`~sigmic_guard.TaskCancelled` comes out of it), ``"keep"`` (not before the request does),
+    or a number of seconds for which it may go on. Default: the guard's.
+
+    What :meth:`start` begins belongs to the service, and outlives the request.
+    """
+
+    __slots__ = (
+        "_began",
+        "_default",
+        "_find",
+        "_forget_drain",
+        "_groups",
+        "_started",
+        "cut",
+        "disconnected",
+        "retry_after",
+    )
+
+    def __init__(
+        self,
+        find: Callable[[], Supervisor],
+        on_disconnect: _Checked,
+        began: Callable[[], None],
+        retry_after: float,
+    ) -> None:
+        #: Returns the supervisor, or raises a sentence that says why there is none.
+        self._find = find
+        self._default = on_disconnect
+        #: Called before the first task is begun: from now on a hang-up matters.
+        self._began = began
+        #: Seconds, for clients that the shutdown turns away.
+        self.retry_after = retry_after
+        #: By what a hang-up does to their tasks.
+        self._groups: dict[_Checked, RemoteTaskGroup] | None = None
+        self._started: dict[_Checked, RemoteTaskGroup] | None = None
+        self._forget_drain: Callable[[], None] | None = None
+        #: Whether the client has hung up before the response was complete, as far as anybody
+        #: listened: from the first task on somebody does.
+        self.disconnected = False
+        #: Whether the shutdown began while tasks of the request were live.
+        self.cut = False
+
+    def __repr__(self) -> str:
+        return f"<RequestTasks{', disconnected' if self.disconnected else ''}>"
+
+    @property
+    def supervisor(self) -> Supervisor:
+        """The service's supervisor.
+
+        :raises ConfigurationError: it is not running; the message says what to do.
+        """
+        return self._find()
+
+    def task(
+        self,
+        message: str,
+        *,
+        on_disconnect: OnDisconnect | None = None,
+        **options: Unpack[TaskOptions],
+    ) -> TaskBlock:
+        """Return a block that owns a new task of this request; see :meth:`Supervisor.task`.
+
+        :raises TaskCancelled: the client has hung up, and ``on_disconnect`` is ``"cancel"``.
+        :raises SupervisorShutdown: the service shuts down; unless it is caught, the middleware
+            answers 503 with ``Retry-After``.
+        """
+        return self._group(on_disconnect).task(message, **options)
+
+    async def run(
+        self,
+        message: str,
+        *,
+        on_disconnect: OnDisconnect | None = None,
+        **options: Unpack[TaskOptions],
+    ) -> TaskResult:
+        """Create a task of this request, wait for its end, and return its result.
+
+        Raises what :meth:`task` and :meth:`Supervisor.run` do.
+        """
+        return await self._group(on_disconnect).run(message, **options)
+
+    async def start(
+        self,
+        message: str,
+        *,
+        on_disconnect: OnDisconnect = "keep",
+        **options: Unpack[TaskOptions],
+    ) -> RemoteTask:
+        """Create a background task of the service; see :meth:`Supervisor.start`.
+
+        It goes on after the response. ``on_disconnect`` tells whether it does so too where the
+        client hangs up before; the guard's does not count.
+        """
+        how = check_on_disconnect(on_disconnect)
+        if how == "keep":
+            return await self.supervisor.start(message, **options)
+        self._started = self._listen(self._started)
+        return await self._of(self._started, how).start(message, **options)
+
+    # --- for the host's side ----------------------------------------------------------------------
+
+    @property
+    def used(self) -> bool:
+        """Whether a task was begun that belongs to the request, or that a hang-up may end."""
+        return self._groups is not None or self._started is not None
+
+    def hang_up(self) -> None:
+        """Take in that the client is gone; a plain call."""
+        if self.disconnected:
+            return
+        self.disconnected = True
+        for groups in (self._groups, self._started):
+            for how, group in (groups or {}).items():
+                _hang_up(group, how)
+
+    def close(self, error: BaseException | None) -> bool:
+        """End what is left of the request's tasks; to be called where the request's code was.
+
+        Returns whether ``error``, which came out of that code, is nothing but the cancellation of
+        a block that stands in a generator which was left behind.
+        """
+        if self._forget_drain is not None:
+            self._forget_drain()
+        ours = False
+        for group in (self._groups or {}).values():
+            ours = group.close(error) or ours
+        for group in (self._started or {}).values():
+            group.release()
+        return ours
+
+    def _group(self, on_disconnect: OnDisconnect | None) -> RemoteTaskGroup:
+        how = self._default if on_disconnect is None else check_on_disconnect(on_disconnect)
+        self._groups = self._listen(self._groups)
+        return self._of(self._groups, how)
+
+    def _listen(
+        self, groups: dict[_Checked, RemoteTaskGroup] | None
+    ) -> dict[_Checked, RemoteTaskGroup]:
+        if not self.used:
+            self._forget_drain = self._find().on_drain(self._drain_begins)
+            self._began()
+        return {} if groups is None else groups
+
+    def _of(self, groups: dict[_Checked, RemoteTaskGroup], how: _Checked) -> RemoteTaskGroup:
+        if self.disconnected and how == "cancel":
+            raise TaskCancelled(_HUNG_UP, reason=CancelReason.SCOPE)
+        group = groups.get(how)
+        if group is None:
+            group = groups[how] = self._find().group()
+            if self.disconnected:
+                _hang_up(group, how)
+        return group
+
+    def _drain_begins(self) -> None:
+        self.cut = any(group.live for group in (self._groups or {}).values())
+
+
+def _hang_up(group: RemoteTaskGroup, how: _Checked) -> None:
+    if how == "cancel":
+        group.end()
+    elif how != "keep":
+        group.end(after=how)

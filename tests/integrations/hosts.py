@@ -1,0 +1,191 @@
+"""Runs the service of ``programs/`` under a host, as a real process on a real socket.
+
+Another host is one more entry in :data:`HOSTS`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import anyio
+import pytest
+from anyio import to_thread
+from anyio.streams.text import TextReceiveStream
+
+import sigmic_guard
+from tests.integrations.client import Client
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from anyio.abc import ByteReceiveStream, Process
+
+    from sigmic_guard.emulator import Emulator
+
+PROGRAMS: Final = Path(__file__).parent / "programs"
+KEY: Final = "sigmic_" + "5ec2e7" * 10 + "cafe"
+#: Seconds that the service is given, and that its exit may take beyond that.
+GRACE: Final = 8.0
+BEYOND: Final = 1.0
+#: Seconds for a whole test; far more than any takes.
+PATIENCE: Final = 35.0
+
+TERM, INT = signal.SIGTERM, signal.SIGINT
+
+
+@dataclass(frozen=True)
+class Host:
+    """A server, and how it is known to go.
+
+    :ivar arguments: after ``python -m``; ``{port}`` is put in.
+    :ivar codes: its normal exit codes, by the signal that ends it.
+    :ivar workers: processes that serve.
+    :ivar tells_websockets: whether the frame that closes a websocket arrives before the connection
+        is closed.
+    """
+
+    arguments: tuple[str, ...]
+    codes: Mapping[signal.Signals, int] = field(default_factory=lambda: {TERM: 0, INT: 0})
+    workers: int = 1
+    tells_websockets: bool = True
+
+
+HOSTS: Final = {
+    "uvicorn": Host(
+        ("uvicorn", "--port", "{port}", "service:app"),
+        {TERM: -TERM, INT: 0},  # it raises the signal again, once it is done
+    ),
+    "uvicorn --workers": Host(
+        ("uvicorn", "--workers", "2", "--port", "{port}", "service:app"), workers=2
+    ),
+    "hypercorn -w 0": Host(("hypercorn", "-w", "0", "--bind", "127.0.0.1:{port}", "service:app")),
+    "granian": Host(
+        (
+            *("granian", "--interface", "asgi", "--workers-kill-timeout", "10"),
+            *("--port", "{port}", "service:app"),
+        ),
+        tells_websockets=False,
+    ),
+    "gunicorn, uvicorn worker": Host(
+        (
+            *("gunicorn", "-k", "uvicorn_worker.UvicornWorker", "--graceful-timeout", "10"),
+            *("--bind", "127.0.0.1:{port}", "service:app"),
+        )
+    ),
+    "gunicorn -k asgi": Host(
+        (
+            *("gunicorn", "-k", "asgi", "--graceful-timeout", "10"),
+            *("--bind", "127.0.0.1:{port}", "service:app"),
+        )
+    ),
+}
+
+
+class Service:
+    """A host that runs, and then what it said."""
+
+    def __init__(self, process: Process, port: int, host: Host) -> None:
+        self.process = process
+        self.port = port
+        self.host = host
+        self.log = ""
+        self._signalled = 0.0
+        self.ended = anyio.Event()
+        #: Seconds from the first signal to the exit.
+        self.took = 0.0
+
+    def client(self) -> Client:
+        return Client(self.port)
+
+    def kill(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self._signalled = self._signalled or time.monotonic()
+        self.process.send_signal(number)
+
+    async def ready(self) -> None:
+        """Wait until it takes connections: no two hosts say that alike."""
+        while not self.ended.is_set():
+            if self.log.count("the service is ready") == self.host.workers:
+                with suppress(OSError):
+                    async with self.client():
+                        return
+            await anyio.sleep(0.02)
+        pytest.fail(self.log)
+
+    async def read(self) -> None:
+        """Read what it says until it has ended."""
+        async with anyio.create_task_group() as group:
+            for stream in (self.process.stdout, self.process.stderr):
+                assert stream is not None
+                group.start_soon(self._read, stream)
+        await self.process.wait()
+        self.took = time.monotonic() - self._signalled
+        self.ended.set()
+
+    async def _read(self, stream: ByteReceiveStream) -> None:
+        async for text in TextReceiveStream(stream, errors="replace"):
+            self.log += text
+
+    def check_end(self, number: signal.Signals) -> None:
+        """Fail unless it ended in time, with its normal code, and without a complaint."""
+        assert self.process.returncode == self.host.codes[number], self.log
+        assert self.took < GRACE + BEYOND, self.log
+        assert "Traceback" not in self.log, self.log
+        assert "ERROR" not in self.log, self.log
+        assert self.log.count("shutdown.begun") == self.host.workers, self.log
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+@asynccontextmanager
+async def service(
+    emulator: Emulator, host: Host, *, ledger: Path | None = None, without: str = ""
+) -> AsyncIterator[Service]:
+    """Start the service; when the block is left its process is gone."""
+    folder = await to_thread.run_sync(tempfile.TemporaryDirectory)
+    port = free_port()
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(Path(sigmic_guard.__path__[0]).parent), str(PROGRAMS)]),
+        "PYTHONUNBUFFERED": "1",
+        "SIGMIC_API_KEY": KEY,
+        "SIGMIC_BASE_URL": emulator.url,
+        "SIGMIC_GUARD_LEDGER": f"sqlite:///{ledger or Path(folder.name) / 'ledger.db'}",
+        "GRACE": str(GRACE),
+        "WITHOUT": without,
+    }
+    arguments = [argument.format(port=port) for argument in host.arguments]
+    process = await anyio.open_process(
+        [sys.executable, "-m", *arguments],
+        stdin=subprocess.DEVNULL,
+        env=environment,
+        start_new_session=True,
+    )
+    it = Service(process, port, host)
+    try:
+        with folder, anyio.fail_after(PATIENCE):
+            async with anyio.create_task_group() as group:
+                group.start_soon(it.read)
+                await it.ready()
+                yield it
+                if process.returncode is None:
+                    process.kill()
+    finally:
+        if process.returncode is None:
+            process.kill()
+        with anyio.CancelScope(shield=True):
+            await process.aclose()
