@@ -19,7 +19,7 @@ from sigmic_guard.testing import LOST, Answer
 from tests.backends import TRIO_VIRTUAL
 from tests.supervisor.losses import GONE
 from tests.supervisor.odd_lists import TOO_LARGE, FatRemote, OddLab
-from tests.supervisor.test_list_unknown_words import Silent
+from tests.supervisor.test_list_unknown_statuses import Silent
 
 pytestmark = pytest.mark.backends(TRIO_VIRTUAL)
 
