@@ -9,8 +9,6 @@ import json
 import os
 import re
 import shlex
-import subprocess
-import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -26,6 +24,7 @@ from sigmic_guard import RemoteTask, SigmicClient, Supervisor, TaskPolicy
 from sigmic_guard.emulator import Emulator, Script
 from sigmic_guard.observe import Metrics
 from sigmic_guard.sigmic import CreateRequest
+from tests.cli import forked
 from tests.readme import README, TEXT, Snippet, snippets, table
 
 if TYPE_CHECKING:
@@ -175,17 +174,16 @@ def test_a_snippet_that_leaves_a_task_is_found(remote: Remote) -> None:
     assert remote.live == 1
 
 
-def test_the_command_lines_shown_are_understood(remote: Remote) -> None:
+async def test_the_command_lines_shown_are_understood(remote: Remote) -> None:
     """Each of them exits with 0, and one of them cancels what still runs."""
-    task_id = anyio.run(created_by_something_else)
+    task_id = await created_by_something_else()
     lines = re.findall(r"^\$ sigmic-guard (.*)$", TEXT, re.MULTILINE)
     shown = ["run", "list", "status", "cancel", "exec", "ps", "reap", "reap"]
     assert [line.split()[0] for line in lines] == shown
     for line in lines:
         words = shlex.split(re.sub("[0-9a-f-]{36}", task_id, line), comments=True)
-        command = [sys.executable, "-m", "sigmic_guard.cli", *words]
-        done = subprocess.run(command, env=remote.environment, capture_output=True, check=False)
-        assert done.returncode == 0, (words, done.stdout, done.stderr)
+        ended = await forked.run(words, remote.environment, within=30)
+        assert ended[0] == 0, (words, ended)
     assert remote.live == 0
 
 

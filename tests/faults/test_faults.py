@@ -49,6 +49,8 @@ def is_slow(case: Case) -> bool:
     slow = {"latency beyond patience", "black_hole", "black_hole_after", "drip", "silent"}
     if case.kind in slow:
         return True
+    if case.shape in TOLD and not case.passes:  # it is sent once: that it passes shows so
+        return True
     # A gateway's page is a gateway's page, whatever its status; what it hides matters to a create.
     if case.route != "create" and re.match("html 4(?!0[34])", case.kind):
         return True

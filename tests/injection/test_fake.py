@@ -32,10 +32,22 @@ async def hold(case: Case, world_name: str = "fake") -> None:
     assert swept.runs > 3
 
 
-@PROGRAMS
-@MOMENTS
 @pytest.mark.parametrize(
-    "injection", [Injection.NATIVE, Injection.NATIVE_TWICE, Injection.NATIVE_BOTH_AT_ONCE]
+    "injection, moment, program",
+    slow_if(
+        # All three hit suspended programs over HTTP as well, and one moment says how two follow.
+        lambda injection, moment, program: (
+            (moment == "suspended" and program is uses.with_the_supervisor)
+            or (
+                injection is not Injection.NATIVE and moment == "resuming" and program is uses.alone
+            )
+        ),
+        itertools.product(
+            [Injection.NATIVE, Injection.NATIVE_TWICE, Injection.NATIVE_BOTH_AT_ONCE],
+            ["suspended", "resuming"],
+            [uses.alone, uses.with_the_supervisor],
+        ),
+    ),
 )
 @USES
 async def test_native_cancellations(
@@ -45,7 +57,7 @@ async def test_native_cancellations(
     await hold(Case(use, injection, moment, program))
 
 
-@pytest.mark.backends(ASYNCIO, TRIO_VIRTUAL)
+@pytest.mark.backends(TRIO_VIRTUAL)
 @PROGRAMS
 @MOMENTS
 @pytest.mark.parametrize("injection", [Injection.SCOPE, Injection.SHUTDOWN])
@@ -54,6 +66,22 @@ async def test_scopes_and_shutdowns(
     use: Use, injection: Injection, moment: Moment, program: Program
 ) -> None:
     """What anyio has on both loops: a scope around the caller, and a shutdown of the supervisor."""
+    await hold(Case(use, injection, moment, program))
+
+
+@pytest.mark.parametrize(
+    "moment, program",
+    slow_if(
+        lambda moment, program: (moment == "suspended") is (program is uses.with_the_supervisor),
+        itertools.product(["suspended", "resuming"], [uses.alone, uses.with_the_supervisor]),
+    ),
+)
+@pytest.mark.parametrize("injection", [Injection.SCOPE, Injection.SHUTDOWN])
+@USES
+async def test_scopes_and_shutdowns_on_asyncio(
+    use: Use, injection: Injection, moment: Moment, program: Program
+) -> None:
+    """The same where each step of the caller is one of asyncio's."""
     await hold(Case(use, injection, moment, program))
 
 

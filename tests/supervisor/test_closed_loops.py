@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.backends import ASYNCIO, UVLOOP
 from tests.families import slow_if
 
 PROGRAM = Path(__file__).parent / "programs" / "closed_loop.py"
@@ -49,7 +48,7 @@ def test_the_next_supervisor_of_the_process_reaps(tmp_path: Path, loop: str, led
     assert said[-1] == "threads: []"
 
 
-@pytest.mark.parametrize("loop", [ASYNCIO, UVLOOP])
+@pytest.mark.parametrize("loop", ["asyncio", pytest.param("uvloop", marks=pytest.mark.slow)])
 def test_a_watchdog_takes_over(tmp_path: Path, loop: str) -> None:
     """Its helper ends the tasks where no supervisor comes, once each."""
     said = run(loop, f"sqlite:///{tmp_path}/ledger.db", "watchdog")
