@@ -78,5 +78,4 @@ class Entries:
         """Make the entry of a dead owner's row that is ours by now."""
         task = Entry(self._ground.lifetime, record, None)
         begin_in_the_past(task, record, self._ground.lifetime.now())
-        task.marked = record.message_digest is None
         return task

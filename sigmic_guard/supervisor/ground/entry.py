@@ -74,15 +74,12 @@ class Entry:
         "interruption",
         "last_end",
         "lifetime",
-        "looking",
-        "marked",
         "posted_at",
         "prompt",
         "record",
         "request",
         "seen_at",
         "sending",
-        "sought",
         "written_at",
     )
 
@@ -103,13 +100,9 @@ class Entry:
 
         #: What the create is to send; let go once it is sent, for it holds secrets.
         self.request: CreateRequest | None = None
-        #: Whether the create carries the intent id, so that the list can tell the task.
-        self.marked = False
         #: What tells the message that it was asked for with, until something has shown that the id
         #: is its own. A dead owner's create may have said something else.
         self.prompt: int | None = None
-        #: Whether the reconciler looks for it.
-        self.sought = False
         #: What is known of it because another owner began it, if one did.
         self.inheritance: Inheritance | None = None
         #: The create's exception, or the API's error.
@@ -131,8 +124,6 @@ class Entry:
         self.audience: Audience | None = None
         #: When it was last seen in the list, on anyio's clock.
         self.seen_at = 0.0
-        #: Whether a GET for it is queued or under way.
-        self.looking = False
         #: When the API answered a create or a follow-up last, or may have, on anyio's clock.
         self.written_at = -inf
         #: How the turn before the last follow-up ended, of a task that may be asked again.
@@ -178,18 +169,17 @@ class Entry:
         return None if self.inheritance is None else self.inheritance.at
 
     @property
+    def marked(self) -> bool:
+        """Whether its create carries the intent id, so that the list can tell the task."""
+        return self.record.message_digest is None
+
+    @property
     def pursued(self) -> bool:
         """Whether somebody here works on bringing the task to an end, or on finding it."""
         state = self.record.state
         if state is State.UNKNOWN:  # what a dead owner left can be looked for by anybody, later
             return self.marked and not self.record.orphan
         return state not in SETTLED
-
-    @property
-    def worked_on(self) -> bool:
-        """Whether anything more may become of it here by itself."""
-        state = self.record.state
-        return self.sought if state is State.UNKNOWN else state not in SETTLED
 
     def wake(self) -> None:
         """Let those who wait look again."""

@@ -164,7 +164,7 @@ class Claims:
             return None
         if not task.record.orphan:
             raise DuplicateKey("a live task of this process holds the key", key=key)
-        if not task.worked_on:
+        if not self._reaper.works_on(task):
             raise DuplicateKey(
                 "a dead process's task holds the key, and its end cannot be proven", key=key
             )
@@ -175,7 +175,7 @@ class Claims:
         behind, now = claim.behind, current_time()
         if (
             behind is not None
-            and behind.worked_on
+            and self._reaper.works_on(behind)
             and claim.task.record.state is State.INTENT
             and now < claim.ends_at
         ):
@@ -223,7 +223,6 @@ class Claims:
         if task.record.state is not State.INTENT:
             self._reaper.admit(taken)
             return False
-        task.marked = after.message_digest is None
         self._roster.reattach(task, after)
         self._reaper.tally.record(task, ReapResult.REATTACHED, orphaned_at=since)
         return True

@@ -25,6 +25,7 @@ from sigmic_guard.ledger import CorruptRows, Write, find_orphans
 from sigmic_guard.lifecycle import (
     REAPABLE,
     Record,
+    State,
     TakeOver,
     Verdict,
     claimable_for,
@@ -34,6 +35,7 @@ from sigmic_guard.lifecycle import (
 )
 from sigmic_guard.lifecycle import Event as Happening
 from sigmic_guard.lifecycle.orphan import orphan_since
+from sigmic_guard.lifecycle.states import SETTLED
 from sigmic_guard.observe import LedgerCommitted, LedgerFailed
 from sigmic_guard.supervisor.ground.from_entry import orphan_row_left, orphan_row_of
 from sigmic_guard.supervisor.ground.results import OrphanRow, ReapReport
@@ -161,7 +163,7 @@ class Reaper:
         tasks |= self._triage.tasks | set(round_.taken)
         reaped, left, slices = list[OrphanRow](), list[OrphanRow](), Slices()
         for task in tasks:
-            await task.until(lambda task: not task.worked_on or task.unsupervised)
+            await task.until(lambda task: not self.works_on(task) or task.unsupervised)
             await slices.yield_if_due()
         for task in tasks:
             found = orphan_row_of(task)
@@ -172,6 +174,12 @@ class Reaper:
             left.append(orphan_row_left(orphan, verdict, now))
             await slices.yield_if_due()
         return ReapReport(reaped=reaped, left=left, corrupt=dict(round_.corrupt))
+
+    def works_on(self, task: Entry) -> bool:
+        """Tell whether anything more may become of a task here by itself."""
+        if task.record.state is State.UNKNOWN:
+            return self._reconciler.looks_for(task)
+        return task.record.state not in SETTLED
 
     # --- rounds ---------------------------------------------------------------------------------
 

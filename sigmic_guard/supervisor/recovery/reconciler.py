@@ -141,10 +141,13 @@ class Reconciler:
 
     def look_for(self, task: Entry) -> None:
         """Look for a task whose create got no answer."""
-        task.sought = True
         self._sought[task.record.intent_id] = _Sought(task)
         self._awaited_until = current_time() + max(AWAITED_SECONDS, 2 * self._create_timeout)
         self.hurry()
+
+    def looks_for(self, task: Entry) -> bool:
+        """Tell whether the task is being looked for."""
+        return task.record.intent_id in self._sought
 
     def hurry(self, *, by: float | None = None) -> None:
         """Look soon: somebody waits.
@@ -361,7 +364,6 @@ class Reconciler:
 
     def _stop_seeking(self, one: _Sought) -> None:
         self._sought.pop(one.task.record.intent_id, None)
-        one.task.sought = False
 
     async def _not_seen(self, one: _Sought) -> None:
         """Count a complete scan, past the time-out, that showed no task with the mark."""

@@ -145,7 +145,6 @@ class Creator:
         return self._ground.settings.marker and not request.files
 
     def _ask_for(self, task: Entry, request: CreateRequest) -> None:
-        task.marked = self._can_be_marked(request)
         task.prompt = told_by(request.message)
         task.request = mark(request, task.record.intent_id) if task.marked else request
 

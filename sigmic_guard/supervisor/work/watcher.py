@@ -94,6 +94,8 @@ class Watcher:
         self._read_until: float | None = None
         self._unlisted = False  # whether the list came last time, and could not be read
         self._news_at = 0.0  # when the former last changed, on anyio's clock
+        #: Those for which a GET is queued, under way, or to be made again soon.
+        self._looking: set[Entry] = set()
         #: How often a GET was refused, or told of another task, in a row.
         self._in_vain: dict[Entry, int] = {}
         #: What the list says of those that are to be ended, and have: it counts where GET may not.
@@ -189,8 +191,8 @@ class Watcher:
 
     def get_soon(self, task: Entry) -> None:
         """Read the task with GET as soon as a worker is free."""
-        if not task.looking and task.record.state in _WATCHED:
-            task.looking = True
+        if task not in self._looking and task.record.state in _WATCHED:
+            self._looking.add(task)
             self._pool.put(task)
 
     async def watch_list(self) -> None:
@@ -301,7 +303,7 @@ class Watcher:
         generation, lags, delay = task.generation, False, MIN_PAUSE_SECONDS
         remote_id = task.record.remote_id
         if remote_id is None:  # it is looked for
-            task.looking = False
+            self._looking.discard(task)
             return
         try:
             info = await self._looker.get(remote_id, timeout=GET_TIMEOUT, tries=TRIES)
@@ -331,14 +333,14 @@ class Watcher:
             else:
                 delay = self._backoff.delay(self._count_in_vain(task), random())
         finally:
-            task.looking = False
+            self._looking.discard(task)
         if lags:
             # Until then nobody needs to look: else each list that lags would begin such a row.
-            task.looking = True
+            self._looking.add(task)
             self._timer.after(self._roster.recheck_in(task, delay), self._look_again, task)
 
     def _look_again(self, task: Entry) -> None:
-        task.looking = False
+        self._looking.discard(task)
         self.get_soon(task)
 
     def _look_later(self, task: Entry, error: Exception | None = None) -> None:
