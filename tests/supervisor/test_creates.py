@@ -268,7 +268,7 @@ async def test_the_request_is_let_go() -> None:
     lab = Lab()
     async with lab.open() as supervisor:
         task = await supervisor.start("m", secrets={"S": "hush"})
-        assert task._entry.request is None
+        assert task._entry.create is None
 
 
 @virtual

@@ -121,7 +121,6 @@ class Core:
     # --- reactions ----------------------------------------------------------------------------
 
     def _runs(self, task: Entry) -> None:
-        task.request = None
         self.creator.acquire(task)
         self.watcher.join(task)
         if task.inheritance is not None:

@@ -16,14 +16,13 @@ from sigmic_guard.lifecycle import CancelReason, State
 from sigmic_guard.lifecycle.states import SETTLED
 from sigmic_guard.lifecycle.text import shown_id
 from sigmic_guard.supervisor.ground.audience import Audience
-from sigmic_guard.supervisor.ground.phases import Cancelling, Ending
+from sigmic_guard.supervisor.ground.phases import Cancelling, Create, Ending, FollowUps
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from weakref import ReferenceType
 
     from sigmic_guard.lifecycle import CancelResult, Record
-    from sigmic_guard.sigmic.models import CreateRequest
     from sigmic_guard.supervisor.ground.lag import End
     from sigmic_guard.supervisor.ground.lifetime import Lifetime
     from sigmic_guard.supervisor.ground.timer import Alarm
@@ -58,28 +57,22 @@ class Entry:
     __slots__ = (
         "_waiters",
         "accepts_follow_up",
-        "answer",
         "audience",
         "begun_at",
         "block",
         "cancelling",
+        "create",
         "deadline",
         "deadline_alarm",
-        "ended_at",
         "ending",
-        "failure",
-        "generation",
+        "follow_ups",
         "handle",
         "inheritance",
         "interruption",
-        "last_end",
         "lifetime",
-        "posted_at",
         "prompt",
         "record",
-        "request",
         "seen_at",
-        "sending",
         "written_at",
     )
 
@@ -92,25 +85,17 @@ class Entry:
         self.deadline_alarm: Alarm | None = None
         #: When it was taken on, on anyio's clock.
         self.begun_at = lifetime.moment()
-        #: When its POST was about to be sent, on anyio's clock, until its id is known.
-        self.posted_at: float | None = None
         #: What users hold of it, as long as they do.
         self.handle: ReferenceType[Any] | None = None
         self._waiters: list[Event] | None = None
 
-        #: What the create is to send; let go once it is sent, for it holds secrets.
-        self.request: CreateRequest | None = None
+        #: Its create, until its id is known.
+        self.create: Create | None = None
         #: What tells the message that it was asked for with, until something has shown that the id
         #: is its own. A dead owner's create may have said something else.
         self.prompt: int | None = None
         #: What is known of it because another owner began it, if one did.
         self.inheritance: Inheritance | None = None
-        #: The create's exception, or the API's error.
-        self.failure: Any = None
-        #: When it came to its end, on anyio's clock.
-        self.ended_at: float | None = None
-        #: The agent's final response.
-        self.answer: str | None = None
 
         #: Whether a block may still send a follow-up.
         self.accepts_follow_up = False
@@ -126,14 +111,10 @@ class Entry:
         self.seen_at = 0.0
         #: When the API answered a create or a follow-up last, or may have, on anyio's clock.
         self.written_at = -inf
-        #: How the turn before the last follow-up ended, of a task that may be asked again.
-        self.last_end: End | None = None
-        #: Follow-ups that are under way.
-        self.sending = 0
-        #: Grows with each follow-up: what was read before one says nothing after it.
-        self.generation = 0
+        #: The follow-ups that it was sent, if there were any.
+        self.follow_ups: FollowUps | None = None
 
-        #: What is known of its end, once that is wanted.
+        #: What is known of its end, once that is wanted or was seen.
         self.ending: Ending | None = None
         #: How its end is brought about, if one DELETE did not do.
         self.cancelling: Cancelling | None = None
@@ -237,9 +218,24 @@ class Entry:
 
     def forget_what_was_read(self) -> None:
         """Begin anew with all that was read of the task: it was about another one."""
-        self.answer = self.last_end = None
         if self.audience is not None:
             self.audience.start_over()
+
+    @property
+    def generation(self) -> int:
+        """Grows with each follow-up: what was read before one says nothing after it."""
+        return 0 if self.follow_ups is None else self.follow_ups.generation
+
+    @property
+    def sending(self) -> bool:
+        """Whether a follow-up is under way."""
+        return self.follow_ups is not None and self.follow_ups.sending > 0
+
+    def begin_follow_up(self) -> FollowUps:
+        """Return the follow-ups that it was sent, for whoever sends one."""
+        if self.follow_ups is None:
+            self.follow_ups = FollowUps()
+        return self.follow_ups
 
     @property
     def retry_alarm(self) -> Alarm | None:
@@ -257,6 +253,28 @@ class Entry:
         if self.ending is None:
             self.ending = Ending()
         return self.ending
+
+    @property
+    def ended_at(self) -> float | None:
+        """When it came to its end, on anyio's clock."""
+        return None if self.ending is None else self.ending.ended_at
+
+    @property
+    def answer(self) -> str | None:
+        """The agent's final response."""
+        return None if self.ending is None else self.ending.answer
+
+    @property
+    def last_end(self) -> End | None:
+        """How the last turn ended, of a task that may be asked again."""
+        return None if self.ending is None else self.ending.last_end
+
+    @property
+    def failure(self) -> Any:
+        """The create's exception, or the API's error."""
+        if self.create is not None:
+            return self.create.failure
+        return None if self.ending is None else self.ending.error
 
     @property
     def cancel_result(self) -> CancelResult | None:

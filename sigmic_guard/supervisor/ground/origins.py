@@ -35,6 +35,10 @@ class Origins:
         #: What to do when an answer shows that a task's id is another create's.
         self.mistaken: Callable[[Entry, TaskInfo], None] = _do_nothing
 
+    def note_message(self, task: Entry, message: str) -> None:
+        """Note with which message a task was asked for."""
+        task.prompt = told_by(message)
+
     def expect(self, task: Entry) -> None:
         """Note that a create is about to be sent."""
         if task.prompt is not None and not task.marked:

@@ -7,24 +7,60 @@ phase begins. Each is written in one place alone, which its docstring names.
 from __future__ import annotations
 
 from enum import Enum, auto
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sigmic_guard.errors import ApiError
+    from sigmic_guard.errors import ApiError, SigmicGuardError
     from sigmic_guard.lifecycle import CancelResult
+    from sigmic_guard.sigmic.models import CreateRequest
+    from sigmic_guard.supervisor.ground.lag import End
     from sigmic_guard.supervisor.ground.timer import Alarm
 
 
-class Ending:
-    """What is known of a task's end, once it is wanted; written by the roster."""
+class Create:
+    """A task's create, until its id is known; written by the creator, let go by the roster."""
 
-    __slots__ = ("result", "wanted_at")
+    __slots__ = ("failure", "posted_at", "request")
+
+    def __init__(self, request: CreateRequest) -> None:
+        #: What it is to send; let go once it is sent, for it holds secrets.
+        self.request: CreateRequest | None = request
+        #: When its POST was about to be sent, on anyio's clock.
+        self.posted_at: float | None = None
+        #: Why it failed, or may have.
+        self.failure: SigmicGuardError | None = None
+
+
+class FollowUps:
+    """The messages that a task was sent after its create; written by ``CallerRequests``."""
+
+    __slots__ = ("generation", "sending")
+
+    def __init__(self) -> None:
+        #: How many are under way.
+        self.sending = 0
+        #: Grows as each begins and ends: what was read before says nothing after it.
+        self.generation = 0
+
+
+class Ending:
+    """What is known of a task's end, once it is wanted or was seen; written by the roster."""
+
+    __slots__ = ("answer", "ended_at", "error", "last_end", "result", "wanted_at")
 
     def __init__(self) -> None:
         #: When it was wanted first, on anyio's clock.
         self.wanted_at: float | None = None
         #: What came of bringing it about.
         self.result: CancelResult | None = None
+        #: When it came, on anyio's clock.
+        self.ended_at: float | None = None
+        #: The agent's final response.
+        self.answer: str | None = None
+        #: The API's error.
+        self.error: Any = None
+        #: How the last turn ended, of a task that may be asked again.
+        self.last_end: End | None = None
 
 
 class NextRequest(Enum):

@@ -129,6 +129,7 @@ class Roster:
         record = task.record
         if record.remote_id is not None:
             namesake = self.named.setdefault(record.remote_id, task)
+            task.create = None
             if namesake.record.orphan and not task.record.orphan:
                 self.named[record.remote_id] = task  # who is wanted bears the name
         reaction = self.reactions.get(record.state)
@@ -167,13 +168,10 @@ class Roster:
         task.record = after
         if after.reason is not before.reason:
             task.begin_ending().wanted_at = self.moment()
-        if event is Event.POST:
-            task.posted_at = self.moment()
-            self.origins.expect(task)
         # The POST's own row says little more than the intent: it can wait for the id.
         self._outbox.add(before, after, urgent=event is not Event.POST)
         if after.state is not before.state:
-            task.ended_at = self.moment() if after.state in ENDED else None
+            self._note_end(task)
         finished = after.over and not before.over
         self._observer.observe(
             TaskChanged(before, after, event, seconds_of(task) if finished else None)
@@ -188,10 +186,12 @@ class Roster:
     def _moved(self, task: Entry, before: Record, after: Record) -> None:
         if after.remote_id is not None and before.remote_id is None:
             self.named[after.remote_id] = task
-            task.posted_at = None
+            task.create = None
             self.note_write(task)
         elif after.remote_id is None and before.remote_id is not None:
             self._forget_name(task, before.remote_id)
+            if task.ending is not None:  # that was about another task
+                task.ending.answer = task.ending.last_end = None
         to_be_ended = before.state in TO_BE_ENDED or (
             before.state is State.TAKEN_OVER and before.reason is not None
         )
@@ -204,6 +204,12 @@ class Roster:
             reaction(task)
         if after.state is State.COMPLETED and not task.accepts_follow_up:
             self.apply(task, Event.CLOSE)
+
+    def _note_end(self, task: Entry) -> None:
+        if task.record.state in ENDED:
+            task.begin_ending().ended_at = self.moment()
+        elif task.ending is not None:
+            task.ending.ended_at = None
 
     def _tell_result(self, task: Entry, after: Record) -> None:
         ending = task.begin_ending()
@@ -219,7 +225,8 @@ class Roster:
     def _forget(self, task: Entry) -> None:
         record = task.record
         self.origins.trust(task)
-        task.last_end = None
+        if task.ending is not None:
+            task.ending.last_end = None
         self.tasks.pop(record.intent_id, None)
         if record.remote_id is not None:
             self._forget_name(task, record.remote_id)
@@ -296,12 +303,17 @@ class Roster:
         """Handle a completion that was read; ``False`` if that says nothing, for now."""
         if self.was_asked_lately(task) or self.is_as_before(task, end):
             return False
-        task.answer = end.answer
+        ending = task.begin_ending()
+        ending.answer = end.answer
         if self._observer.tracing and task.record.state not in ENDED:
             self._observer.detail(task.record, "answer", end.answer)
         if task.accepts_follow_up:
-            task.last_end = end
+            ending.last_end = end
         return self.apply(task, Event.COMPLETE, status="completed")
+
+    def learn_last_end(self, task: Entry, end: End) -> None:
+        """Note more of how the last turn ended, of a task that is asked again."""
+        task.begin_ending().last_end = end
 
     def was_asked_lately(self, task: Entry) -> bool:
         """Tell whether a follow-up of a dead owner's may be on its way to the task still."""
@@ -340,7 +352,7 @@ class Roster:
             case "completed":
                 return self.complete(task, end_in(info))
             case "failed":
-                task.failure = tidy_detail(info.error)
+                task.begin_ending().error = tidy_detail(info.error)
                 return self.apply(task, Event.FAIL, status=info.status)
             case "cancelled":
                 return self.apply(task, Event.CANCELLED, status=info.status)
@@ -353,5 +365,6 @@ class Roster:
         """Handle the end of a task in a status that is not documented."""
         if task.record.reason is not None:
             return self.apply(task, Event.CANCELLED, status=word)  # as we had asked
-        task.failure = tidy_detail(error if error is not None else f"the task ended as {word!r}")
+        said = error if error is not None else f"the task ended as {word!r}"
+        task.begin_ending().error = tidy_detail(said)
         return self.apply(task, Event.FAIL, status=word)

@@ -82,8 +82,9 @@ class _Sought:
         #: When its POST had been sent at the latest, on anyio's clock: a dead owner may have sent
         #: it, unwritten, until the moment it died, and that was before we took it over.
         self.sent_by = current_time()
-        if task.inherited_at is None and task.posted_at is not None:
-            self.sent_by = task.posted_at
+        create = task.create
+        if task.inherited_at is None and create is not None and create.posted_at is not None:
+            self.sent_by = create.posted_at
         #: Complete scans that did not show it, past its time-out.
         self.scans = 0
 
@@ -342,7 +343,6 @@ class Reconciler:
 
     def _found(self, one: _Sought, task_id: str, status: str | None = None) -> None:
         self._stop_seeking(one)
-        one.task.failure = None
         self._roster.apply(one.task, Happening.CREATED, remote_id=task_id, status=status)
 
     def _let_go(self, one: _Sought) -> None:
@@ -385,7 +385,8 @@ class Reconciler:
     def _absent(self, task: Entry) -> None:
         """Take in that a lost create had no effect: a task that was claimed is still wanted."""
         self.afterlife.begin(task.record)
-        wanted = task.request is not None and task.reason is None
+        create = task.create
+        wanted = create is not None and create.request is not None and task.reason is None
         if wanted and not self._ground.lifetime.closing:
             self._creator.begin_anew(task)
         else:

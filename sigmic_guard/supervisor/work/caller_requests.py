@@ -76,8 +76,9 @@ class CallerRequests:
         """Send a follow-up message that was checked."""
         # From here on the task counts as running, and a DELETE waits for the answer: a task that is
         # asked again, with the answer lost, must not be taken for completed.
-        task.sending += 1
-        task.generation += 1
+        follow_ups = task.begin_follow_up()
+        follow_ups.sending += 1
+        follow_ups.generation += 1
         generation = task.generation if _asleep(task) else None
         first = task.record.asked_at is None
         self._roster.apply(task, Happening.FOLLOW_UP)
@@ -115,8 +116,9 @@ class CallerRequests:
             raise
         finally:
             alone = task.generation == reopened_in  # else another message may have started it again
-            task.generation += 1
-            task.sending -= 1
+            follow_ups = task.begin_follow_up()
+            follow_ups.generation += 1
+            follow_ups.sending -= 1
             if not refused:
                 self._roster.note_write(task)
             if task.record.remote_id != remote_id:
@@ -137,7 +139,8 @@ class CallerRequests:
         with suppress(SigmicGuardError):
             info = await self._api.get(task.id, timeout=BRAND_NEW)  # longer would gain nothing
             if info.id == task.id and info.status == "completed":
-                task.last_end = end_in(info)._replace(final_response=before.final_response)
+                end = end_in(info)._replace(final_response=before.final_response)
+                self._roster.learn_last_end(task, end)
 
     async def approve(self, task: Entry, call_id: str, outcome: ApprovalOutcome) -> bool:
         """Decide on a tool call."""

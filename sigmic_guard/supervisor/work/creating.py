@@ -23,7 +23,8 @@ from sigmic_guard.errors import (
 )
 from sigmic_guard.lifecycle import Event, State
 from sigmic_guard.sigmic import is_id
-from sigmic_guard.supervisor.ground.marking import digest, mark, told_by
+from sigmic_guard.supervisor.ground.marking import digest, mark
+from sigmic_guard.supervisor.ground.phases import Create
 from sigmic_guard.supervisor.ground.workers import Pool
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class Creator:
 
     def begin_anew(self, task: Entry) -> None:
         """Create a task that has its place, was claimed by its key, and turned out not to exist."""
-        request, old = task.request, task.record
+        request, old = _create_of(task).request, task.record
         assert request is not None
         # Not what the dead owner's create was: this one may have files, and that one none.
         record = self._entries.intend(
@@ -145,8 +146,8 @@ class Creator:
         return self._ground.settings.marker and not request.files
 
     def _ask_for(self, task: Entry, request: CreateRequest) -> None:
-        task.prompt = told_by(request.message)
-        task.request = mark(request, task.record.intent_id) if task.marked else request
+        self._roster.origins.note_message(task, request.message)
+        task.create = Create(mark(request, task.record.intent_id) if task.marked else request)
 
     def _take(self, task: Entry) -> None:
         if not self._has_place(task) and task.record.key is not None:
@@ -190,6 +191,8 @@ class Creator:
 
     def _finished(self, task: Entry) -> None:
         self._beaten.pop(task, None)
+        if task.create is not None:
+            task.create.request = None  # withdrawn
         self.release(task)
 
     async def _write_intent(self, task: Entry) -> bool:
@@ -218,7 +221,7 @@ class Creator:
 
     def _refuse(self, task: Entry, error: SigmicGuardError) -> None:
         if task.record.state is State.INTENT:
-            task.failure = bare(error)
+            _create_of(task).failure = bare(error)
             self._roster.apply(task, Event.WITHDRAW, error=str(error))
 
     async def _create(self, task: Entry) -> None:
@@ -242,15 +245,18 @@ class Creator:
             self._posting.release()
 
     async def _post(self, task: Entry) -> None:
-        request, task.request = task.request, None
+        create = _create_of(task)
+        request, create.request = create.request, None
         assert request is not None
+        create.posted_at = self._ground.lifetime.moment()
+        self._roster.origins.expect(task)
         self._roster.apply(task, Event.POST)
         self._observer.detail(task.record, "message", request.message)
         try:
             with self._observer.around("create", task.record):
                 remote_id = await self._api.create(request, timeout=self._timeout)
         except SigmicGuardError as error:
-            task.failure = bare(error)
+            create.failure = bare(error)
             event = Event.REFUSE if refused_outright(error) else Event.LOSE
             self._roster.apply(task, event, error=str(error))
         except BaseException as hit:
@@ -267,15 +273,21 @@ class Creator:
 
     def _disbelieve(self, task: Entry, why: str) -> None:
         """Take the answer for lost: there is a task, and the list tells which."""
-        task.failure = ProtocolError(why)
+        _create_of(task).failure = ProtocolError(why)
         self._roster.apply(task, Event.LOSE, error=why)
 
     def _break_off(self, task: Entry, hit: BaseException) -> None:
         """Say what is known of a create whose worker was cancelled, or has a bug."""
         if task.record.state is State.CREATING:
             # The POST may have gone out all the same.
-            task.failure = interrupted("create", hit, sent=True)
-            self._roster.apply(task, Event.LOSE, error=str(task.failure))
+            failure = _create_of(task).failure = interrupted("create", hit, sent=True)
+            self._roster.apply(task, Event.LOSE, error=str(failure))
         elif task.record.state is State.INTENT:
-            task.failure = interrupted("create", hit, sent=False)
-            self._roster.apply(task, Event.WITHDRAW, error=str(task.failure))
+            failure = _create_of(task).failure = interrupted("create", hit, sent=False)
+            self._roster.apply(task, Event.WITHDRAW, error=str(failure))
+
+
+def _create_of(task: Entry) -> Create:
+    """Return the create of a task whose id is not known yet."""
+    assert task.create is not None
+    return task.create
