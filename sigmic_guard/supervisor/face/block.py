@@ -8,7 +8,6 @@ says why.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from weakref import ref
 
 from anyio import CancelScope, current_time, get_cancelled_exc_class, move_on_after
 from anyio.lowlevel import checkpoint_if_cancelled
@@ -63,10 +62,7 @@ class TaskBlock:
         entered_at = current_time()
         if self._order.request.files:
             await check_files(self._order.request.files)
-        task = self._task = self._core.intake.begin(
-            self._order, entered_at=entered_at, accepts_follow_up=True
-        )
-        task.block = ref(self)
+        task = self._task = self._core.intake.begin(self._order, entered_at=entered_at, block=self)
         self._host = Host()
         self._scope.__enter__()
         self._hosted = HostedScope(self._scope)
@@ -167,7 +163,8 @@ class TaskBlock:
 
         ``True`` if ``error`` was our own cancellation: it is over, and must not go on.
         """
-        task.block = None
+        assert task.block is not None
+        task.block.body_over()
         self._decide(task, error)
         try:
             ours = self._leave_scope(error)
@@ -175,9 +172,7 @@ class TaskBlock:
                 with move_on_after(task.record.policy.cancel_wait, shield=True):
                     await task.until_settled()
         finally:
-            task.accepts_follow_up = False
-            if task.record.state is State.COMPLETED:
-                self._core.roster.apply(task, Event.CLOSE)
+            self._core.decider.leave(task)
         misplaced = None
         if ours is None:
             misplaced = self._host.explain(

@@ -172,8 +172,7 @@ class Drain:
                 self._asked_again.append((task, task.record.version))
             core.decider.cancel(task, CancelReason.SHUTDOWN)
         else:
-            task.interrupt(CancelReason.SHUTDOWN)  # first: whoever waits for it learns this reason
-            task.interruption = task.interruption or CancelReason.SHUTDOWN
+            task.note_interruption(CancelReason.SHUTDOWN)  # first: who waits for it learns this
             if state not in ENDED:
                 reattach = how == "reattach"
                 core.roster.apply(task, Happening.HAND_OVER if reattach else Happening.DETACH)

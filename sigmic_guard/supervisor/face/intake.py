@@ -18,8 +18,8 @@ from sigmic_guard.errors import (
 from sigmic_guard.lifecycle import CancelReason, Event, State
 from sigmic_guard.lifecycle.states import NAMELESS
 from sigmic_guard.lifecycle.text import shown_id
-from sigmic_guard.supervisor.ground.entry import Entry
 from sigmic_guard.supervisor.ground.from_entry import error_of
+from sigmic_guard.supervisor.ground.phases import Block
 from sigmic_guard.supervisor.recovery.claims import KEY_WAIT_SECONDS
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sigmic_guard.supervisor.ground.entries import Entries
     from sigmic_guard.supervisor.ground.entry import Entry
     from sigmic_guard.supervisor.ground.ground import Ground
+    from sigmic_guard.supervisor.ground.phases import Interruptible
     from sigmic_guard.supervisor.work.caller_requests import CallerRequests
     from sigmic_guard.supervisor.work.creating import Creator
     from sigmic_guard.supervisor.work.deciding import Decider
@@ -66,11 +67,13 @@ class Intake:
 
     # --- created --------------------------------------------------------------------------------
 
-    def begin(self, order: Order, *, entered_at: float, accepts_follow_up: bool) -> Entry:
+    def begin(
+        self, order: Order, *, entered_at: float, block: Interruptible | None = None
+    ) -> Entry:
         """Take a task on, and see to its creation.
 
         :param entered_at: when its time-out began to count, on anyio's clock.
-        :param accepts_follow_up: a block holds it: a follow-up can come after its completion.
+        :param block: what owns it: a follow-up can come after its completion.
         :raises SupervisorShutdown: too late.
         :raises DuplicateKey: a live task of this process holds the key.
         :raises ConfigurationError: its group has ended.
@@ -81,7 +84,11 @@ class Intake:
         self._check_key(order)
         deadline = _earlier(order, entered_at)
         task = self._creator.begin(
-            order.request, order.policy, deadline, order.key, accepts_follow_up=accepts_follow_up
+            order.request,
+            order.policy,
+            deadline,
+            order.key,
+            None if block is None else Block(block),
         )
         if order.members is not None:
             order.members.add(task)
@@ -89,7 +96,7 @@ class Intake:
 
     async def start(self, order: Order) -> Entry:
         """Begin a background task and wait for its id."""
-        task = self.begin(order, entered_at=self._ground.lifetime.moment(), accepts_follow_up=False)
+        task = self.begin(order, entered_at=self._ground.lifetime.moment())
         try:
             await self.until_created(task)
         except SigmicGuardError:
@@ -152,12 +159,9 @@ class Intake:
             ground.outbox.insert(task.record)
         else:
             await self._take_key(task, task_id)
-        # A completed task is adopted to be asked again, so it stays open until it has been.
-        task.accepts_follow_up = info.status == "completed"
-        ground.roster.apply(task, Event.ADOPT, remote_id=task_id)
-        if ground.roster.observe(task, info, task.generation):
+        ground.roster.adopt(task, info)
+        if task.state is not State.RUNNING:
             self._creator.release(task)  # it costs nothing; a follow-up takes the place again
-        task.accepts_follow_up = False
         await self._write_down(task)
         return task
 

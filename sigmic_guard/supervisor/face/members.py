@@ -62,11 +62,11 @@ class Members:
         if self._lifetime.closing:
             return  # the drain ends them, with a reason and a policy of its own
         for task in self.live:
-            if task.block is None:
-                self._decider.release(task)
-            else:
+            if task.has_body:
                 self._decider.cancel(task, CancelReason.SCOPE)
                 task.interrupt(CancelReason.SCOPE)
+            else:
+                self._decider.release(task)
 
     def end_left_behind(self, error: BaseException | None) -> bool:
         """End all that are live, once the running asyncio or trio task has left their code.
@@ -78,9 +78,10 @@ class Members:
         """
         ours = False
         for task in reversed(self._tasks):  # the scope that was entered last is left first
-            block = task.block() if task.block is not None else None
-            if block is not None and block.is_hosted_here:
-                task.block = None
+            if task.block is None or (block := task.block.alive) is None:
+                continue
+            if block.is_hosted_here:
+                task.block.body_over()
                 ours = block.leave_behind(None if ours else error) or ours
         self.end()
         self._tasks.clear()
@@ -93,4 +94,4 @@ class Members:
 
 
 def _done_with(task: Entry) -> bool:
-    return task.record.over and task.block is None
+    return task.record.over and not task.has_body

@@ -8,7 +8,7 @@ that the roster replaces; whoever waits for a change leaves an event here. Users
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from anyio import Event
 
@@ -16,7 +16,14 @@ from sigmic_guard.lifecycle import CancelReason, State
 from sigmic_guard.lifecycle.states import SETTLED
 from sigmic_guard.lifecycle.text import shown_id
 from sigmic_guard.supervisor.ground.audience import Audience
-from sigmic_guard.supervisor.ground.phases import Cancelling, Create, Ending, FollowUps
+from sigmic_guard.supervisor.ground.phases import (
+    Block,
+    BlockPhase,
+    Cancelling,
+    Create,
+    Ending,
+    FollowUps,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,20 +33,6 @@ if TYPE_CHECKING:
     from sigmic_guard.supervisor.ground.lag import End
     from sigmic_guard.supervisor.ground.lifetime import Lifetime
     from sigmic_guard.supervisor.ground.timer import Alarm
-
-
-class Interruptible(Protocol):
-    """A block around a body."""
-
-    @property
-    def is_hosted_here(self) -> bool:
-        """Whether the running asyncio or trio task is the one that entered it."""
-
-    def interrupt(self) -> None:
-        """Cancel the body."""
-
-    def leave_behind(self, error: BaseException | None) -> bool:
-        """Leave its scope where its code was left behind; whether that accounts for ``error``."""
 
 
 class Inheritance(NamedTuple):
@@ -56,7 +49,6 @@ class Entry:
 
     __slots__ = (
         "_waiters",
-        "accepts_follow_up",
         "audience",
         "begun_at",
         "block",
@@ -68,7 +60,6 @@ class Entry:
         "follow_ups",
         "handle",
         "inheritance",
-        "interruption",
         "lifetime",
         "prompt",
         "record",
@@ -97,13 +88,8 @@ class Entry:
         #: What is known of it because another owner began it, if one did.
         self.inheritance: Inheritance | None = None
 
-        #: Whether a block may still send a follow-up.
-        self.accepts_follow_up = False
-        #: The block around the body, while there is one. Only its caller keeps it alive: a scope
-        #: leads to the task that entered it, and from there to the body's frames.
-        self.block: ReferenceType[Interruptible] | None = None
-        #: Why the body was cancelled by us, if it was.
-        self.interruption: CancelReason | None = None
+        #: The block that owns it, if one ever did.
+        self.block: Block | None = None
 
         #: Who consumes its events, if anybody ever did.
         self.audience: Audience | None = None
@@ -281,9 +267,28 @@ class Entry:
         """What came of bringing about its end, once that is known."""
         return None if self.ending is None else self.ending.result
 
+    @property
+    def has_body(self) -> bool:
+        """Whether a block owns it whose body is not over, as far as is known."""
+        return self.block is not None and self.block.phase is BlockPhase.BODY
+
+    @property
+    def accepts_follow_up(self) -> bool:
+        """Whether a block may still send a follow-up."""
+        return self.block is not None and self.block.phase is not BlockPhase.LEFT
+
+    @property
+    def interruption(self) -> CancelReason | None:
+        """Why the body of its block was cancelled by us, if it was."""
+        return None if self.block is None else self.block.interruption
+
     def interrupt(self, reason: CancelReason) -> None:
-        """Cancel the body of the block; the first interruption stays."""
-        block = self.block() if self.block is not None else None
-        if block is not None and self.interruption is None:
-            self.interruption = reason
-            block.interrupt()
+        """Cancel the body of its block, if it has one; the first interruption stays."""
+        if self.block is not None:
+            self.block.interrupt(reason)
+
+    def note_interruption(self, reason: CancelReason) -> None:
+        """Do the same; whoever waits for the task learns that reason, also where it has no body."""
+        if self.block is None:
+            self.block = Block(None)
+        self.block.note_interruption(reason)

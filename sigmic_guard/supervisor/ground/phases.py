@@ -7,11 +7,12 @@ phase begins. Each is written in one place alone, which its docstring names.
 from __future__ import annotations
 
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
+from weakref import ref
 
 if TYPE_CHECKING:
     from sigmic_guard.errors import ApiError, SigmicGuardError
-    from sigmic_guard.lifecycle import CancelResult
+    from sigmic_guard.lifecycle import CancelReason, CancelResult
     from sigmic_guard.sigmic.models import CreateRequest
     from sigmic_guard.supervisor.ground.lag import End
     from sigmic_guard.supervisor.ground.timer import Alarm
@@ -29,6 +30,70 @@ class Create:
         self.posted_at: float | None = None
         #: Why it failed, or may have.
         self.failure: SigmicGuardError | None = None
+
+
+class BlockPhase(Enum):
+    """How far a block is."""
+
+    #: Its body runs, and can be cancelled.
+    BODY = auto()
+    #: The body is over, and the task is being ended, waited for or let go.
+    LEAVING = auto()
+    #: It is over: no follow-up comes from it any more.
+    LEFT = auto()
+
+
+class Interruptible(Protocol):
+    """A block around a body."""
+
+    @property
+    def is_hosted_here(self) -> bool:
+        """Whether the running asyncio or trio task is the one that entered it."""
+
+    def interrupt(self) -> None:
+        """Cancel the body."""
+
+    def leave_behind(self, error: BaseException | None) -> bool:
+        """Leave its scope where its code was left behind; whether that accounts for ``error``."""
+
+
+class Block:
+    """The block that owns a task; written by itself, as its methods are called."""
+
+    __slots__ = ("_block", "interruption", "phase")
+
+    def __init__(self, block: Interruptible | None) -> None:
+        #: Only its caller keeps it alive: a scope leads to the task that entered it, and from there
+        #: to the body's frames.
+        self._block = None if block is None else ref(block)
+        self.phase = BlockPhase.LEFT if block is None else BlockPhase.BODY
+        #: Why the body was cancelled by us, if it was: the first cause.
+        self.interruption: CancelReason | None = None
+
+    @property
+    def alive(self) -> Interruptible | None:
+        """The block itself, if its body is not over and it was not left behind for good."""
+        return None if self._block is None else self._block()
+
+    def interrupt(self, reason: CancelReason) -> None:
+        """Cancel the body, if it runs."""
+        block = self.alive
+        if block is not None and self.interruption is None:
+            self.interruption = reason
+            block.interrupt()
+
+    def note_interruption(self, reason: CancelReason) -> None:
+        """Let who waits for the task learn this reason, if there was none, body or not."""
+        self.interrupt(reason)
+        self.interruption = self.interruption or reason
+
+    def body_over(self) -> None:
+        """Cancel nothing any more."""
+        self._block, self.phase = None, BlockPhase.LEAVING
+
+    def leave(self) -> None:
+        """Take no follow-up any more."""
+        self._block, self.phase = None, BlockPhase.LEFT
 
 
 class FollowUps:

@@ -202,8 +202,6 @@ class Roster:
         reaction = self.reactions.get(after.state)
         if reaction is not None:
             reaction(task)
-        if after.state is State.COMPLETED and not task.accepts_follow_up:
-            self.apply(task, Event.CLOSE)
 
     def _note_end(self, task: Entry) -> None:
         if task.record.state in ENDED:
@@ -299,17 +297,32 @@ class Roster:
             and not is_new(end, task.last_end)
         )
 
-    def complete(self, task: Entry, end: End) -> bool:
-        """Handle a completion that was read; ``False`` if that says nothing, for now."""
+    def complete(self, task: Entry, end: End, *, keep_open: bool = False) -> bool:
+        """Handle a completion that was read; ``False`` if that says nothing, for now.
+
+        :param keep_open: a follow-up may come, although no block holds the task.
+        """
         if self.was_asked_lately(task) or self.is_as_before(task, end):
             return False
         ending = task.begin_ending()
         ending.answer = end.answer
         if self._observer.tracing and task.record.state not in ENDED:
             self._observer.detail(task.record, "answer", end.answer)
-        if task.accepts_follow_up:
+        if keep_open or task.accepts_follow_up:
             ending.last_end = end
-        return self.apply(task, Event.COMPLETE, status="completed")
+        completed = self.apply(task, Event.COMPLETE, status="completed")
+        if not keep_open:
+            self._close_unless_held(task)
+        return completed
+
+    def complete_again(self, task: Entry) -> None:
+        """Take back that a completed task runs: the follow-up was refused."""
+        self.apply(task, Event.COMPLETE)
+        self._close_unless_held(task)
+
+    def _close_unless_held(self, task: Entry) -> None:
+        if task.record.state is State.COMPLETED and not task.accepts_follow_up:
+            self.apply(task, Event.CLOSE)
 
     def learn_last_end(self, task: Entry, end: End) -> None:
         """Note more of how the last turn ended, of a task that is asked again."""
@@ -326,6 +339,17 @@ class Roster:
             and self.moment() < inheritance.at + self._request_timeout + BRAND_NEW
         )
 
+    def adopt(self, task: Entry, info: TaskInfo) -> None:
+        """Take on a task that exists already, as it was read.
+
+        One that has completed was adopted to be asked again, so it stays open until it has been.
+        """
+        self.apply(task, Event.ADOPT, remote_id=info.id)
+        if info.status == "completed":
+            self.complete(task, end_in(info), keep_open=True)
+        else:
+            self.observe(task, info, task.generation)
+
     def is_about(self, task: Entry, info: TaskInfo) -> bool:
         """Tell whether an answer is about this task, and not one that somebody mixed up with it."""
         return info.id == task.record.remote_id and not self.origins.is_anothers(task, info)
@@ -333,7 +357,7 @@ class Roster:
     def observe(self, task: Entry, info: TaskInfo, generation: int) -> bool:
         """Handle what was read of a task; ``True`` if it is the end.
 
-        :param turn: the task's turn when it was asked: an answer from before a follow-up says
+        :param generation: the task's when it was asked: an answer from before a follow-up says
             nothing after it. Nor does an answer about another id.
         """
         if info.id != task.record.remote_id:

@@ -124,7 +124,7 @@ class CallerRequests:
             if task.record.remote_id != remote_id:
                 pass  # it is another task that was asked, or would have been
             elif refused and alone:
-                self._roster.apply(task, Happening.COMPLETE)
+                self._roster.complete_again(task)
             elif refused:
                 self._watcher.get_soon(task)  # what was read meanwhile was not believed
             self._canceller.send_delete(task)

@@ -24,7 +24,7 @@ from sigmic_guard.errors import (
 from sigmic_guard.lifecycle import Event, State
 from sigmic_guard.sigmic import is_id
 from sigmic_guard.supervisor.ground.marking import digest, mark
-from sigmic_guard.supervisor.ground.phases import Create
+from sigmic_guard.supervisor.ground.phases import Block, Create
 from sigmic_guard.supervisor.ground.workers import Pool
 
 if TYPE_CHECKING:
@@ -112,17 +112,16 @@ class Creator:
         policy: TaskPolicy,
         deadline: float | None,
         key: str | None,
-        *,
-        accepts_follow_up: bool,
+        block: Block | None = None,
     ) -> Entry:
         """Take a task on, and create it as soon as there is a place for it.
 
         :param deadline: absolute, on anyio's clock.
-        :param accepts_follow_up: a block holds it: a follow-up can come after its completion.
+        :param block: what owns it: a follow-up can come after its completion.
         """
         record = self._entries.intend(policy, deadline, key, message_digest=self._digest(request))
         task = self._entries.enlist(record, deadline)
-        task.accepts_follow_up = accepts_follow_up
+        task.block = block
         self._ask_for(task, request)
         self._take(task)
         return task

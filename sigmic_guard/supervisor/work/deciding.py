@@ -43,7 +43,8 @@ class Decider:
 
     def abandon(self, task: Entry) -> None:
         """End a task whose block was left behind: nobody can leave that any more."""
-        task.block = None
+        if task.block is not None:
+            task.block.body_over()
         if task.record.state not in SETTLED and task.record.reason is None:
             self._ground.observer.observe(BlockAbandoned(task.record))
         self.release(task)
@@ -51,6 +52,11 @@ class Decider:
     def release(self, task: Entry) -> None:
         """End a task whose block is over, and take no follow-up any more."""
         self.cancel(task, CancelReason.SCOPE)
-        task.accepts_follow_up = False
+        self.leave(task)
+
+    def leave(self, task: Entry) -> None:
+        """Take no follow-up any more from the block of a task whose end was decided on."""
+        if task.block is not None:
+            task.block.leave()
         if task.record.state is State.COMPLETED:
             self._ground.roster.apply(task, Event.CLOSE)
