@@ -24,7 +24,7 @@ from sigmic_guard import RemoteTask, SigmicClient, Supervisor, TaskPolicy
 from sigmic_guard.emulator import Emulator, Script
 from sigmic_guard.observe import Metrics
 from sigmic_guard.sigmic import CreateRequest
-from tests.cli import forked
+from tests import forked
 from tests.readme import README, TEXT, Snippet, snippets, table
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ async def test_the_command_lines_shown_are_understood(remote: Remote) -> None:
     assert [line.split()[0] for line in lines] == shown
     for line in lines:
         words = shlex.split(re.sub("[0-9a-f-]{36}", task_id, line), comments=True)
-        ended = await forked.run(words, remote.environment, within=30)
+        ended = await forked.run("sigmic_guard.cli", *words, env=remote.environment, within=30)
         assert ended[0] == 0, (words, ended)
     assert remote.live == 0
 

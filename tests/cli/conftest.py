@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from sigmic_guard.emulator import Emulator, Script
-from tests.cli import forked
+from tests import forked
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tests.cli.books import Books
 
 KEY: Final = "sigmic_" + "c0ffee" * 10 + "cafe"
+MODULE: Final = "sigmic_guard.cli"
 #: Where nobody listens; a port that was free a moment ago may be another test's by now.
 NOBODY: Final = "http://127.0.0.1:9"
 #: Seconds that a command may take in all; far more than any does.
@@ -57,7 +58,7 @@ class Cli:
         options = {"stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE, **options}
         return await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-m", "sigmic_guard.cli", *arguments),
+            *("-m", MODULE, *arguments),
             stdin=asyncio.subprocess.DEVNULL,
             env={**_INHERITED, **self.env},
             **options,
@@ -66,7 +67,7 @@ class Cli:
     async def run(self, *arguments: str) -> Ended:
         """Run a command to its end."""
         env = {**_INHERITED, **self.env}
-        return _ended(*await forked.run(arguments, env, within=PATIENCE))
+        return _ended(*await forked.run(MODULE, *arguments, env=env, within=PATIENCE))
 
     async def streaming(self, *arguments: str) -> asyncio.subprocess.Process:
         """Start a ``run`` and wait until its answer has begun."""

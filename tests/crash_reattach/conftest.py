@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -15,13 +13,13 @@ import anyio
 import pytest
 from anyio.streams.text import TextReceiveStream
 
-import sigmic_guard
 from sigmic_guard.emulator import Emulator, Script
+from tests import forked
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from anyio.abc import ByteReceiveStream, Process
+    from anyio.abc import ByteReceiveStream
 
 PROGRAM: Final = Path(__file__).parent / "program.py"
 KEY: Final = "sigmic_" + "c0ffee" * 10 + "cafe"
@@ -32,7 +30,7 @@ PATIENCE: Final = 45.0
 class Run:
     """One process that asks for the key."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: forked.Process) -> None:
         self.process = process
         self.said: list[dict[str, Any]] = []
         self.errors = ""
@@ -71,8 +69,6 @@ class Run:
 
     async def listen(self) -> None:
         """Read what it says until it is gone."""
-        assert self.process.stdout is not None
-        assert self.process.stderr is not None
         async with anyio.create_task_group() as group:
             group.start_soon(self._read_errors, self.process.stderr)
             await self._read_lines(self.process.stdout)
@@ -105,7 +101,6 @@ class Stage:
         inherited = {name: value for name, value in os.environ.items() if "SIGMIC" not in name}
         return {
             **inherited,
-            "PYTHONPATH": str(Path(sigmic_guard.__path__[0]).parent),
             "SIGMIC_API_KEY": KEY,
             "SIGMIC_BASE_URL": self.emulator.url,
             "SIGMIC_GUARD_LEDGER": f"sqlite:///{self.ledger}",
@@ -125,10 +120,8 @@ class Stage:
         :param clock: by how many seconds its wall clock is ahead, before it is ready, and then.
         """
         arguments = [how, on_crash, on_shutdown, *map(str, clock)]
-        process = await anyio.open_process(
-            [sys.executable, "-W", "error", str(PROGRAM), *arguments],
-            stdin=subprocess.DEVNULL,
-            env=self.environment,
+        process = await forked.open_process(
+            PROGRAM, *arguments, env=self.environment, interpreter=("-W", "error")
         )
         run = Run(process)
         try:

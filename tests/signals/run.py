@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import tempfile
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,13 +13,13 @@ import anyio
 from anyio import to_thread
 from anyio.streams.text import TextReceiveStream
 
-import sigmic_guard
+from tests import forked
 
 if TYPE_CHECKING:
     import signal
     from collections.abc import AsyncIterator
 
-    from anyio.abc import ByteReceiveStream, Process
+    from anyio.abc import ByteReceiveStream
 
     from sigmic_guard.emulator import Emulator
 
@@ -45,7 +43,7 @@ PATIENCE: Final = 45.0
 class Run:
     """A program that runs, and then what it said."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: forked.Process) -> None:
         self.process = process
         self.said: list[dict[str, Any]] = []
         self.stderr = ""
@@ -74,8 +72,6 @@ class Run:
 
     async def read(self) -> None:
         """Read what it says until it has ended."""
-        assert self.process.stdout is not None
-        assert self.process.stderr is not None
         async with anyio.create_task_group() as group:
             group.start_soon(self._read_lines, self.process.stdout)
             group.start_soon(self._read_errors, self.process.stderr)
@@ -107,16 +103,13 @@ async def program(emulator: Emulator, name: str, *options: str) -> AsyncIterator
     """Start a program; when the block is left it has ended by itself."""
     environment = {
         **os.environ,
-        "PYTHONPATH": str(Path(sigmic_guard.__path__[0]).parent),
-        "PYTHONUNBUFFERED": "1",
         "SIGMIC_API_KEY": KEY,
         "SIGMIC_BASE_URL": emulator.url,
     }
-    command = [sys.executable, "-X", "dev", str(PROGRAMS / name), *options]
     folder = await to_thread.run_sync(tempfile.TemporaryDirectory)
     environment["SIGMIC_GUARD_LEDGER"] = f"sqlite:///{folder.name}/ledger.db"
-    process = await anyio.open_process(
-        command, stdin=subprocess.DEVNULL, env=environment, start_new_session=True
+    process = await forked.open_process(
+        PROGRAMS / name, *options, env=environment, interpreter=("-X", "dev")
     )
     run = Run(process)
     try:
