@@ -53,7 +53,7 @@ async def test_one(sigmic):
     result.stdout.fnmatch_lines(
         [
             "*1 remote task outlived the test:*",
-            "*<FakeTask *-000000000002 running: 'forgotten'>*",
+            "*<Task *-000000000002 running: 'forgotten'>*",
         ]
     )
     result.stdout.no_fnmatch_line("*'ended'*")
