@@ -268,4 +268,4 @@ async def test_those_who_gave_up_waiting_for_a_place_are_forgotten() -> None:
             with move_on_after(1):
                 await supervisor.start("two")
         assert supervisor._core is not None
-        assert not supervisor._core.creator._waiting
+        assert not supervisor._core.creator._capacity._waiting

@@ -98,7 +98,7 @@ class Core:
         self.intake = Intake(ground, entries, self.creator, self.caller_requests, self.decider)
         self.roster.reactions = {
             State.RUNNING: self._runs,
-            State.TAKEN_OVER: self._taken_over,
+            State.TAKEN_OVER: self.triage.decide,
             State.UNKNOWN: self._lost,
             State.CANCELLING: self._must_end,
             State.UNCONFIRMED: self._refused,
@@ -121,22 +121,13 @@ class Core:
     # --- reactions ----------------------------------------------------------------------------
 
     def _runs(self, task: Entry) -> None:
-        self.creator.acquire(task)
         self.watcher.join(task)
         if task.inheritance is not None:
             self.watcher.get_soon(task)  # it may have ended while nobody watched it
 
-    def _taken_over(self, task: Entry) -> None:
-        self.creator.acquire(task)
-        self.triage.decide(task)
-
     def _lost(self, task: Entry) -> None:
         self.canceller.start_over(task)
         self.reconciler.look_for(task)
-        if not task.marked:
-            self.creator.release(task)  # perhaps nobody will ever know: it must not block a place
-        elif not task.record.orphan:
-            self.creator.acquire(task)
 
     def _must_end(self, task: Entry) -> None:
         self._not_heard_from(task)

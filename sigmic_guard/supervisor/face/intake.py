@@ -160,8 +160,6 @@ class Intake:
         else:
             await self._take_key(task, task_id)
         ground.roster.adopt(task, info)
-        if task.state is not State.RUNNING:
-            self._creator.release(task)  # it costs nothing; a follow-up takes the place again
         await self._write_down(task)
         return task
 

@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 class Create:
     """A task's create, until its id is known; written by the creator, let go by the roster."""
 
-    __slots__ = ("failure", "posted_at", "request")
+    __slots__ = ("admitted", "failure", "posted_at", "request")
 
     def __init__(self, request: CreateRequest) -> None:
         #: What it is to send; let go once it is sent, for it holds secrets.
         self.request: CreateRequest | None = request
+        #: Whether it has one of the places that ``max_tasks`` allows; written by ``Capacity``.
+        self.admitted = False
         #: When its POST was about to be sent, on anyio's clock.
         self.posted_at: float | None = None
         #: Why it failed, or may have.

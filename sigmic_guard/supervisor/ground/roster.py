@@ -67,6 +67,8 @@ class Roster:
         self.origins = Origins(self.tasks)
         #: What to do when a task comes into a state; filled in by the core.
         self.reactions: dict[State, Callable[[Entry], None]] = {}
+        #: Is called with each task that came into another state, or has finished.
+        self.changed: Callable[[Entry], None] | None = None
         #: What to do when a task has finished.
         self.finished: list[Callable[[Entry], None]] = []
         #: Nothing changes any more: somebody else may own these tasks by now.
@@ -132,6 +134,8 @@ class Roster:
             task.create = None
             if namesake.record.orphan and not task.record.orphan:
                 self.named[record.remote_id] = task  # who is wanted bears the name
+        if self.changed is not None:
+            self.changed(task)
         reaction = self.reactions.get(record.state)
         if reaction is not None:
             reaction(task)
@@ -180,6 +184,8 @@ class Roster:
             self._moved(task, before, after)
         if finished:
             self._forget(task)
+        if self.changed is not None and (finished or after.state is not before.state):
+            self.changed(task)
         task.wake()
         return True
 

@@ -6,7 +6,6 @@ stands between reading an id and owning it.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, Protocol
 
 from anyio import Semaphore
@@ -26,6 +25,7 @@ from sigmic_guard.sigmic import is_id
 from sigmic_guard.supervisor.ground.marking import digest, mark
 from sigmic_guard.supervisor.ground.phases import Block, Create
 from sigmic_guard.supervisor.ground.workers import Pool
+from sigmic_guard.supervisor.work.capacity import Capacity
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,9 +88,6 @@ class Creator:
         self._api = ground.api
         self._observer = ground.observer
         self._timeout = ground.settings.create_timeout
-        self._capacity = ground.settings.max_tasks
-        self._waiting: OrderedDict[Entry, None] = OrderedDict()
-        self._admitted: set[Entry] = set()
         #: Who finds out about taken keys; filled in by the wiring.
         self.claims: KeyClaims
         #: How often the key of one was taken when its intent was to be written.
@@ -98,6 +95,7 @@ class Creator:
         self._pool: Pool[Entry] = Pool(
             ground.workers, "create", self._create, MAX_INTENTS, failed=self._break_off
         )
+        self._capacity = Capacity(ground, self._pool.put)
         self._posting = Semaphore(MAX_CREATES, fast_acquire=True)
         self._roster.finished.append(self._finished)
 
@@ -123,7 +121,11 @@ class Creator:
         task = self._entries.enlist(record, deadline)
         task.block = block
         self._ask_for(task, request)
-        self._take(task)
+        if key is not None and not self._capacity.has_place(task):
+            # It may lead to a task that exists, whether there is a place for it or not.
+            self.claims.claim_key(task, self._on_key_decided)
+        else:
+            self._capacity.admit(task)
         return task
 
     def begin_anew(self, task: Entry) -> None:
@@ -136,7 +138,7 @@ class Creator:
         )
         self._roster.renew(task, record)
         self._ask_for(task, request)
-        self._pool.put(task)
+        self._capacity.admit(task, at_once=True)
 
     def _digest(self, request: CreateRequest) -> str | None:
         return None if self._can_be_marked(request) else digest(request.message)
@@ -148,51 +150,10 @@ class Creator:
         self._roster.origins.note_message(task, request.message)
         task.create = Create(mark(request, task.record.intent_id) if task.marked else request)
 
-    def _take(self, task: Entry) -> None:
-        if not self._has_place(task) and task.record.key is not None:
-            # It may lead to a task that exists, whether there is a place for it or not.
-            self.claims.claim_key(task, self._on_key_decided)
-        else:
-            self._queue(task)
-
-    def _queue(self, task: Entry) -> None:
-        if self._has_place(task):
-            self._pool.put(task)
-        else:
-            self._wait(task)
-
-    def _has_place(self, task: Entry) -> bool:
-        return self._capacity is None or task in self._admitted
-
-    def _wait(self, task: Entry) -> None:
-        self._waiting[task] = None
-        self._admit()
-
-    def acquire(self, task: Entry) -> None:
-        """Count a task that exists already; it takes a place even where there is none."""
-        if self._capacity is not None:
-            self._admitted.add(task)
-
-    def release(self, task: Entry) -> None:
-        """Give the task's place to the next."""
-        if self._capacity is not None:
-            self._admitted.discard(task)
-            self._waiting.pop(task, None)  # withdrawn
-            self._admit()
-
-    def _admit(self) -> None:
-        assert self._capacity is not None
-        while self._waiting and len(self._admitted) < self._capacity:
-            task, _ = self._waiting.popitem(last=False)
-            if task.record.state is State.INTENT:
-                self._admitted.add(task)
-                self._pool.put(task)
-
     def _finished(self, task: Entry) -> None:
         self._beaten.pop(task, None)
         if task.create is not None:
             task.create.request = None  # withdrawn
-        self.release(task)
 
     async def _write_intent(self, task: Entry) -> bool:
         """Make the intent durable; ``False`` if the key is taken, and it is asked who has it.
@@ -212,7 +173,7 @@ class Creator:
 
     def _on_key_decided(self, task: Entry, error: BaseException | None) -> None:
         if error is None:
-            self._queue(task)
+            self._capacity.admit(task)
         elif isinstance(error, LedgerError | DuplicateKey):
             self._refuse(task, error)
         else:
