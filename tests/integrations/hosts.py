@@ -40,7 +40,7 @@ BEYOND: Final = 1.0
 #: Seconds for a whole test; far more than any takes.
 PATIENCE: Final = 35.0
 
-TERM, INT = signal.SIGTERM, signal.SIGINT
+TERM, INT, KILL = signal.SIGTERM, signal.SIGINT, signal.SIGKILL
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,9 @@ class Host:
     """A server, and how it is known to go.
 
     :ivar arguments: after ``python -m``; ``{port}`` is put in.
-    :ivar codes: its normal exit codes, by the signal that ends it.
+    :ivar codes: its normal exit codes, by the signals that end it in order.
+    :ivar impatient: further arguments, with which it does not wait for ever for its clients.
+    :ivar graceful: seconds that it gives them then, or gives its workers.
     :ivar workers: processes that serve.
     :ivar tells_websockets: whether the frame that closes a websocket arrives before the connection
         is closed.
@@ -56,6 +58,8 @@ class Host:
 
     arguments: tuple[str, ...]
     codes: Mapping[signal.Signals, int] = field(default_factory=lambda: {TERM: 0, INT: 0})
+    impatient: tuple[str, ...] = ()
+    graceful: float = 0.0
     workers: int = 1
     tells_websockets: bool = True
 
@@ -64,9 +68,14 @@ HOSTS: Final = {
     "uvicorn": Host(
         ("uvicorn", "--port", "{port}", "service:app"),
         {TERM: -TERM, INT: 0},  # it raises the signal again, once it is done
+        impatient=("--timeout-graceful-shutdown", "3"),
+        graceful=3,
     ),
     "uvicorn --workers": Host(
-        ("uvicorn", "--workers", "2", "--port", "{port}", "service:app"), workers=2
+        ("uvicorn", "--workers", "2", "--port", "{port}", "service:app"),
+        impatient=("--timeout-graceful-shutdown", "3"),
+        graceful=3,
+        workers=2,
     ),
     "hypercorn -w 0": Host(("hypercorn", "-w", "0", "--bind", "127.0.0.1:{port}", "service:app")),
     "granian": Host(
@@ -74,19 +83,24 @@ HOSTS: Final = {
             *("granian", "--interface", "asgi", "--workers-kill-timeout", "10"),
             *("--port", "{port}", "service:app"),
         ),
+        graceful=10,
         tells_websockets=False,
     ),
     "gunicorn, uvicorn worker": Host(
         (
             *("gunicorn", "-k", "uvicorn_worker.UvicornWorker", "--graceful-timeout", "10"),
             *("--bind", "127.0.0.1:{port}", "service:app"),
-        )
+        ),
+        graceful=10,
+        codes={TERM: 0},  # on SIGINT its workers get SIGQUIT, and then SIGKILL
     ),
     "gunicorn -k asgi": Host(
         (
             *("gunicorn", "-k", "asgi", "--graceful-timeout", "10"),
             *("--bind", "127.0.0.1:{port}", "service:app"),
-        )
+        ),
+        graceful=10,
+        codes={TERM: 0},  # SIGINT cuts everything off
     ),
 }
 
@@ -107,10 +121,15 @@ class Service:
     def client(self) -> Client:
         return Client(self.port)
 
-    def kill(self, number: signal.Signals) -> None:
-        """Send it a signal."""
+    def kill(self, number: signal.Signals, *, group: bool = False) -> None:
+        """Send a signal to its main process, or to each of its processes."""
         self._signalled = self._signalled or time.monotonic()
-        self.process.send_signal(number)
+        (os.killpg if group else os.kill)(self.process.pid, number)
+
+    def kill_all(self) -> None:
+        """Leave no process of it, as ``kill -9`` does."""
+        with suppress(ProcessLookupError):
+            self.kill(signal.SIGKILL, group=True)
 
     async def ready(self) -> None:
         """Wait until it takes connections: no two hosts say that alike."""
@@ -153,7 +172,11 @@ def free_port() -> int:
 
 @asynccontextmanager
 async def service(
-    emulator: Emulator, host: Host, *, ledger: Path | None = None, without: str = ""
+    emulator: Emulator,
+    host: Host,
+    *options: str,
+    ledger: Path | None = None,
+    without: str = "",
 ) -> AsyncIterator[Service]:
     """Start the service; when the block is left its process is gone."""
     folder = await to_thread.run_sync(tempfile.TemporaryDirectory)
@@ -168,7 +191,7 @@ async def service(
         "GRACE": str(GRACE),
         "WITHOUT": without,
     }
-    arguments = [argument.format(port=port) for argument in host.arguments]
+    arguments = [argument.format(port=port) for argument in (*host.arguments, *options)]
     process = await anyio.open_process(
         [sys.executable, "-m", *arguments],
         stdin=subprocess.DEVNULL,
@@ -182,10 +205,8 @@ async def service(
                 group.start_soon(it.read)
                 await it.ready()
                 yield it
-                if process.returncode is None:
-                    process.kill()
+                it.kill_all()
     finally:
-        if process.returncode is None:
-            process.kill()
+        it.kill_all()
         with anyio.CancelScope(shield=True):
             await process.aclose()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from sigmic_guard.emulator import Fault, Script
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from sigmic_guard.emulator import Emulator
     from tests.integrations.client import Client
@@ -85,6 +85,24 @@ class ChattyStream(_Stream):
     script = CHATTY
 
 
+class _Stalled(_Stream):
+    """A client that stops reading, while more is written than any buffer takes."""
+
+    async def ask(self) -> None:
+        await self.client.get(f"{self.path}?q={self.question}")
+        await self.client.until(b"content-type")
+
+
+class StalledStream(_Stalled):
+    path = "/flooded_stream"
+
+
+class StalledGenerator(_Stalled):
+    """Its generator stands at a ``yield``, and holds a block."""
+
+    path = "/flooded_generator"
+
+
 class QuietGenerator(_Stream):
     path = "/generated"
 
@@ -155,14 +173,16 @@ async def _created(emulator: Emulator, count: int) -> None:
 
 @asynccontextmanager
 async def open_all(
-    emulator: Emulator, service: Service, kinds: list[type[Situation]] = SITUATIONS
+    emulator: Emulator, service: Service, kinds: Sequence[type[Situation]] = SITUATIONS
 ) -> AsyncIterator[list[Situation]]:
     """Come into the middle of all of them; when the block is left they are hung up."""
     async with AsyncExitStack() as stack:
-        situations = [kind(await stack.enter_async_context(service.client())) for kind in kinds]
+        situations: list[Situation] = []
         created = 0
-        for situation in situations:
+        for kind in kinds:
+            situation = kind(await stack.enter_async_context(service.client()))
             await situation.open(emulator)
             created += situation.tasks
             await _created(emulator, created)
+            situations.append(situation)
         yield situations

@@ -1,21 +1,35 @@
 """The service under real hosts: whatever ends it, or hangs up on it, leaves no task running.
 
-All situations are open at once in each test here; ``test_host_matrix.py`` has them one by one.
+All situations are open at once in each test. What a host makes impossible is shown as well, with
+what covers it.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import anyio
 import pytest
 
 from sigmic_guard.emulator import Emulator, Script
-from tests.integrations.hosts import HOSTS, INT, TERM, Host, service
-from tests.integrations.situations import open_all
+from tests.integrations.hosts import BEYOND, GRACE, HOSTS, INT, KILL, TERM, Host, service
+from tests.integrations.situations import (
+    SITUATIONS,
+    ChattyStream,
+    Creating,
+    QuietStream,
+    Run,
+    StalledGenerator,
+    StalledStream,
+    open_all,
+)
 
 if TYPE_CHECKING:
     import signal
     from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from tests.integrations.situations import Situation
 
 CORE = ["uvicorn"]
 
@@ -37,6 +51,8 @@ async def emulator() -> AsyncIterator[Emulator]:
 async def test_a_signal_ends_every_task_and_every_response(
     emulator: Emulator, host: Host, number: signal.Signals
 ) -> None:
+    if number not in host.codes:
+        pytest.skip("it cuts everything off: see what the next start ends, below")
     async with service(emulator, host) as it, open_all(emulator, it) as situations:
         it.kill(number)
         await it.ended.wait()
@@ -46,11 +62,116 @@ async def test_a_signal_ends_every_task_and_every_response(
             await situation.check_shutdown(host)
 
 
+@pytest.mark.slow
+async def test_a_signal_to_each_of_its_processes(emulator: Emulator, host: Host) -> None:
+    """As systemd sends it, without ``KillMode=mixed``.
+
+    Some hosts send their workers another one, which counts as impatience: half a second is left for
+    the DELETEs, and none for a create.
+    """
+    kinds = [kind for kind in SITUATIONS if kind is not Creating]
+    async with service(emulator, host) as it, open_all(emulator, it, kinds):
+        it.kill(TERM, group=True)
+        await it.ended.wait()
+        assert it.took < GRACE + BEYOND
+        assert emulator.state()["tasks"]["live"] == 0
+
+
+@pytest.mark.slow
+async def test_who_asks_twice_means_it(emulator: Emulator, host: Host, tmp_path: Path) -> None:
+    """Whatever the host leaves out then, the tasks are ended, or the next start does it."""
+    ledger = tmp_path / "ledger.db"
+    async with service(emulator, host, ledger=ledger) as it, open_all(emulator, it):
+        it.kill(INT)
+        it.kill(INT)
+        await it.ended.wait()
+        assert it.took < GRACE + BEYOND + host.graceful
+    if emulator.state()["tasks"]["live"]:
+        async with service(emulator, host, ledger=ledger):
+            await emulator.wait_for(lambda state: state["tasks"]["live"] == 0)
+
+
 async def test_who_hangs_up_ends_what_he_had_begun(emulator: Emulator, host: Host) -> None:
-    async with service(emulator, host) as it, open_all(emulator, it) as situations:
+    kinds: list[type[Situation]] = [StalledStream, StalledGenerator, *SITUATIONS]
+    async with service(emulator, host) as it, open_all(emulator, it, kinds) as situations:
         for situation in situations:
             await situation.client.hang_up()
         await emulator.wait_for(lambda state: state["tasks"]["live"] == 0)
         it.kill(TERM)
         await it.ended.wait()
         it.check_end(TERM)
+
+
+@pytest.mark.parametrize("number", [KILL, INT], ids=["KILL", "INT"])
+async def test_what_was_cut_off_is_ended_by_the_next_start(
+    emulator: Emulator, host: Host, number: signal.Signals, tmp_path: Path
+) -> None:
+    if number in host.codes:
+        pytest.skip("it ends in order: see above")
+    ledger = tmp_path / "ledger.db"
+    async with service(emulator, host, ledger=ledger) as it, open_all(emulator, it):
+        it.kill(number, group=number is KILL)
+        await it.ended.wait()
+    async with service(emulator, host, ledger=ledger) as it:
+        await emulator.wait_for(lambda state: state["tasks"]["live"] == 0)
+        it.kill(TERM)
+        await it.ended.wait()
+
+
+@pytest.mark.slow
+async def test_two_hundred_open_streams(emulator: Emulator, host: Host) -> None:
+    kinds = [QuietStream] * 100 + [ChattyStream] * 100
+    async with service(emulator, host) as it, open_all(emulator, it, kinds) as situations:
+        it.kill(TERM)
+        await it.ended.wait()
+        it.check_end(TERM)
+        assert emulator.state()["tasks"]["live"] == 0
+        for situation in situations:
+            await situation.check_shutdown(host)
+
+
+@pytest.mark.slow
+async def test_a_client_that_does_not_read(emulator: Emulator, host: Host) -> None:
+    """Its task ends. That the host waits for it needs the host's own time-out."""
+    async with (
+        service(emulator, host, *host.impatient) as it,
+        open_all(emulator, it, [StalledStream, StalledGenerator, Run]) as situations,
+    ):
+        it.kill(TERM)
+        await emulator.wait_for(lambda state: state["tasks"]["live"] == 0)
+        await it.ended.wait()
+        assert it.took < GRACE + BEYOND + host.graceful
+        assert it.process.returncode == host.codes[TERM], it.log
+        assert "Exception in ASGI" not in it.log, it.log
+        assert "integrations/asgi" not in it.log, it.log  # no traceback leads through us
+        await situations[-1].check_shutdown(host)
+
+
+# --- negative controls: each of the three is what does it -----------------------------------------
+
+
+async def test_without_the_middleware_a_hang_up_leaves_a_task(emulator: Emulator) -> None:
+    host = HOSTS["uvicorn"]
+    async with service(emulator, host, without="middleware") as it:
+        async with open_all(emulator, it, [Run]):
+            pass
+        async with it.client() as client:  # it has had its turn by then
+            await client.get("/idle")
+            await client.until(b"idle")
+        assert emulator.state()["tasks"]["live"] == 1
+
+
+@pytest.mark.slow
+async def test_without_the_chained_handler_an_open_stream_keeps_the_host(
+    emulator: Emulator,
+) -> None:
+    host = HOSTS["uvicorn"]
+    async with (
+        service(emulator, host, without="signals") as it,
+        open_all(emulator, it, [QuietStream]),
+    ):
+        it.kill(TERM)
+        with anyio.move_on_after(4):
+            await it.ended.wait()
+        assert not it.ended.is_set()
+        assert emulator.state()["tasks"]["live"] == 1

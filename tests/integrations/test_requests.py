@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -304,6 +305,40 @@ async def test_a_generator_that_stands_before_a_client_that_does_not_read() -> N
         await left[0].aclose()
 
 
+@pytest.mark.parametrize("end", ["hang-up", "shutdown"])
+async def test_a_generator_that_a_framework_reads_in_a_task_of_its_own(end: str) -> None:
+    """What strikes it there cannot be left in that task, and comes out as another error."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(EVENTS)
+        generator = generate(tasks_in(scope))
+        left.append(generator)
+        async with anyio.create_task_group() as group:
+            group.start_soon(read, generator, send)
+
+    async def read(generator: AsyncGenerator[bytes], send: Send) -> None:
+        async for piece in generator:
+            await send(body(piece, more=True))
+
+    left: list[AsyncGenerator[bytes]] = []
+    async with bench() as at:
+        request = at.request(app)
+        await request.until_sent(2)
+        request.writable = anyio.Event()
+        await at.until_live(1)
+        await request.until_listening()
+        if end == "hang-up":
+            request.hang_up()
+        else:
+            at.guard.supervisor.request_shutdown()
+        await at.until_live(0)
+        request.writable.set()
+        await request.over.wait()
+        assert request.error is None
+        assert request.complete == (end == "shutdown")
+        await left[0].aclose()
+
+
 async def test_an_error_of_the_application_goes_on_unchanged() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         async with tasks_in(scope).task("m"):
@@ -382,6 +417,12 @@ async def ends_before_it_raises(scope: Scope, receive: Receive, send: Send) -> N
         raise ExceptionGroup("of a task group", [error]) from None
 
 
+async def ends_without_an_error(scope: Scope, receive: Receive, send: Send) -> None:
+    """As sse-starlette does, which looks for the shutdown by itself."""
+    with suppress(SupervisorShutdown):
+        await stream(scope, receive, send)
+
+
 async def handles_it_itself(scope: Scope, receive: Receive, send: Send) -> None:
     try:
         await stream(scope, receive, send)
@@ -389,7 +430,9 @@ async def handles_it_itself(scope: Scope, receive: Receive, send: Send) -> None:
         await send(body(b"data: my own last words\n\n"))
 
 
-@pytest.mark.parametrize("app", [stream, ends_before_it_raises, handles_it_itself])
+@pytest.mark.parametrize(
+    "app", [stream, ends_before_it_raises, ends_without_an_error, handles_it_itself]
+)
 async def test_an_event_stream_ends_complete_with_a_farewell(app: Any) -> None:
     async with bench() as at:
         request = at.request(app)

@@ -83,16 +83,24 @@ class _Exchange:
         try:
             await app(self._scope, self._receiver, self.send)
         except BaseException as error:
-            ours = self._leave(error)
+            # Whatever of it came past a generator that holds a block, which nobody waits in.
+            ours = self._leave(error) or (self._struck and _is(error, _is_of_a_left_scope))
             if (ours or _is(error, _ends_by_shutdown)) and not self.tasks.disconnected:
                 await self._say_last_words()
             elif not (ours or (self.tasks.disconnected and _is(error, _ends_by_hang_up))):
                 raise
         else:
             self._leave(None)
+            if self.tasks.cut and not self.complete:  # who ends its stream without an error
+                await self._say_last_words()
 
     async def send(self, message: Message) -> None:
         raise NotImplementedError
+
+    @property
+    def _struck(self) -> bool:
+        """Whether the bodies of its blocks were cancelled."""
+        return self.tasks.cut or self.tasks.disconnected
 
     def _leave(self, error: BaseException | None) -> bool:
         if not self.tasks.used:
@@ -201,6 +209,15 @@ def _ends_by_shutdown(error: BaseException) -> bool:
     if isinstance(error, TaskCancelled):
         return error.reason is CancelReason.SHUTDOWN
     return isinstance(error, SupervisorShutdown)
+
+
+def _is_of_a_left_scope(error: BaseException) -> bool:
+    """Tell whether a task could not leave its scope, since a generator in it never left its own.
+
+    The cancellation of that came out past it, as far as the task group in which a framework runs a
+    stream. anyio and trio have no class of their own for that.
+    """
+    return isinstance(error, RuntimeError) and "cancel scope" in str(error).lower()
 
 
 def _ends_by_hang_up(error: BaseException) -> bool:

@@ -11,6 +11,7 @@ import os
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+import anyio
 from sse_starlette import EventSourceResponse
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 WITHOUT = os.environ.get("WITHOUT", "").split(",")
 GRACE = float(os.environ.get("GRACE", "8"))
+FLOOD = b": " + bytes(8_000_000) + b"\n\n"
 
 logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
 guard = Guard(registry=None, grace=GRACE, signals=False if "signals" in WITHOUT else "auto")
@@ -70,6 +72,22 @@ async def events(request: Request) -> AsyncIterator[bytes]:
                 yield piece
 
 
+async def flooded_stream(request: Request) -> Response:
+    """Write more than any buffer takes."""
+    return TaskStream(tasks_of(request), request.query_params["q"], encode=lambda event: FLOOD)
+
+
+async def flooded_generator(request: Request) -> Response:
+    return StreamingResponse(flood(request), media_type=sse.MEDIA_TYPE)
+
+
+async def flood(request: Request) -> AsyncIterator[bytes]:
+    async with owner(request).task(request.query_params["q"]):
+        while True:
+            yield FLOOD
+            await anyio.sleep(0)
+
+
 async def run(request: Request) -> Response:
     result = await owner(request).run(request.query_params["q"])
     return JSONResponse({"outcome": result.outcome, "answer": result.final_response})
@@ -94,6 +112,8 @@ app = Starlette(
         Route("/stream", stream),
         Route("/generated", generated),
         Route("/event_source", event_source),
+        Route("/flooded_stream", flooded_stream),
+        Route("/flooded_generator", flooded_generator),
         Route("/run", run),
         Route("/start", start),
         WebSocketRoute("/chat", chat),
