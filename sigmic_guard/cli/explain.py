@@ -185,7 +185,11 @@ def outlook(row: OwnedRow, fingerprint: str | None, now: float) -> Explanation:
             again = "a process that asks for the key takes it over, now or later"
             return Explanation(False, why, (again, cancel) if cancel else (again,))
         advice = (f"{cancel} all the same, and its owner will learn of it",) if cancel else ()
-        return Explanation(False, "its owner lives, and minds it", advice)
+        why = "its owner lives, and minds it"
+        if record.orphan:
+            what = "lets it go" if record.to_be_released else "sees to its end"
+            why = f"whoever took it over lives, and {what}"
+        return Explanation(False, why, advice)
     forget = (
         f"sigmic-guard forget {quote(record.intent_id)} takes it off the books, and leaves the "
         "task as it is"
@@ -223,6 +227,8 @@ def outlook(row: OwnedRow, fingerprint: str | None, now: float) -> Explanation:
             return Explanation(False, why, (again, begin, *([cancel] if cancel else [])))
         case Verdict.RELEASE if row.wanted:
             why = "its owner is dead, and a live one has adopted the task: only this row goes"
+        case Verdict.RELEASE if record.orphan:
+            why = "who took it over is dead, and was to let it run on: only this row goes"
         case Verdict.RELEASE:
             why = 'its owner is dead, and on_crash="abandon" lets it run on: only its row goes'
         case _:

@@ -13,7 +13,7 @@ import pytest
 
 from sigmic_guard.ledger import SqliteLedger
 from sigmic_guard.ledger.looking import see_dead
-from sigmic_guard.lifecycle import CancelReason, State, TaskPolicy
+from sigmic_guard.lifecycle import CancelReason, State, TaskPolicy, terms_of_orphan
 from sigmic_guard.sigmic.credentials import Credential
 from tests.cli.conftest import KEY, Cli
 
@@ -116,6 +116,28 @@ async def test_a_living_owner(cli: Cli, books: Books) -> None:
     assert "forget" not in ended.out
 
 
+@pytest.mark.parametrize("release, what", [(False, "sees to its end"), (True, "lets it go")])
+async def test_a_living_owner_of_an_orphan(
+    cli: Cli, books: Books, release: bool, what: str
+) -> None:
+    """Who took a dead owner's task over does not mind it, and what he does is told."""
+    ledger = SqliteLedger(books.file)
+    await ledger.open("living")
+    try:
+        await books.add(
+            owner_id="living",
+            state=State.TAKEN_OVER,
+            orphaned_at=time.time() - 60,
+            policy=terms_of_orphan(TaskPolicy(), release=release),
+        )
+        ended = await cli.run("explain", "intent-1")
+    finally:
+        await ledger.aclose()
+    assert told(ended.out, "reapable") == [f"no: whoever took it over lives, and {what}"]
+    [state] = told(ended.out, "state")
+    assert state.startswith("taken_over: its owner died")
+
+
 async def test_an_owner_that_is_about_to_leave(cli: Cli, books: Books) -> None:
     """What was handed over is nobody's, though its owner has yet to go."""
     ledger = SqliteLedger(books.file)
@@ -184,6 +206,22 @@ CASES: dict[str, tuple[dict[str, Any], bool, str, str]] = {
         },
         True,
         "a DELETE ends it",
+        "reap",
+    ),
+    "taken over": (
+        {"state": State.TAKEN_OVER, "orphaned_at": 1_769_442_600.0},
+        True,
+        "a GET tells whether it still runs",
+        "reap",
+    ),
+    "taken over to be let go": (
+        {
+            "state": State.TAKEN_OVER,
+            "orphaned_at": 1_769_442_600.0,
+            "policy": TaskPolicy(on_crash="abandon"),
+        },
+        True,
+        "was to let it run on: only this row goes",
         "reap",
     ),
     "unknown": ({"state": State.UNKNOWN, "remote_id": None}, True, "mark it carries", "reap"),
