@@ -23,12 +23,13 @@ from sigmic_guard.lifecycle import Event as Happening
 from sigmic_guard.lifecycle.backoff import believed
 from sigmic_guard.observe import CandidatesFound, LedgerFailed
 from sigmic_guard.sigmic import is_id
-from sigmic_guard.supervisor.ground.lag import BRAND_NEW
 from sigmic_guard.supervisor.ground.marking import marked_with
 from sigmic_guard.supervisor.ground.pacing import REFUSALS, SLOWLY, asked_pause
 from sigmic_guard.supervisor.ground.timer import Slices
-from sigmic_guard.supervisor.recovery.absence import Absence, Afterlife
-from sigmic_guard.supervisor.recovery.candidates import NEAR, WRONG_CLOCK, Candidates, Proposal
+from sigmic_guard.supervisor.recovery.absence import Absence
+from sigmic_guard.supervisor.recovery.candidates import Candidates, Proposal
+from sigmic_guard.supervisor.recovery.sought import CLOCK_SKEW, Sought, may_exist_since
+from sigmic_guard.supervisor.recovery.strays import Strays
 from sigmic_guard.supervisor.recovery.whole_list import read_all
 from sigmic_guard.supervisor.work.listing import (
     MAX_AIMLESS,
@@ -52,11 +53,6 @@ if TYPE_CHECKING:
 
 #: Complete scans, past the create's time-out, that prove a task's absence.
 SCANS_FOR_ABSENCE: Final = 2
-#: Seconds by which the server's clock and ours may differ: a scan ends at tasks that were last
-#: active so long before the create.
-CLOCK_SKEW: Final = WRONG_CLOCK
-#: And by which a time in a row may be wrong beyond that: another clock wrote it.
-WRITTEN_CLOCK_SKEW: Final = WRONG_CLOCK + NEAR
 #: How long to pause between two scans: while a caller may wait for what they find, and later.
 AWAITED_PAUSE: Final = Backoff(first=0.1, most=2.0)
 PAUSE: Final = Backoff(first=0.1, most=10.0)
@@ -70,23 +66,6 @@ MIN_PAUSE_SECONDS: Final = 0.1
 
 def _do_nothing(_: Entry) -> None:
     pass
-
-
-class _Sought:
-    """An ``UNKNOWN`` task that is looked for."""
-
-    __slots__ = ("scans", "sent_by", "task")
-
-    def __init__(self, task: Entry) -> None:
-        self.task = task
-        #: When its POST had been sent at the latest, on anyio's clock: a dead owner may have sent
-        #: it, unwritten, until the moment it died, and that was before we took it over.
-        self.sent_by = current_time()
-        create = task.create
-        if task.inherited_at is None and create is not None and create.posted_at is not None:
-            self.sent_by = create.posted_at
-        #: Complete scans that did not show it, past its time-out.
-        self.scans = 0
 
 
 class _Hurried(SigmicGuardError):
@@ -112,15 +91,9 @@ class Reconciler:
         self._watcher = watcher
         self._lister = lister
         #: By intent id.
-        self._sought: dict[str, _Sought] = {}
-        #: By intent id: records whose absence was proven, and who may appear all the same.
-        self._strays: dict[str, Record] = {}
-        #: For how long they may.
-        self.afterlife = Afterlife()
-        #: Until when, on anyio's clock, the list may not show one of them that is brand new.
-        self._strays_until: dict[str, float] = {}
-        #: More of these. There may be many, so they are sorted in by the worker.
-        self._warnings: list[Sequence[Record]] = []
+        self._sought: dict[str, Sought] = {}
+        self._strays = Strays()
+        self.afterlife = self._strays.afterlife
         self._candidates = self._compare_nothing()
         self._wanted = Event()
         #: When the shutdown's budget ends, on anyio's clock; set when that comes to be earlier.
@@ -142,7 +115,7 @@ class Reconciler:
 
     def look_for(self, task: Entry) -> None:
         """Look for a task whose create got no answer."""
-        self._sought[task.record.intent_id] = _Sought(task)
+        self._sought[task.record.intent_id] = Sought(task, self._create_timeout)
         self._awaited_until = current_time() + max(AWAITED_SECONDS, 2 * self._create_timeout)
         self.hurry()
 
@@ -166,7 +139,7 @@ class Reconciler:
     def watch_for_strays(self, records: Sequence[Record]) -> None:
         """Read the list once for tasks that were proven absent and may have appeared since."""
         if records:
-            self._warnings.append(records)
+            self._strays.warn_of(records)
             self._wanted.set()
 
     # --- when to scan ---------------------------------------------------------------------------
@@ -193,20 +166,11 @@ class Reconciler:
                 self._slow = 0.0
 
     async def _until_needed(self) -> None:
-        await self._sort_in()
+        await self._strays.sort_in()
         while not self._sought and not self._strays:
             await self._wanted.wait()
             self._wanted, self._rounds = Event(), 0
-            await self._sort_in()
-
-    async def _sort_in(self) -> None:
-        slices = Slices()
-        while self._warnings:
-            for record in self._warnings[-1]:
-                if record.message_digest is None:  # else it carries no mark, and nothing tells it
-                    self._strays[record.intent_id] = record
-                await slices.yield_if_due()
-            self._warnings.pop()
+            await self._strays.sort_in()
 
     async def _rest(self, least: float, slowly: float) -> None:
         """Pause, ``slowly`` at least; somebody new cuts it short, but not below the least."""
@@ -236,17 +200,15 @@ class Reconciler:
         # Who comes from now on may be past already.
         self._wanted = Event()
         self._marked, self._scraps = {}, []
-        sought, strays = dict(self._sought), dict(self._strays)
+        sought, strays = dict(self._sought), self._strays.noted()
         self._candidates, slices = self._compare_nothing(), Slices()
         oldest = now
         for record in strays.values():
-            oldest = min(oldest, _from_when(record, now))
+            oldest = min(oldest, may_exist_since(record, now))
             self._candidates.seek(record)
             await slices.yield_if_due()
         for one in sought.values():
-            ours = one.task.inherited_at is None
-            since = now - (began - one.sent_by) if ours else _from_when(one.task.record, now)
-            oldest = min(oldest, since)
+            oldest = min(oldest, one.may_exist_since(now))
             self._candidates.seek(one.task.record)
             await slices.yield_if_due()
         age = now - oldest
@@ -270,13 +232,9 @@ class Reconciler:
         if not complete:
             return  # too much moves: this proves nothing
         absent = Absence(self._scraps)
-        for intent_id in strays:
-            if began >= self._strays_until.get(intent_id, -inf):
-                self._strays.pop(intent_id, None)
-                self._strays_until.pop(intent_id, None)
-            await slices.yield_if_due()
+        await self._strays.not_seen(strays, began)
         for intent_id, one in sought.items():
-            past = began >= one.sent_by + self._create_timeout
+            past = began >= one.answered_by
             if past and self._sought.get(intent_id) is one and absent.is_proven(one.task.record):
                 await self._not_seen(one)
             await slices.yield_if_due()
@@ -302,23 +260,15 @@ class Reconciler:
         for intent_id, infos in list(self._marked.items()):
             info = min(infos, key=_age)
             one = self._sought.get(intent_id)
-            if one is not None and not at_the_end and self._is_too_young(info, one):
+            if one is not None and not at_the_end and one.is_too_young(info, self._roster.now()):
                 continue
             del self._marked[intent_id]
             if one is not None:
                 self._recognised(one, info)
             elif intent_id in self._strays and _is_nobodys(info, self._roster):
-                self._strays_until.pop(intent_id, None)
-                self._triage.end_stray(self._strays.pop(intent_id), info.id)
+                self._triage.end_stray(self._strays.take(intent_id), info.id)
 
-    def _is_too_young(self, info: TaskInfo, one: _Sought) -> bool:
-        created_at = seconds_of(info.created_at)
-        if created_at is None:
-            return False
-        sent_by = self._roster.now() - (current_time() - one.sent_by)
-        return created_at > sent_by + self._create_timeout + NEAR
-
-    def _recognised(self, one: _Sought, info: TaskInfo) -> None:
+    def _recognised(self, one: Sought, info: TaskInfo) -> None:
         namesake = self._roster.named.get(info.id)
         if namesake is not None:
             if namesake.record.posted_at is None:
@@ -341,11 +291,11 @@ class Reconciler:
         if self._wanted.is_set():
             raise _Hurried("somebody else is to be looked for as well")
 
-    def _found(self, one: _Sought, task_id: str, status: str | None = None) -> None:
+    def _found(self, one: Sought, task_id: str, status: str | None = None) -> None:
         self._stop_seeking(one)
         self._roster.apply(one.task, Happening.CREATED, remote_id=task_id, status=status)
 
-    def _let_go(self, one: _Sought) -> None:
+    def _let_go(self, one: Sought) -> None:
         """Somebody here adopted it: there is another record of it, and that one counts."""
         self._stop_seeking(one)
         self._roster.apply(one.task, Happening.FORGET)
@@ -358,14 +308,13 @@ class Reconciler:
 
     def expect_stray(self, record: Record) -> None:
         """End the task that carries the mark of a create that nobody waits for any more."""
-        self._strays[record.intent_id] = record
-        self._strays_until[record.intent_id] = current_time() + BRAND_NEW
+        self._strays.expect(record)
         self._wanted.set()
 
-    def _stop_seeking(self, one: _Sought) -> None:
+    def _stop_seeking(self, one: Sought) -> None:
         self._sought.pop(one.task.record.intent_id, None)
 
-    async def _not_seen(self, one: _Sought) -> None:
+    async def _not_seen(self, one: Sought) -> None:
         """Count a complete scan, past the time-out, that showed no task with the mark."""
         try:
             proposal = await self._candidates.of(one.task.record)
@@ -392,7 +341,7 @@ class Reconciler:
         else:
             self._roster.apply(task, Happening.ABSENT)
 
-    def _propose(self, one: _Sought, proposal: Proposal) -> None:
+    def _propose(self, one: Sought, proposal: Proposal) -> None:
         """Report the tasks that the create may have made; end them where that is wanted.
 
         Those that only a wrong clock explains are reported, and never ended.
@@ -407,14 +356,6 @@ class Reconciler:
         else:
             self._stop_seeking(one)
             one.task.wake()  # nobody here will learn more
-
-
-def _from_when(record: Record, now: float) -> float:
-    """Return since when the task may exist, by our clock, of which another wrote a row."""
-    at = record.posted_at or record.created_at
-    if at > now + CLOCK_SKEW + WRITTEN_CLOCK_SKEW:
-        return -inf  # a clock so far ahead tells nothing
-    return min(at, now) - WRITTEN_CLOCK_SKEW
 
 
 def _age(info: TaskInfo) -> float:
