@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import sqlite3
-from asyncio.subprocess import PIPE
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.blackbox.deaths import PATIENCE, Home, corpse, heir, kill, mortal, stage
+from tests.blackbox.deaths import Home, corpse, heir, mortal, stage
 from tests.blackbox.lab import until
 from tests.blackbox.server import Answer, error
 
@@ -87,36 +84,6 @@ async def test_ps(tmp_path: Path) -> None:
             assert second["reason"] is None
             assert (await home.call("ps", "--namespace", "other")).status == 0
         assert {row["owner"] for row in await home.rows()} == {"dead"}
-
-
-@pytest.mark.slow
-async def test_ps_does_not_make_a_ledger(tmp_path: Path) -> None:
-    """Looking at a ledger that does not exist makes none."""
-    async with stage(tmp_path) as home:
-        for command in (("ps",), ("reap", "--dry-run"), ("explain", "x"), ("forget", "x")):
-            assert (await home.call(*command)).status in {0, 1}
-        assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.slow
-async def test_ps_watch(tmp_path: Path) -> None:
-    """A watch shows it again and again, and ends with 0 on Ctrl-C."""
-    async with stage(tmp_path) as home:
-        (only,) = await corpse(home)
-        process = await asyncio.create_subprocess_exec(
-            *home.command("ps", "--watch", "--json"), env=home.env, stdout=PIPE
-        )
-        try:
-            assert process.stdout is not None
-            async with asyncio.timeout(PATIENCE):
-                seen = 0
-                while seen < 2:
-                    seen += only.encode() in await process.stdout.readline()
-                process.send_signal(signal.SIGINT)
-                await process.communicate()
-            assert process.returncode == 0
-        finally:
-            await kill(process)
 
 
 @pytest.mark.slow
@@ -209,36 +176,6 @@ async def test_reap_goes_where_the_task_was_made(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["ps", "reap", "explain", "forget"])
-async def test_no_ledger(tmp_path: Path, command: str) -> None:
-    """3 where the ledger cannot be read, and a message that says what to do."""
-    async with stage(tmp_path) as home:
-        (tmp_path / "ledger.db").write_bytes(b"this is no database at all\n" * 500)
-        called = await home.call(command, *(["x"] if command in {"explain", "forget"} else []))
-        assert called.status == 3, called
-        assert "ledger.db" in called.err
-        assert "Traceback" not in called.err
-
-
-@pytest.mark.slow
-async def test_wrong_usage(tmp_path: Path) -> None:
-    """2 for an option that does not exist, and for a URL that no ledger has."""
-    async with stage(tmp_path) as home:
-        assert (await home.call("ps", "--nonsense")).status == 2
-        assert (await home.call("explain")).status == 2
-        assert (await home.call("ps", "--ledger", "mysql://x")).status == 2
-
-
-@pytest.mark.slow
-async def test_the_ledger_by_name(tmp_path: Path) -> None:
-    """`--ledger` comes before the environment's."""
-    async with stage(tmp_path) as home:
-        (only,) = await corpse(home)
-        called = await home.call("ps", "--ledger", home.ledger, SIGMIC_GUARD_LEDGER="sqlite:///no")
-        assert (called.status, only in called.out) == (1, True)
-
-
-@pytest.mark.slow
 async def test_ps_while_others_write(tmp_path: Path) -> None:
     """Looking disturbs nobody, however often."""
     async with stage(tmp_path) as home, mortal(home) as process:
@@ -247,21 +184,6 @@ async def test_ps_while_others_write(tmp_path: Path) -> None:
             assert (await home.call("ps")).status == 0
         await process.kill()
         await until(lambda: len(home.server.world.tasks) > 0)
-
-
-@pytest.mark.slow
-async def test_a_closed_pipe(tmp_path: Path) -> None:
-    """`ps | head` makes no traceback."""
-    async with stage(tmp_path) as home:
-        await corpse(home, times=30)
-        read, write = os.pipe()
-        os.close(read)
-        process = await asyncio.create_subprocess_exec(
-            *home.command("ps"), env=home.env, stdout=write, stderr=PIPE
-        )
-        os.close(write)
-        _, err = await process.communicate()
-        assert b"Traceback" not in err
 
 
 @pytest.mark.slow
@@ -277,16 +199,6 @@ async def test_no_secret_is_told(tmp_path: Path) -> None:
         for secret in (home.key[8:], "the-message", "hunter2", "env-value"):
             for text in texts:
                 assert secret.encode() not in text
-
-
-@pytest.mark.slow
-async def test_a_key_with_control_characters(tmp_path: Path) -> None:
-    """A user's key cannot play with the terminal."""
-    async with stage(tmp_path) as home:
-        await corpse(home, key="a\x1b[2Jb\nc")
-        for command in (["ps"], ["reap", "--dry-run"]):
-            called = await home.call(*command)
-            assert "\x1b[2J" not in called.out + called.err
 
 
 @pytest.mark.slow

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from sigmic_guard import ConfigurationError, LedgerError, Outcome, Supervisor
+from sigmic_guard import LedgerError, Outcome
 from tests.blackbox.deaths import Home, called, corpse, gone, heir, mortal, stage
-from tests.blackbox.lab import KEY, SLACK
+from tests.blackbox.lab import SLACK
 
 NOBODY = 65534
 
@@ -67,31 +67,6 @@ async def test_a_file_that_is_no_ledger(tmp_path: Path, break_it: Callable[[Path
     assert (path.read_bytes() if path.is_file() else b"") == before
 
 
-@pytest.mark.parametrize(
-    "url",
-    ["postgres://x/y", "mysql://x", "sqlite:", "sqlite:///", "sqlite://", "ledger.db", "file:///x"],
-)
-async def test_urls_of_no_ledger(tmp_path: Path, url: str) -> None:
-    """A URL that names no ledger is a ConfigurationError, before anything is sent or made."""
-    async with stage(tmp_path) as home:
-        with pytest.raises(ConfigurationError):
-            async with heir(home, ledger=url):
-                pytest.fail("there is no ledger")
-        assert home.server.requests == []
-        assert list(tmp_path.iterdir()) == []
-
-
-async def test_the_environment_names_no_ledger(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """So is one in the environment."""
-    monkeypatch.setenv("SIGMIC_GUARD_LEDGER", "mysql://x")
-    async with stage(tmp_path) as home:
-        with pytest.raises(ConfigurationError):
-            async with Supervisor(api_key=KEY, base_url=home.server.url):
-                pytest.fail("there is no ledger")
-
-
 PROBE = """
 import asyncio, json, os, sqlite3
 from sigmic_guard import LedgerError, Supervisor
@@ -134,16 +109,6 @@ async def test_not_ours_to_write(tmp_path: Path, what: str) -> None:
             assert len(home.server.requests) == requests
     finally:
         shutil.rmtree(place)
-
-
-async def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
-    """The ledger's folder is made, for its user only."""
-    async with stage(tmp_path) as home:
-        path = tmp_path / "a" / "b" / "ledger.db"
-        async with heir(home, ledger=f"sqlite:///{path}") as supervisor:
-            await supervisor.run("quick")
-        assert path.stat().st_mode & 0o777 == 0o600
-        assert path.parent.stat().st_mode & 0o777 == 0o700
 
 
 def delete(path: Path) -> None:
@@ -299,32 +264,6 @@ async def test_a_hard_link_by_another_name(tmp_path: Path) -> None:
             await process.kill()
         async with heir(home, ledger=f"sqlite:///{tmp_path}/real/ledger.db"):
             await gone(home.server, *home.server.world.tasks, within=10)
-
-
-async def test_a_url_with_odd_characters(tmp_path: Path) -> None:
-    """A path with spaces, `?`, `#`, `%` and letters of any kind is that path."""
-    async with stage(tmp_path) as home:
-        path = tmp_path / "a b" / "50% off? #1 ä.db"
-        async with heir(home, ledger=f"sqlite:///{path}") as supervisor:
-            await supervisor.run("quick")
-        assert path.exists(), [str(each) for each in tmp_path.rglob("*")]
-
-
-async def test_another_users_umask(tmp_path: Path) -> None:
-    """The file is 0600 whatever the umask says."""
-    async with stage(tmp_path) as home:
-        before = os.umask(0)
-        try:
-            async with heir(home) as supervisor:
-                await supervisor.start("x")
-                modes = {
-                    each.name: each.stat().st_mode & 0o077
-                    for each in tmp_path.rglob("*")
-                    if each.is_file()
-                }
-        finally:
-            os.umask(before)
-        assert not any(modes.values()), modes
 
 
 @pytest.mark.slow

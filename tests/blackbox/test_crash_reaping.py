@@ -72,17 +72,6 @@ async def test_the_default_ledger_without_xdg(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-async def test_a_relative_url(tmp_path: Path) -> None:
-    """`sqlite:///` and a relative path is a file in the current folder."""
-    async with stage(tmp_path) as home:
-        home.more = {"SIGMIC_GUARD_LEDGER": "sqlite:///mine.db"}
-        ids = await corpse(home)
-        assert stat.S_IMODE((tmp_path / "mine.db").stat().st_mode) == 0o600
-        async with heir(home, ledger=f"sqlite:///{tmp_path}/mine.db"):
-            await gone(home.server, *ids, within=5)
-
-
-@pytest.mark.slow
 async def test_the_owners_file_is_cleaned_up(tmp_path: Path) -> None:
     """Neither a death nor a good end leaves more than the ledger behind, once somebody reaped."""
     async with stage(tmp_path) as home:
