@@ -142,8 +142,8 @@ async def test_deadline() -> None:
         async with supervised(server, registry=registry) as supervisor:
             began = time.monotonic()
             with pytest.raises(TimeoutError) as caught:
-                await supervisor.run("x", timeout=0.3)
-            assert 0.25 < time.monotonic() - began < 1.3 + SLACK
+                await supervisor.run("x", timeout=1)
+            assert 0.95 < time.monotonic() - began < 2 + SLACK
             failure = caught.value
             assert isinstance(failure, TaskTimedOut)
             assert failure.task_id == server.world.only.id
@@ -276,7 +276,7 @@ async def test_one_failure_touches_no_other() -> None:
         with pytest.raises(TaskFailed):
             await supervisor.run("fail")
         with pytest.raises(TaskTimedOut):
-            await supervisor.run("x", timeout=0.1)
+            await supervisor.run("x", timeout=1)
         server.once("create", *[lambda *_: refused()] * 2)
         for _ in range(2):
             with pytest.raises(ValidationError):

@@ -188,7 +188,7 @@ async def test_heartbeats_only() -> None:
     async with Server(world=World(Plan(end="hold"))) as server, supervised(server) as supervisor:
         server.stream_manners.append(StreamManners(silent=True))
         with pytest.raises(TaskTimedOut):
-            async with supervisor.task("x", timeout=0.3) as task:
+            async with supervisor.task("x", timeout=1) as task:
                 async for _ in task.events():
                     pass
         assert server.count("DELETE") == 1

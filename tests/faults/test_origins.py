@@ -107,8 +107,8 @@ async def test_redirects(route: str, status: int, in_a_hurry: None, witness: Wit
         supervisor = Supervisor(
             api_key=KEY,
             base_url=emulator.url,
-            create_timeout=0.1,
-            grace=1.0,
+            create_timeout=0.5,
+            grace=3.0,
             policy=TaskPolicy(cancel_wait=0.1),
             registry=witness.registry,
         )

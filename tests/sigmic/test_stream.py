@@ -165,9 +165,9 @@ async def test_heartbeats_are_life() -> None:
 async def test_silence_counts_while_waiting_only() -> None:
     """A consumer that takes its time does not make the stream silent."""
     async with client_of(streaming(OPEN_END + b"data: 1\n\n", hang=True)) as client:
-        stream = await client.stream("x", timeout=5, silence=0.05)
+        stream = await client.stream("x", timeout=5, silence=0.3)
         assert await stream.receive()
-        await asyncio.sleep(0.15)
+        await asyncio.sleep(0.5)
         receiving = asyncio.create_task(stream.receive())
         done, _ = await asyncio.wait([receiving], timeout=0.01)
         assert not done
@@ -181,18 +181,18 @@ async def test_time_out_of_the_opening() -> None:
     for chunks in ([], [refusal]):
         async with client_of(streaming(*chunks, hang=True)) as client:
             with pytest.raises(ConnectionFailed, match="no answer") as caught:
-                await client.stream("x", timeout=0.05, silence=5)
+                await client.stream("x", timeout=0.5, silence=5)
             assert caught.value.sent
 
     async def slow(exchange: Exchange) -> None:
         await exchange.request()
         await exchange.send(OPEN_END)
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(1)
         await exchange.send(b"data: 1\n\n")
         await exchange.hung_up()
 
     async with client_of(slow) as client:
-        stream = await client.stream("x", timeout=0.1, silence=5)
+        stream = await client.stream("x", timeout=0.5, silence=5)
         assert await stream.receive() == [E(data="1")]
         await stream.aclose()
 

@@ -175,9 +175,7 @@ class TestSent:
             await exchange.hung_up()
 
         async with client_of(script) as client:
-            await fails(
-                client.create(CREATE, timeout=0.05), sent=True, match="no answer within 0.05"
-            )
+            await fails(client.create(CREATE, timeout=0.5), sent=True, match="no answer within 0.5")
 
     async def test_drip(self) -> None:
         """A server that drips its answer cannot stretch the time-out."""
@@ -188,12 +186,12 @@ class TestSent:
             try:
                 for byte in WHOLE:
                     await exchange.send(bytes([byte]))
-                    await asyncio.sleep(0.01)
+                    await asyncio.sleep(0.05)
             finally:
                 gone.set()
 
         async with client_of(script) as client:
-            await fails(client.get("x", timeout=0.1), sent=True, match="no answer")
+            await fails(client.get("x", timeout=0.5), sent=True, match="no answer")
             await gone.wait()
 
     @pytest.mark.parametrize(
