@@ -15,7 +15,8 @@ from sigmic_guard.supervisor.ground.results import (
     TaskResult,
     TaskRow,
 )
-from sigmic_guard.supervisor.work.events import TaskEvent, TaskEvents
+from sigmic_guard.supervisor.work.events import TaskEvents
+from sigmic_guard.supervisor.work.transcript import TaskEvent
 
 __all__ = [
     "Cancellation",

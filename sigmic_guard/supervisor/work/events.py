@@ -7,12 +7,10 @@ is left behind when the consumer leaves. It learns the end from ``done``, from `
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass
+from enum import Enum, IntEnum, auto
 from random import random
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
-import msgspec
 from anyio import CancelScope, current_time, move_on_after
 
 from sigmic_guard.errors import (
@@ -23,11 +21,9 @@ from sigmic_guard.errors import (
 )
 from sigmic_guard.lifecycle import Backoff, State
 from sigmic_guard.lifecycle.backoff import believed
-from sigmic_guard.supervisor.ground.lag import End
 from sigmic_guard.supervisor.ground.pacing import REFUSALS, asked_pause
-from sigmic_guard.supervisor.replay import Replay
-from sigmic_guard.supervisor.work.identity import Identity
 from sigmic_guard.supervisor.work.looking import TRIES
+from sigmic_guard.supervisor.work.transcript import Transcript
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +34,7 @@ if TYPE_CHECKING:
     from sigmic_guard.supervisor.ground.ground import Ground
     from sigmic_guard.supervisor.work.access import Access
     from sigmic_guard.supervisor.work.looking import Looker
+    from sigmic_guard.supervisor.work.transcript import TaskEvent
     from sigmic_guard.supervisor.work.watcher import Watcher
 
 #: Three heartbeats. Source: the API page, "stream".
@@ -46,33 +43,27 @@ SILENCE_TIMEOUT: Final = 45.0
 REQUEST_TIMEOUT: Final = 10.0
 
 _ENDING: Final = frozenset({State.CANCELLING, State.UNCONFIRMED, State.DETACHED, State.HANDED_OVER})
-#: Bad JSON, numbers out of range, lone surrogates, and what is nested thousands deep.
-UNDECODABLE: Final = (msgspec.DecodeError, UnicodeEncodeError, RecursionError)
-_decode: Final = msgspec.json.Decoder().decode
 
 
-@dataclass(frozen=True, slots=True)
-class TaskEvent:
-    """One event of a task.
+class Phase(IntEnum):
+    """The phases of an iterator, in the order in which it may come into them."""
 
-    :ivar type: ``history_message``, ``history_done``, ``status``, ``thought``, ``content``,
-        ``tool_call``, ``tool_result``, ``subagent_*``, ``error``, ``done``, or one that is not
-        documented. Source: the API page, "stream".
-    :ivar data: its payload, decoded and unwrapped; the bare text if it is no JSON.
-    :ivar replayed: a reconnect repeats what this iterator has delivered before.
-    """
+    OPEN = auto()
+    #: Nothing more comes than what is ready.
+    OVER = auto()
+    #: Nothing comes any more.
+    CLOSED = auto()
 
-    type: str
-    data: Any
-    replayed: bool = False
 
-    @property
-    def text(self) -> str:
-        """The text that the agent adds with this event: empty unless it is new ``content``."""
-        if self.type != "content" or self.replayed or not isinstance(self.data, dict):
-            return ""
-        text = self.data.get("text")
-        return text if isinstance(text, str) else ""
+class Consumer(Enum):
+    """What the consumer does."""
+
+    #: It does something else, with the last event or without any.
+    AWAY = auto()
+    #: It is inside of ``__anext__``.
+    WAITS = auto()
+    #: And what it waits for is the stream.
+    RECEIVES = auto()
 
 
 class TaskEvents:
@@ -91,26 +82,14 @@ class TaskEvents:
         #: Until when the API asked us not to open the stream; how the task is, GET tells.
         self._closed_until = 0.0
         self._stream: EventStream | None = None
-        self._connected_before = False
-        self._generation = task.generation
-        self._error_seen = False
-        self._replay = Replay()
-        #: What the last stream was opened of.
-        self._remote_id = task.record.remote_id
-        self._identity = Identity(task, ground.roster.origins)
-        self._ready: deque[TaskEvent] = deque()
+        self._transcript = Transcript(task, ground.roster)
         self._counted = False
-        #: Whether a consumer is inside of __anext__, and whether the stream is what it waits for.
-        self._reading = False
-        self._receiving = False
+        self._consumer = Consumer.AWAY
         self._batches = 0  # that streams brought
         self._batches_before = -1  # when somebody asked last whether any came
         self._must_look = False
-        #: Whether what was read last was all that there is, the answer included.
-        self._complete = False
-        self._over = False
-        #: By close(), from whatever task.
-        self._closed = False
+        #: Closed by close(), from whatever task.
+        self._phase = Phase.OPEN
         #: What close() cancels while a consumer waits for something else than a stream.
         self._scope: CancelScope | None = None
 
@@ -126,8 +105,9 @@ class TaskEvents:
     async def __anext__(self) -> TaskEvent:
         """Return the next event; see :meth:`RemoteTask.events` for what it raises."""
         self._ground.check_here()
-        while self._closed or not self._ready:
-            if self._over:
+        ready = self._transcript.ready
+        while self._phase is Phase.CLOSED or not ready:
+            if self._phase is not Phase.OPEN:
                 raise StopAsyncIteration
             self._begin_to_read()
             try:
@@ -141,7 +121,7 @@ class TaskEvents:
                 raise
             finally:
                 self._stop_reading()
-        return self._ready.popleft()
+        return ready.popleft()
 
     async def aclose(self) -> None:
         """Drop the connection at once; no further event comes. Again does nothing.
@@ -153,12 +133,12 @@ class TaskEvents:
 
     def close(self) -> None:
         """Do what :meth:`aclose` does, as a plain call: safe wherever it is made."""
-        self._closed = self._over = True
+        self._phase = Phase.CLOSED
         self._ground.inbox.leave(self._close)
 
     def _close(self) -> None:
-        self._closed = self._over = True
-        self._ready.clear()
+        self._phase = Phase.CLOSED
+        self._transcript.ready.clear()
         self._leave()
         if self._scope is not None:
             self._scope.cancel()
@@ -171,12 +151,12 @@ class TaskEvents:
     # --- one stream for as long as somebody reads ---------------------------------------------
 
     def _begin_to_read(self) -> None:
-        if self._reading:
+        if self._consumer is not Consumer.AWAY:
             raise ConfigurationError(
                 "another task waits for this iterator's next event: an iterator has one consumer, "
                 "and task.events() makes another one"
             )
-        self._reading = True
+        self._consumer = Consumer.WAITS
         audience = self._task.gather_audience()
         audience.listening += 1
         if not self._counted:
@@ -186,11 +166,11 @@ class TaskEvents:
 
     def _stop_reading(self) -> None:
         """Whoever has an event may be gone for long: only one that waits learns the end by it."""
-        self._reading = False
+        self._consumer = Consumer.AWAY
         self._scope = None
         self._task.gather_audience().listening -= 1
-        if self._closed:
-            self._ready.clear()  # what came in while it was being closed
+        if self._phase is Phase.CLOSED:
+            self._transcript.ready.clear()  # what came in while it was being closed
         if self._counted:
             self._watcher.pause(self._task)
         else:
@@ -201,7 +181,7 @@ class TaskEvents:
         if self._counted:
             self._counted = False
             self._task.gather_audience().readers.discard(self)
-            if not self._reading:
+            if self._consumer is Consumer.AWAY:
                 self._watcher.join(self._task)
 
     def hang_up(self) -> None:
@@ -213,11 +193,11 @@ class TaskEvents:
     def start_over(self) -> None:
         """Drop all that was read: it was another task's."""
         self.hang_up()
-        self._ready.clear()
+        self._transcript.ready.clear()
 
     def hang_up_idle(self) -> None:
         """Drop the connection if a consumer waits for it, and nothing came since the last call."""
-        if self._receiving and self._batches == self._batches_before:
+        if self._consumer is Consumer.RECEIVES and self._batches == self._batches_before:
             self.hang_up()
         self._batches_before = self._batches
 
@@ -250,19 +230,20 @@ class TaskEvents:
             self._closed_until = current_time() + believed(asked_pause(error))
             self._must_look = True
             return
-        if self._task.record.remote_id != self._remote_id:
+        if self._task.record.remote_id != self._transcript.remote_id:
             return
-        for event in events:
-            self._take(event)
-        if not events:
+        told = self._transcript.read(events)
+        if told.anything_new:
+            self._failures = 0
+        if told.ask_get or not events:
             self._must_look = True
 
     async def _receive(self, stream: EventStream) -> Sequence[ServerSentEvent]:
-        self._receiving = True
+        self._consumer = Consumer.RECEIVES
         try:
             return await stream.receive()
         finally:
-            self._receiving = False
+            self._consumer = Consumer.WAITS
             self._batches += 1
 
     def _nothing_to_come(self) -> bool:
@@ -272,12 +253,10 @@ class TaskEvents:
             return True
         if state is State.RUNNING:
             return False
-        return state in _ENDING or (self._connected_before and self._stream is None)
+        return state in _ENDING or (self._transcript.opened and self._stream is None)
 
     async def _open(self) -> None:
-        generation, self._generation = self._generation, self._task.generation
-        self._complete = False
-        self._identity.connect()
+        self._transcript.begin()
         remote_id = self._task.id
         with self._ground.observer.around("stream", self._task.record):
             stream = await self._ground.api.stream(
@@ -286,16 +265,11 @@ class TaskEvents:
         if self._task.record.remote_id != remote_id:
             stream.close()
             return
-        if remote_id != self._remote_id:
-            self._remote_id, self._replay = remote_id, Replay()
-            self._connected_before = self._error_seen = False
-        if self._closed:
+        self._transcript.connected(remote_id)
+        if self._phase is Phase.CLOSED:
             stream.close()
         else:
             self._stream = stream
-        if self._connected_before:
-            self._replay.reconnected(new_turn=generation != self._generation)
-        self._connected_before = True
 
     async def _look(self) -> None:
         """Find out by GET whether the task has ended; else connect again, after a while."""
@@ -321,8 +295,7 @@ class TaskEvents:
             asked = asked_pause(error)
         else:
             self._ground.roster.observe(task, info, generation)
-            if self._identity.in_doubt and task.prompt is None:
-                self._connected_before = False  # nothing of its stream was given
+            if self._transcript.is_cleared():
                 return
         if task.record.remote_id != remote_id:
             return
@@ -335,62 +308,9 @@ class TaskEvents:
             await task.until(lambda task: task.state is not State.RUNNING or task.unsupervised)
 
     def _finish(self) -> None:
-        self._over = True
+        self._phase = max(self._phase, Phase.OVER)
         self._leave()
-        task = self._task
-        if (
-            self._complete
-            or task.state is not State.COMPLETED
-            or self._generation != task.generation
-        ):
-            return
-        # It ended while no stream was open: GET has the text that none of them brought.
-        if rest := self._replay.rest(task.answer):
-            self._ready.append(TaskEvent("content", {"text": rest, "isPartial": False}))
-
-    # --- what an event means --------------------------------------------------------------------
-
-    def _take(self, event: ServerSentEvent) -> None:
-        kind, data = event.event, _payload(event.data)
-        match data:
-            case {"type": str(inner), "data": wrapped} if kind in {inner, "message"}:
-                kind, data = inner, wrapped
-            case {"type": str(inner)} if kind == "message":
-                kind = inner  # the stream has no `event:` lines
-        for said in self._identity.admit(kind, data, event.data):
-            self._believe(*said)
-        if self._identity.in_doubt:
-            self._must_look = True
-
-    def _believe(self, kind: str, data: Any, raw: str) -> None:
-        if kind == "done" and not self._done(data):
-            return
-        for part, replayed in self._replay.sort(kind, data, raw):
-            self._ready.append(TaskEvent(kind, part, replayed))
-            if not replayed and kind not in {"history_message", "history_done"}:
-                self._failures = 0
-        if kind == "error":
-            self._error_seen = True
-        elif kind == "history_done" and isinstance(data, dict) and data.get("isStreaming") is False:
-            # It does not run, or not yet: only GET knows.
-            self._must_look = True
-
-    def _done(self, data: Any) -> bool:
-        """Take ``done`` for the end, if nothing speaks against it; else GET tells.
-
-        ``False`` if it may be the end of the turn before.
-        """
-        answer = data.get("finalResponse") if isinstance(data, dict) else None
-        task = self._task
-        plain = (
-            isinstance(answer, str) and not self._error_seen and self._generation == task.generation
-        )
-        self._must_look = True
-        if plain and task.state is State.RUNNING and not task.sending:
-            self._complete = self._ground.roster.complete(task, End(final_response=answer))
-            return self._complete
-        self._complete = isinstance(answer, str)
-        return True
+        self._transcript.finish()
 
 
 def _drop(stream: EventStream | None, task: Entry, watcher: Watcher) -> None:
@@ -398,10 +318,3 @@ def _drop(stream: EventStream | None, task: Entry, watcher: Watcher) -> None:
     if stream is not None:
         stream.close()
     watcher.join(task)
-
-
-def _payload(data: str) -> Any:
-    try:
-        return _decode(data)
-    except UNDECODABLE:
-        return data
