@@ -107,7 +107,6 @@ class Core:
             State.DETACHED: self._not_heard_from,
             State.HANDED_OVER: self._not_heard_from,
         }
-        self.roster.finished.append(self._finished)
 
     def hire(self) -> None:
         """Start the workers that are always there."""
@@ -141,10 +140,6 @@ class Core:
     def _not_heard_from(self, task: Entry) -> None:
         self.watcher.leave(task)
         task.hang_up()
-
-    def _finished(self, task: Entry) -> None:
-        self.ground.timer.forget(task.deadline_alarm)
-        task.deadline_alarm = None
 
     # --- what users ask for ---------------------------------------------------------------------
 

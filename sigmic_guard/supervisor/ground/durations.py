@@ -13,16 +13,22 @@ if TYPE_CHECKING:
     from sigmic_guard.supervisor.ground.entry import Entry
 
 
-def begin_in_the_past(task: Entry, record: Record, now: float) -> None:
-    """Count from what the row tells of a task that another process began.
+def begin_now(task: Entry) -> None:
+    """Count from this moment."""
+    task.begun_at = task.lifetime.moment()
 
-    :param now: seconds since the epoch.
+
+def begin_in_the_past(task: Entry, record: Record) -> None:
+    """Count from what the row tells of a task that another process began."""
+    task.begun_at = moment_of(task, record.created_at)
+
+
+def moment_of(task: Entry, written: float) -> float:
+    """Return when that was, on anyio's clock; never later than now.
+
+    :param written: seconds since the epoch, as a row tells it.
     """
-    moment = task.lifetime.moment()
-    task.begun_at = moment - max(0.0, now - record.created_at)
-    requested_at = record.cancel_requested_at
-    if requested_at is not None:
-        task.begin_ending().wanted_at = moment - max(0.0, now - requested_at)
+    return task.lifetime.moment() - max(0.0, task.lifetime.now() - written)
 
 
 def seconds_of(task: Entry) -> float:

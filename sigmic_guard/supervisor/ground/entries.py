@@ -37,6 +37,7 @@ class Entries:
     def __init__(self, ground: Ground, deadline_reached: Callable[[Entry], None]) -> None:
         self._ground = ground
         self._deadline_reached = deadline_reached
+        ground.roster.finished.append(self._finished)
 
     def intend(
         self,
@@ -77,5 +78,9 @@ class Entries:
     def inherit(self, record: Record) -> Entry:
         """Make the entry of a dead owner's row that is ours by now."""
         task = Entry(self._ground.lifetime, record, None)
-        begin_in_the_past(task, record, self._ground.lifetime.now())
+        begin_in_the_past(task, record)
         return task
+
+    def _finished(self, task: Entry) -> None:
+        self._ground.timer.forget(task.deadline_alarm)
+        task.deadline_alarm = None

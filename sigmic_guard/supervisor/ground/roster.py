@@ -22,6 +22,8 @@ from sigmic_guard.lifecycle.text import one_line, tidy_detail, tidy_status
 from sigmic_guard.observe import CancellationEnded, TaskChanged, TaskLeft
 from sigmic_guard.supervisor.ground.durations import (
     begin_in_the_past,
+    begin_now,
+    moment_of,
     seconds_of,
     seconds_since_cancel,
 )
@@ -96,7 +98,7 @@ class Roster:
     def reattach(self, task: Entry, record: Record) -> None:
         """Let a task that was not created be a dead owner's, whose row is ours already."""
         self._note_take_over(task, record)
-        begin_in_the_past(task, record, self.now())
+        begin_in_the_past(task, record)
         self._replace(task, record, Event.REATTACH)
         self._settle_in(task)
 
@@ -109,12 +111,14 @@ class Roster:
         """Let a task whose create had no effect begin again, with an intent of its own."""
         self._outbox.add(task.record, step(task.record, Event.ABSENT, self.now()))
         self._outbox.withhold(record)
-        task.begun_at = self.moment()
+        begin_now(task)
         self._replace(task, record, None)
         task.wake()
 
     def _note_take_over(self, task: Entry, record: Record) -> None:
         task.inheritance = Inheritance(self.moment(), record.asked_at)
+        if record.cancel_requested_at is not None:
+            task.begin_ending().wanted_at = moment_of(task, record.cancel_requested_at)
         written_at = record.asked_at or record.posted_at or record.created_at
         if self.now() - written_at < WRONG_CLOCK + BRAND_NEW:  # by a clock that was not ours
             self.note_write(task)
@@ -295,20 +299,15 @@ class Roster:
         left = task.written_at + BRAND_NEW - self.moment()
         return min(delay, left) if left > 0 else delay
 
-    def is_as_before(self, task: Entry, end: End) -> bool:
-        """Tell whether this may be how the task ended before the follow-up that it was sent."""
-        return (
-            task.record.asked_at is not None
-            and self.may_lag(task)
-            and not is_new(end, task.last_end)
-        )
-
     def complete(self, task: Entry, end: End, *, keep_open: bool = False) -> bool:
         """Handle a completion that was read; ``False`` if that says nothing, for now.
 
         :param keep_open: a follow-up may come, although no block holds the task.
         """
-        if self.was_asked_lately(task) or self.is_as_before(task, end):
+        asked_again = task.record.asked_at is not None and self.may_lag(task)
+        if asked_again and not is_new(end, task.last_end):
+            return False  # it may have ended so before it was asked
+        if self._was_asked_lately(task):
             return False
         ending = task.begin_ending()
         ending.answer = end.answer
@@ -334,7 +333,7 @@ class Roster:
         """Note more of how the last turn ended, of a task that is asked again."""
         task.begin_ending().last_end = end
 
-    def was_asked_lately(self, task: Entry) -> bool:
+    def _was_asked_lately(self, task: Entry) -> bool:
         """Tell whether a follow-up of a dead owner's may be on its way to the task still."""
         inheritance = task.inheritance
         return (
