@@ -33,8 +33,8 @@ def moment_of(task: Entry, written: float) -> float:
 
 def seconds_of(task: Entry) -> float:
     """Return for how long it has been ours to see to, or had been when it ended."""
-    until = task.lifetime.moment() if task.ended_at is None else task.ended_at
-    return until - task.begun_at
+    ended_at = task.ended_at
+    return (task.lifetime.moment() if ended_at is None else ended_at) - task.begun_at
 
 
 def seconds_since_cancel(task: Entry) -> float:

@@ -179,7 +179,10 @@ class Roster:
         # The POST's own row says little more than the intent: it can wait for the id.
         self._outbox.add(before, after, urgent=event is not Event.POST)
         if after.state is not before.state:
-            self._note_end(task)
+            if after.state in ENDED:
+                task.begin_ending().ended_at = self.moment()
+            elif task.ending is not None:
+                task.ending.ended_at = None
         finished = after.over and not before.over
         self._observer.observe(
             TaskChanged(before, after, event, seconds_of(task) if finished else None)
@@ -212,12 +215,6 @@ class Roster:
         reaction = self.reactions.get(after.state)
         if reaction is not None:
             reaction(task)
-
-    def _note_end(self, task: Entry) -> None:
-        if task.record.state in ENDED:
-            task.begin_ending().ended_at = self.moment()
-        elif task.ending is not None:
-            task.ending.ended_at = None
 
     def _tell_result(self, task: Entry, after: Record) -> None:
         ending = task.begin_ending()
