@@ -146,6 +146,23 @@ async def test_one(sigmic, supervisor):
     result.stdout.fnmatch_lines(["*1 remote task outlived the test:*"])
 
 
+def test_hypothesis_may_drive_the_test(pytester: pytest.Pytester, host: Host) -> None:
+    """On each backend; all its examples have the one supervisor."""
+    result = run(
+        pytester,
+        host,
+        """
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+@settings(max_examples=3, suppress_health_check=list(HealthCheck), deadline=None, database=None)
+@given(number=st.integers())
+async def test_one(supervisor, assert_no_orphans, number):
+    async with supervisor.task("slow"): pass
+""",
+    )
+    result.assert_outcomes(passed=host.runs)
+
+
 @pytest.mark.parametrize("host", ASYNCIO_ONLY.values(), ids=ASYNCIO_ONLY)
 def test_the_supervisor_may_have_the_real_client(pytester: pytest.Pytester, host: Host) -> None:
     """Options that say where the API is are instead of the fake; the emulator is looked at too."""
