@@ -56,6 +56,7 @@ class RequestTasks:
     """
 
     __slots__ = (
+        "_asked",
         "_began",
         "_default",
         "_find",
@@ -81,6 +82,8 @@ class RequestTasks:
         self._began = began
         #: Seconds, for clients that the shutdown turns away.
         self.retry_after = retry_after
+        #: Whether the request has asked for a task.
+        self._asked = False
         #: By what a hang-up does to their tasks.
         self._groups: dict[_Checked, RemoteTaskGroup] | None = None
         self._started: dict[_Checked, RemoteTaskGroup] | None = None
@@ -144,7 +147,8 @@ class RequestTasks:
         """
         how = check_on_disconnect(on_disconnect)
         if how == "keep":
-            return await self.supervisor.start(message, **options)
+            supervisor, self._asked = self.supervisor, True
+            return await supervisor.start(message, **options)
         self._started = self._listen(self._started)
         return await self._of(self._started, how).start(message, **options)
 
@@ -154,6 +158,11 @@ class RequestTasks:
     def used(self) -> bool:
         """Whether a task was begun that belongs to the request, or that a hang-up may end."""
         return self._groups is not None or self._started is not None
+
+    @property
+    def turned_away(self) -> bool:
+        """Whether the request asks for tasks of a supervisor that takes none any more."""
+        return self._asked and self._find().draining
 
     def hang_up(self) -> None:
         """Take in that the client is gone; a plain call."""
@@ -189,6 +198,7 @@ class RequestTasks:
     ) -> dict[_Checked, RemoteTaskGroup]:
         if not self.used:
             self._forget_drain = self._find().on_drain(self._drain_begins)
+            self._asked = True
             self._began()
         return {} if groups is None else groups
 

@@ -401,6 +401,28 @@ async def test_what_comes_during_the_drain_is_refused_and_what_needs_no_task_is_
         await waiting.over.wait()
 
 
+@pytest.mark.parametrize("status", [500, 418])
+async def test_the_answer_of_a_framework_to_the_shutdowns_error_is_replaced(status: int) -> None:
+    """As Litestar's, which lets no error out. What somebody says on purpose stands."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await runs(scope, receive, send)
+        except SupervisorShutdown:
+            await send({**OK, "status": status})
+            await send(body(b"Internal Server Error"))
+
+    async with bench() as at:
+        request = at.request(app)
+        await at.until_live(1)
+        at.guard.supervisor.request_shutdown()
+        await request.over.wait()
+        assert request.error is None
+        assert request.complete
+        assert request.status == (503 if status == 500 else status)
+        assert (b"Internal" in request.body) == (status != 500)
+
+
 async def stream(scope: Scope, receive: Receive, send: Send) -> None:
     await send(EVENTS)
     async with tasks_in(scope).task("m"):

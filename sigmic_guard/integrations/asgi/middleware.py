@@ -126,16 +126,26 @@ class _Exchange:
 
 
 class _Http(_Exchange):
-    __slots__ = ("_headers",)
+    __slots__ = ("_headers", "_refused")
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         #: Of the response, once it has started.
         self._headers: Iterable[tuple[bytes, bytes]] | None = None
+        #: Whether it was refused in place of what the application answers.
+        self._refused = False
 
     async def send(self, message: Message) -> None:
         kind = message["type"]
+        if self._refused:
+            return
         if kind == "http.response.start":
+            if message["status"] == 500 and self.tasks.turned_away:
+                # Some frameworks answer each error by themselves, and let none of them out.
+                self._refused = True
+                await refuse(self._scope, self._send, self.tasks.retry_after)
+                self._completed()
+                return
             self._headers = message.get("headers", ())
         elif kind == "http.response.body" and not message.get("more_body", False):
             if self.tasks.cut and self._is_event_stream:
