@@ -47,7 +47,7 @@ TERM, INT, KILL = signal.SIGTERM, signal.SIGINT, signal.SIGKILL
 class Host:
     """A server, and how it is known to go.
 
-    :ivar arguments: after ``python -m``; ``{port}`` is put in.
+    :ivar arguments: after ``python -m``; ``{port}`` and ``{app}`` are put in.
     :ivar codes: its normal exit codes, by the signals that end it in order.
     :ivar impatient: further arguments, with which it does not wait for ever for its clients.
     :ivar graceful: seconds that it gives them then, or gives its workers.
@@ -66,22 +66,22 @@ class Host:
 
 HOSTS: Final = {
     "uvicorn": Host(
-        ("uvicorn", "--port", "{port}", "service:app"),
+        ("uvicorn", "--port", "{port}", "{app}"),
         {TERM: -TERM, INT: 0},  # it raises the signal again, once it is done
         impatient=("--timeout-graceful-shutdown", "3"),
         graceful=3,
     ),
     "uvicorn --workers": Host(
-        ("uvicorn", "--workers", "2", "--port", "{port}", "service:app"),
+        ("uvicorn", "--workers", "2", "--port", "{port}", "{app}"),
         impatient=("--timeout-graceful-shutdown", "3"),
         graceful=3,
         workers=2,
     ),
-    "hypercorn -w 0": Host(("hypercorn", "-w", "0", "--bind", "127.0.0.1:{port}", "service:app")),
+    "hypercorn -w 0": Host(("hypercorn", "-w", "0", "--bind", "127.0.0.1:{port}", "{app}")),
     "granian": Host(
         (
             *("granian", "--interface", "asgi", "--workers-kill-timeout", "10"),
-            *("--port", "{port}", "service:app"),
+            *("--port", "{port}", "{app}"),
         ),
         graceful=10,
         tells_websockets=False,
@@ -89,7 +89,7 @@ HOSTS: Final = {
     "gunicorn, uvicorn worker": Host(
         (
             *("gunicorn", "-k", "uvicorn_worker.UvicornWorker", "--graceful-timeout", "10"),
-            *("--bind", "127.0.0.1:{port}", "service:app"),
+            *("--bind", "127.0.0.1:{port}", "{app}"),
         ),
         graceful=10,
         codes={TERM: 0},  # on SIGINT its workers get SIGQUIT, and then SIGKILL
@@ -97,7 +97,7 @@ HOSTS: Final = {
     "gunicorn -k asgi": Host(
         (
             *("gunicorn", "-k", "asgi", "--graceful-timeout", "10"),
-            *("--bind", "127.0.0.1:{port}", "service:app"),
+            *("--bind", "127.0.0.1:{port}", "{app}"),
         ),
         graceful=10,
         codes={TERM: 0},  # SIGINT cuts everything off
@@ -155,6 +155,12 @@ class Service:
         async for text in TextReceiveStream(stream, errors="replace"):
             self.log += text
 
+    @property
+    def memory(self) -> int:
+        """Bytes of its main process that are resident now."""
+        pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
     def check_end(self, number: signal.Signals) -> None:
         """Fail unless it ended in time, with its normal code, and without a complaint."""
         assert self.process.returncode == self.host.codes[number], self.log
@@ -177,21 +183,24 @@ async def service(
     *options: str,
     ledger: Path | None = None,
     without: str = "",
+    app: str = "service:app",
+    folder: Path = PROGRAMS,
+    patience: float = PATIENCE,
 ) -> AsyncIterator[Service]:
     """Start the service; when the block is left its process is gone."""
-    folder = await to_thread.run_sync(tempfile.TemporaryDirectory)
+    scratch = await to_thread.run_sync(tempfile.TemporaryDirectory)
     port = free_port()
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(Path(sigmic_guard.__path__[0]).parent), str(PROGRAMS)]),
+        "PYTHONPATH": os.pathsep.join([str(Path(sigmic_guard.__path__[0]).parent), str(folder)]),
         "PYTHONUNBUFFERED": "1",
         "SIGMIC_API_KEY": KEY,
         "SIGMIC_BASE_URL": emulator.url,
-        "SIGMIC_GUARD_LEDGER": f"sqlite:///{ledger or Path(folder.name) / 'ledger.db'}",
+        "SIGMIC_GUARD_LEDGER": f"sqlite:///{ledger or Path(scratch.name) / 'ledger.db'}",
         "GRACE": str(GRACE),
         "WITHOUT": without,
     }
-    arguments = [argument.format(port=port) for argument in (*host.arguments, *options)]
+    arguments = [argument.format(port=port, app=app) for argument in (*host.arguments, *options)]
     process = await anyio.open_process(
         [sys.executable, "-m", *arguments],
         stdin=subprocess.DEVNULL,
@@ -200,7 +209,7 @@ async def service(
     )
     it = Service(process, port, host)
     try:
-        with folder, anyio.fail_after(PATIENCE):
+        with scratch, anyio.fail_after(patience):
             async with anyio.create_task_group() as group:
                 group.start_soon(it.read)
                 await it.ready()

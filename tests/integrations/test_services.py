@@ -1,0 +1,121 @@
+"""Whole services under uvicorn: bursts, a program of one's own, and the lines of the page."""
+
+from __future__ import annotations
+
+import re
+from contextlib import AsyncExitStack
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+
+from sigmic_guard.emulator import Emulator, Script
+from tests.integrations.hosts import HOSTS, TERM, Host, Service, service
+from tests.integrations.situations import CHATTY, ChattyStream, QuietStream, open_all
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+READERS = 60
+
+
+@pytest.fixture
+async def emulator() -> AsyncIterator[Emulator]:
+    async with Emulator(script=Script(hold=True)) as emulator:
+        yield emulator
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", ["/fastapi", "/sse_starlette", "/streaming", "/task_stream"])
+async def test_sixty_readers_who_all_hang_up(emulator: Emulator, path: str) -> None:
+    emulator.set_script(CHATTY)
+    async with service(emulator, HOSTS["uvicorn"], app="burst:app") as it:
+        async with AsyncExitStack() as stack:
+            clients = [await stack.enter_async_context(it.client()) for _ in range(READERS)]
+            for client in clients:
+                await client.get(f"{path}?q=m")
+            for client in clients:
+                await client.until(b"piece")
+        await emulator.wait_for(lambda state: state["tasks"]["live"] == 0)
+        it.kill(TERM)
+        await it.ended.wait()
+        it.check_end(TERM)
+        assert emulator.state()["created"] == READERS
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+async def test_a_thousand_streams_leave_nothing_behind(emulator: Emulator) -> None:
+    """A hundred at a time, of which some hang up, and some read to the end."""
+    emulator.set_script(Script(duration=0.2, chunks=("piece ",) * 20))
+    choose = Random(9)
+
+    async def one(it: Service, limiter: anyio.CapacityLimiter) -> None:
+        async with limiter, it.client() as client:
+            await client.get("/stream?q=m", "Connection: close")
+            await client.until(b"piece")
+            if choose.random() < 0.5:
+                await client.hang_up()
+            else:
+                await client.to_the_end()
+
+    async def many(it: Service, count: int) -> int:
+        limiter = anyio.CapacityLimiter(100)
+        async with anyio.create_task_group() as group:
+            for _ in range(count):
+                group.start_soon(one, it, limiter)
+        await emulator.wait_for(lambda state: state["tasks"]["live"] == 0)
+        emulator.reset()
+        return it.memory
+
+    async with service(emulator, HOSTS["uvicorn"], patience=180) as it:
+        before = await many(it, 300)
+        after = await many(it, 1000)
+        assert after < before * 1.1
+        it.kill(TERM)
+        await it.ended.wait()
+        it.check_end(TERM)
+
+
+async def test_within_a_program_that_has_a_supervisor(emulator: Emulator) -> None:
+    """It dies of the signal, as it would have without us."""
+    host = Host(("inside", "{port}"), {TERM: -TERM})
+    async with (
+        service(emulator, host) as it,
+        open_all(emulator, it, [QuietStream, ChattyStream]) as situations,
+    ):
+        it.kill(TERM)
+        await it.ended.wait()
+        it.check_end(TERM)
+        assert emulator.state()["tasks"]["live"] == 0
+        for situation in situations:
+            await situation.check_shutdown(host)
+
+
+PAGES = Path(__file__).parents[2] / "docs" / "hosts"
+
+
+@pytest.mark.skipif(not PAGES.exists(), reason="there is no checkout here")
+async def test_the_lines_of_the_page_are_a_service(emulator: Emulator, tmp_path: Path) -> None:
+    text = (PAGES / "uvicorn.md").read_text()
+    found = re.search(r"```python\n(.*?)```", text, re.DOTALL)
+    assert found is not None
+    (tmp_path / "page.py").write_text(
+        found[1] + '\n\n@app.get("/")\nasync def hello() -> None: ...\n\n\n'
+        'print("the service is ready", flush=True)\n'
+    )
+    emulator.set_script(Script(chunks=("forty", "-two")))
+    async with service(emulator, HOSTS["uvicorn"], app="page:app", folder=tmp_path) as it:
+        async with it.client() as client:
+            await client.get("/ask?q=m", "Connection: close")
+            await client.to_the_end()
+            assert client.body == b'"forty-two"'
+        async with it.client() as client:
+            await client.get("/watch?q=m", "Connection: close")
+            await client.to_the_end()
+            assert b"event: end" in client.body
+        it.kill(TERM)
+        await it.ended.wait()
+        assert it.process.returncode == -TERM, it.log
