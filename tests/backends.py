@@ -25,6 +25,9 @@ UVLOOP: Final = pytest.param(
     ),
 )
 
+#: The same in `make test-all` only, where what matters of uvloop is proven elsewhere as well.
+UVLOOP_SLOWLY: Final = pytest.param("uvloop", id="uvloop", marks=[*UVLOOP.marks, pytest.mark.slow])
+
 #: Virtual time: whenever every task waits, the clock jumps to the next deadline, so that
 #: ``await anyio.sleep(3600)`` returns at once. A real socket or thread looks idle to that clock:
 #: tests under it need fakes in memory.

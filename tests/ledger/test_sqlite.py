@@ -8,13 +8,13 @@ import pytest
 
 from sigmic_guard.ledger import SqliteLedger
 from sigmic_guard.testing.ledger_suite import LedgerFactory, LedgerSuite
-from tests.backends import ASYNCIO, TRIO, UVLOOP
+from tests.backends import ASYNCIO, TRIO, UVLOOP_SLOWLY
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.mark.backends(ASYNCIO, UVLOOP, TRIO)
+@pytest.mark.backends(ASYNCIO, UVLOOP_SLOWLY, TRIO)
 class TestSqliteLedger(LedgerSuite):
     """The conformance suite."""
 

@@ -20,14 +20,14 @@ from sigmic_guard.errors import (
     TaskNotFound,
 )
 from sigmic_guard.sigmic import CreateRequest, ServerSentEvent, SigmicClient
-from tests.backends import ASYNCIO, UVLOOP
+from tests.backends import ASYNCIO, UVLOOP_SLOWLY
 from tests.sigmic.raw_server import KEY
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-pytestmark = pytest.mark.backends(ASYNCIO, UVLOOP)
+pytestmark = pytest.mark.backends(ASYNCIO, UVLOOP_SLOWLY)
 
 HOLD = Script(hold=True)
 #: Seconds for whatever never ends.

@@ -8,7 +8,6 @@ import pytest
 
 from sigmic_guard import ConfigurationError, State
 from sigmic_guard.ledger import MemoryLedger
-from tests.backends import ASYNCIO, TRIO_VIRTUAL
 from tests.supervisor.lab import Lab
 
 if TYPE_CHECKING:
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 
     from sigmic_guard.ledger import Refusal, Write
 
-pytestmark = pytest.mark.backends(ASYNCIO, TRIO_VIRTUAL)
 
 LONE = "a\ud800b"
 HUGE = 10**5000

@@ -10,10 +10,7 @@ from prometheus_client import CollectorRegistry
 from sigmic_guard import ConfigurationError, Supervisor, SupervisorShutdown, TaskPolicy
 from sigmic_guard.supervisor.ground.marking import MARKER
 from sigmic_guard.testing import FakeSigmic
-from tests.backends import ASYNCIO, TRIO_VIRTUAL
 from tests.supervisor.lab import Lab
-
-pytestmark = pytest.mark.backends(ASYNCIO, TRIO_VIRTUAL)
 
 SENSELESS: dict[str, dict[str, Any]] = {
     "no such option": {"time_out": 3},

@@ -14,7 +14,7 @@ import pytest
 from anyio import fail_after, to_thread
 
 from sigmic_guard import ConfigurationError
-from tests.backends import ASYNCIO, TRIO, UVLOOP
+from tests.backends import ASYNCIO, TRIO, UVLOOP_SLOWLY
 from tests.supervisor.lab import Lab
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Use = Callable[[Supervisor, RemoteTask, TaskEvents], Awaitable[object]]
 
-pytestmark = pytest.mark.backends(ASYNCIO, UVLOOP, TRIO)
+pytestmark = pytest.mark.backends(ASYNCIO, UVLOOP_SLOWLY, TRIO)
 LONG = 20
 
 

@@ -11,7 +11,6 @@ from anyio import current_time
 from sigmic_guard import ConfigurationError, State, Supervisor, TaskPolicy
 from sigmic_guard.observe import Observer
 from sigmic_guard.testing import FakeSigmic
-from tests.backends import ASYNCIO, TRIO_VIRTUAL
 from tests.lifecycle.test_values import (
     Hostile,
     HostileFloat,
@@ -26,8 +25,6 @@ from tests.supervisor.lab import Lab
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-pytestmark = pytest.mark.backends(ASYNCIO, TRIO_VIRTUAL)
 
 
 class Broken:
@@ -217,7 +214,6 @@ async def test_an_id_that_is_almost_a_string() -> None:
         assert list(supervisor.tasks) == [there]
 
 
-@pytest.mark.backends(ASYNCIO)
 async def test_a_ledger_may_be_named_by_its_path(tmp_path: Path) -> None:
     """It is that of a SQLite file."""
     lab = Lab(duration=0.1)

@@ -31,13 +31,13 @@ from sigmic_guard.emulator import Fault
 from sigmic_guard.ledger import MemoryLedger, SqliteLedger, open_ledger
 from sigmic_guard.testing import FakeSigmic
 from sigmic_guard.watchdog import helper, messages, parent, process
-from tests.backends import ASYNCIO, UVLOOP
+from tests.backends import ASYNCIO, UVLOOP_SLOWLY
 from tests.watchdog.stage import KEY, Stage, end, gone, lives, state_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.backends(ASYNCIO, UVLOOP)
+pytestmark = pytest.mark.backends(ASYNCIO, UVLOOP_SLOWLY)
 
 #: Seconds that letting a helper go may take, on a machine that has other things to do. A helper
 #: that was waited for would take ``REAP_TIMEOUT``.
