@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from sigmic_guard.errors import TaskNotFound
 from sigmic_guard.lifecycle import Record, Verdict, judge
 from sigmic_guard.supervisor.ground.inbox import Inbox
-from sigmic_guard.supervisor.ground.roster import Roster
+from sigmic_guard.supervisor.ground.readings import Readings
 from sigmic_guard.supervisor.recovery import reaper
 from tests.backends import TRIO_VIRTUAL
 from tests.crash.network import Late
@@ -82,19 +82,19 @@ async def finds(problem: str, world: str, *, at: str, claims: bool = False) -> b
 
 async def test_a_404_that_is_believed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where reads lag, the task that nobody knows yet runs on."""
-    monkeypatch.setattr(Roster, "may_lag", lambda *_: False)
+    monkeypatch.setattr(Readings, "may_lag", lambda *_: False)
     assert await finds(" is live", "lagging", at="having committed running")
 
 
 async def test_an_answer_about_another_task(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who takes it for an answer believes of a task that runs what is true of another."""
-    observe = Roster.observe
+    observe = Readings.observe
 
-    def believe(roster: Roster, task: Entry, info: TaskInfo, turn: int) -> bool:
+    def believe(readings: Readings, task: Entry, info: TaskInfo, turn: int) -> bool:
         mine = replace(info, id=task.record.remote_id or "", env={}, message=None)
-        return observe(roster, task, mine, turn)
+        return observe(readings, task, mine, turn)
 
-    monkeypatch.setattr(Roster, "observe", believe)
+    monkeypatch.setattr(Readings, "observe", believe)
     assert await finds(" is live", "swapped", at="committed")
 
 
@@ -108,7 +108,7 @@ async def test_a_page_that_is_believed(
     gone = TaskNotFound("a page", code="NOT_FOUND", status=404)
     monkeypatch.setattr(Gateway, "page", lambda *_: gone)
     if believes_404:  # else the tasks are so young that the API itself would be asked again
-        monkeypatch.setattr(Roster, "may_lag", lambda *_: False)
+        monkeypatch.setattr(Readings, "may_lag", lambda *_: False)
     assert await finds(" is live", world, at="running")
 
 

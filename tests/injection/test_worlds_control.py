@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from sigmic_guard.errors import TaskNotFound, ValidationError
 from sigmic_guard.supervisor.face import intake
 from sigmic_guard.supervisor.ground import clock
-from sigmic_guard.supervisor.ground.roster import Roster
+from sigmic_guard.supervisor.ground.readings import Readings
 from tests.backends import TRIO_VIRTUAL
 from tests.injection import uses, worlds
 from tests.injection.injections import Injection
@@ -33,19 +33,19 @@ async def failures(world_name: str, use: Use) -> str:
 
 async def test_who_believes_a_404_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where reads lag a task runs on that its DELETE was answered 404 for."""
-    monkeypatch.setattr(Roster, "may_lag", lambda *_: False)
+    monkeypatch.setattr(Readings, "may_lag", lambda *_: False)
     assert ": 1 live tasks" in await failures("lagging", uses.PLAIN)
 
 
 async def test_who_believes_what_another_task_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another task had completed, and so this one seems to have."""
-    observe = Roster.observe
+    observe = Readings.observe
 
-    def believe(roster: Roster, task: Entry, info: TaskInfo, turn: int) -> bool:
+    def believe(readings: Readings, task: Entry, info: TaskInfo, turn: int) -> bool:
         mine = replace(info, id=task.record.remote_id or "", env={}, message=None)
-        return observe(roster, task, mine, turn)
+        return observe(readings, task, mine, turn)
 
-    monkeypatch.setattr(Roster, "observe", believe)
+    monkeypatch.setattr(Readings, "observe", believe)
     assert ": 1 live tasks" in await failures("swapped", uses.EVENTS)
 
 
@@ -53,7 +53,7 @@ async def test_who_believes_a_page_to_a_get(monkeypatch: pytest.MonkeyPatch) -> 
     """A gateway that says 404 in its own words is no word of the API's."""
     gone = TaskNotFound("a page", code="NOT_FOUND", status=404)
     monkeypatch.setattr(worlds, "ProtocolError", lambda *_, **__: gone)
-    monkeypatch.setattr(Roster, "may_lag", lambda *_: False)
+    monkeypatch.setattr(Readings, "may_lag", lambda *_: False)
     assert ": 1 live tasks" in await failures("behind a gateway", uses.PLAIN)
 
 

@@ -17,7 +17,7 @@ from sigmic_guard.errors import ValidationError
 from sigmic_guard.ledger import Refusal, Write
 from sigmic_guard.lifecycle import Record, State, Verdict, judge
 from sigmic_guard.supervisor.ground.inbox import Inbox
-from sigmic_guard.supervisor.ground.roster import Roster
+from sigmic_guard.supervisor.ground.readings import Readings
 from tests.schedules import outside
 from tests.schedules.outside import NOT_FOUND, Handle
 from tests.schedules.schedule import PLACES, Step, live_through
@@ -107,7 +107,7 @@ def told(schedule: Sequence[Step], crime: str, handle: type[Handle] = Handle) ->
 
 def test_who_believes_a_404_at_once_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """The DELETE is answered by somebody who does not know the task yet, and it runs on."""
-    monkeypatch.setattr(Roster, "may_lag", lambda *_: False)
+    monkeypatch.setattr(Readings, "may_lag", lambda *_: False)
     assert told(LAGGING, "runs on")
 
 

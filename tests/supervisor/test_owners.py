@@ -22,7 +22,7 @@ ROOT: Final = Path(supervisor.__file__).parent
 #: the methods of the record itself.
 WRITERS: Final[dict[type, dict[str, set[str]]]] = {
     Entry: {
-        "ground/roster.py": {"record", "inheritance", "written_at"},
+        "ground/roster.py": {"record", "inheritance"},
         "ground/durations.py": {"begun_at"},
         "ground/entries.py": {"deadline_alarm"},
         "ground/origins.py": {"prompt"},
@@ -37,7 +37,8 @@ WRITERS: Final[dict[type, dict[str, set[str]]]] = {
     Block: {},
     FollowUps: {"work/caller_requests.py": {"generation", "sending"}},
     Ending: {
-        "ground/roster.py": {"answer", "ended_at", "error", "last_end", "result", "wanted_at"},
+        "ground/roster.py": {"ended_at", "result", "wanted_at"},
+        "ground/readings.py": {"answer", "error", "last_end"},
     },
     Cancelling: {
         "work/canceller.py": {"looks", "next_request", "refusal", "refusals", "retry_alarm"},

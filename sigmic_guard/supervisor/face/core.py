@@ -16,6 +16,7 @@ from sigmic_guard.supervisor.ground.from_entry import error_of
 from sigmic_guard.supervisor.ground.ground import Ground
 from sigmic_guard.supervisor.ground.lifetime import Lifetime
 from sigmic_guard.supervisor.ground.outbox import Outbox
+from sigmic_guard.supervisor.ground.readings import Readings
 from sigmic_guard.supervisor.ground.roster import Roster
 from sigmic_guard.supervisor.ground.timer import Timer
 from sigmic_guard.supervisor.recovery.claims import Claims
@@ -61,6 +62,7 @@ class Core:
     ) -> None:
         lifetime = Lifetime()
         outbox = Outbox(ledger, observer)
+        roster = Roster(outbox, observer, lifetime)
         self.ground = ground = Ground(
             api=api,
             ledger=ledger,
@@ -71,7 +73,8 @@ class Core:
             timer=Timer(workers.report),
             workers=workers,
             outbox=outbox,
-            roster=Roster(outbox, observer, lifetime, request_timeout=settings.create_timeout),
+            roster=roster,
+            readings=Readings(roster, observer, request_timeout=settings.create_timeout),
             inbox=inbox,
             affinity=Affinity(),
         )
@@ -126,6 +129,7 @@ class Core:
 
     def _lost(self, task: Entry) -> None:
         self.canceller.start_over(task)
+        self.ground.readings.start_over(task)
         self.reconciler.look_for(task)
 
     def _must_end(self, task: Entry) -> None:
@@ -166,5 +170,5 @@ class Core:
         self.ground.check_running()
         generation = task.generation
         info = await self.caller_requests.read(task.id)
-        self.roster.observe(task, info, generation)
+        self.ground.readings.observe(task, info, generation)
         return info

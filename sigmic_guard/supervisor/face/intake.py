@@ -159,7 +159,7 @@ class Intake:
             ground.outbox.insert(task.record)
         else:
             await self._take_key(task, task_id)
-        ground.roster.adopt(task, info)
+        ground.readings.adopt(task, info)
         await self._write_down(task)
         return task
 

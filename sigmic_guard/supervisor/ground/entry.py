@@ -207,6 +207,10 @@ class Entry:
         if self.audience is not None:
             self.audience.start_over()
 
+    def note_write(self) -> None:
+        """Note that the API has answered a create or a follow-up, or may have, just now."""
+        self.written_at = self.lifetime.moment()
+
     @property
     def generation(self) -> int:
         """Grows with each follow-up: what was read before one says nothing after it."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sigmic_guard.supervisor.ground.inbox import Inbox
     from sigmic_guard.supervisor.ground.lifetime import Lifetime
     from sigmic_guard.supervisor.ground.outbox import Outbox
+    from sigmic_guard.supervisor.ground.readings import Readings
     from sigmic_guard.supervisor.ground.roster import Roster
     from sigmic_guard.supervisor.ground.settings import Settings
     from sigmic_guard.supervisor.ground.timer import Timer
@@ -36,6 +37,7 @@ class Ground:
     workers: Workers
     outbox: Outbox
     roster: Roster
+    readings: Readings
     inbox: Inbox
     affinity: Affinity
 

@@ -111,7 +111,10 @@ class FollowUps:
 
 
 class Ending:
-    """What is known of a task's end, once it is wanted or was seen; written by the roster."""
+    """What is known of a task's end, once it is wanted or was seen.
+
+    Written by the roster, and as to what was read of it, by ``Readings``.
+    """
 
     __slots__ = ("answer", "ended_at", "error", "last_end", "result", "wanted_at")
 

@@ -61,6 +61,7 @@ class Triage:
         sparer: Sparer,
     ) -> None:
         self._roster = ground.roster
+        self._readings = ground.readings
         self._timer = ground.timer
         self._api = ground.api
         self._outbox = ground.outbox
@@ -129,7 +130,7 @@ class Triage:
                 and (ended_at := seconds_of(info.completed_at)) is not None
             ):
                 self._ended_at[task] = ended_at
-            if info is not None and self._roster.observe(task, info, generation):
+            if info is not None and self._readings.observe(task, info, generation):
                 return
             if task.record.state is not State.TAKEN_OVER or task.id != remote_id:
                 return  # somebody decided on it meanwhile, or will

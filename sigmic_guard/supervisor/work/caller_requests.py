@@ -61,6 +61,7 @@ class CallerRequests:
         watcher: Watcher,
     ) -> None:
         self._roster = ground.roster
+        self._readings = ground.readings
         self._outbox = ground.outbox
         self._api = ground.api
         self._observer = ground.observer
@@ -120,11 +121,11 @@ class CallerRequests:
             follow_ups.generation += 1
             follow_ups.sending -= 1
             if not refused:
-                self._roster.note_write(task)
+                task.note_write()
             if task.record.remote_id != remote_id:
                 pass  # it is another task that was asked, or would have been
             elif refused and alone:
-                self._roster.complete_again(task)
+                self._readings.complete_again(task)
             elif refused:
                 self._watcher.get_soon(task)  # what was read meanwhile was not believed
             self._canceller.send_delete(task)
@@ -134,13 +135,13 @@ class CallerRequests:
         before = task.last_end
         if before is None or before.completed_at is not None:
             return
-        if self._roster.may_lag(task) and not first:
+        if self._readings.may_lag(task) and not first:
             return  # the answer might show an older end
         with suppress(SigmicGuardError):
             info = await self._api.get(task.id, timeout=BRAND_NEW)  # longer would gain nothing
             if info.id == task.id and info.status == "completed":
                 end = end_in(info)._replace(final_response=before.final_response)
-                self._roster.learn_last_end(task, end)
+                self._readings.learn_last_end(task, end)
 
     async def approve(self, task: Entry, call_id: str, outcome: ApprovalOutcome) -> bool:
         """Decide on a tool call."""

@@ -95,6 +95,7 @@ class Canceller:
         sparer: Sparer,
     ) -> None:
         self._roster = ground.roster
+        self._readings = ground.readings
         self._timer = ground.timer
         self._api = ground.api
         self._observer = ground.observer
@@ -277,7 +278,7 @@ class Canceller:
                 self._set_alarm(task, again)
 
     async def _unproven(self, task: Entry, error: SigmicGuardError) -> None:
-        if isinstance(error, TaskNotFound) and not self._roster.may_lag(task):
+        if isinstance(error, TaskNotFound) and not self._readings.may_lag(task):
             self._ended(task, CancelResult.NOT_FOUND)
         elif _is_worth_retrying(error) and (task.record.attempts + 1) % DELETES_A_LOOK:
             self._again(task, error)
@@ -289,7 +290,7 @@ class Canceller:
 
     def _unknown(self, task: Entry, error: TaskNotFound) -> None:
         """Handle a 404, which is no proof while reads may lag."""
-        if self._roster.may_lag(task):
+        if self._readings.may_lag(task):
             self._again(task, error)
         else:
             self._ended(task, CancelResult.NOT_FOUND)
@@ -314,7 +315,7 @@ class Canceller:
                     cancelling.next_request = NextRequest.GET_AFTER_REFUSAL
                 self._again(task, refusal or error)
         else:
-            if self._roster.observe(task, info, generation) or task.record.remote_id != remote_id:
+            if self._readings.observe(task, info, generation) or task.record.remote_id != remote_id:
                 return
             self._note_running(task)
             self._again(task, refusal, status=info.status)
@@ -343,7 +344,7 @@ class Canceller:
         asked = asked_pause(error)
         delay = self._backoff.delay(task.record.attempts, random(), retry_after=asked)
         if isinstance(error, TaskNotFound):
-            delay = self._roster.recheck_in(task, delay)
+            delay = self._readings.recheck_in(task, delay)
         if self.budget_end is not None:
             # One more attempt fits in before the end, whatever was asked for; else there are some.
             left = self.budget_end - current_time()

@@ -82,7 +82,7 @@ class TaskEvents:
         #: Until when the API asked us not to open the stream; how the task is, GET tells.
         self._closed_until = 0.0
         self._stream: EventStream | None = None
-        self._transcript = Transcript(task, ground.roster)
+        self._transcript = Transcript(task, ground)
         self._counted = False
         self._consumer = Consumer.AWAY
         self._batches = 0  # that streams brought
@@ -290,11 +290,11 @@ class TaskEvents:
             raise
         except TaskNotFound:
             if task.record.remote_id == remote_id:
-                self._ground.roster.miss(task)
+                self._ground.readings.miss(task)
         except SigmicGuardError as error:
             asked = asked_pause(error)
         else:
-            self._ground.roster.observe(task, info, generation)
+            self._ground.readings.observe(task, info, generation)
             if self._transcript.is_cleared():
                 return
         if task.record.remote_id != remote_id:
@@ -304,7 +304,7 @@ class TaskEvents:
             return
         self._failures += 1
         delay = self._backoff.delay(self._failures, random(), retry_after=asked)
-        with move_on_after(self._ground.roster.recheck_in(task, delay)):
+        with move_on_after(self._ground.readings.recheck_in(task, delay)):
             await task.until(lambda task: task.state is not State.RUNNING or task.unsupervised)
 
     def _finish(self) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from sigmic_guard.sigmic.sse import ServerSentEvent
     from sigmic_guard.supervisor.ground.entry import Entry
-    from sigmic_guard.supervisor.ground.roster import Roster
+    from sigmic_guard.supervisor.ground.ground import Ground
 
 #: Bad JSON, numbers out of range, lone surrogates, and what is nested thousands deep.
 UNDECODABLE: Final = (msgspec.DecodeError, UnicodeEncodeError, RecursionError)
@@ -70,15 +70,15 @@ class Transcript:
     :ivar opened: whether one was that may have said something.
     """
 
-    def __init__(self, task: Entry, roster: Roster) -> None:
+    def __init__(self, task: Entry, ground: Ground) -> None:
         self._task = task
-        self._roster = roster
+        self._readings = ground.readings
         self.ready: deque[TaskEvent] = deque()
         self.remote_id = task.record.remote_id
         self.opened = False
         #: The task's, as the last stream was asked for, and the one before.
         self._generation = self._generation_before = task.generation
-        self._identity = Identity(task, roster.origins)
+        self._identity = Identity(task, ground.roster.origins)
         self._replay = Replay()
         self._error_seen = False
         #: Whether what was read last was all that there is, the answer included.
@@ -164,7 +164,7 @@ class Transcript:
         )
         self._ask_get = True
         if plain and task.state is State.RUNNING and not task.sending:
-            self._complete = self._roster.complete(task, End(final_response=answer))
+            self._complete = self._readings.complete(task, End(final_response=answer))
             return self._complete
         self._complete = isinstance(answer, str)
         return True

@@ -77,6 +77,7 @@ class Watcher:
         access: Access,
     ) -> None:
         self._roster = ground.roster
+        self._readings = ground.readings
         self._timer = ground.timer
         self._looker = looker
         self._lister = lister
@@ -160,7 +161,7 @@ class Watcher:
             audience.glance_alarm = audience.pause_alarm = None
         if self._is_to_be_watched(task):
             # Its write is as good as a sight of it, and saves a number for each of many tasks.
-            lags = self._roster.may_lag(task)
+            lags = self._readings.may_lag(task)
             task.seen_at = task.written_at if lags else self._roster.moment()
             self._watched[task.id] = task
             self._watched.move_to_end(task.id)
@@ -310,11 +311,11 @@ class Watcher:
         except TaskNotFound:
             self._access.worked(read=task)
             if task.record.remote_id == remote_id:
-                self._roster.miss(task)
+                self._readings.miss(task)
             lags = task.record.state is State.RUNNING  # it was not believed
         except REFUSALS as error:
             self._access.note_refusal(error, read=task)
-            if task in self._told and self._roster.observe(task, self._told[task], generation):
+            if task in self._told and self._readings.observe(task, self._told[task], generation):
                 return
             pause = asked_pause(error)
             delay = SLOWLY.delay(self._count_in_vain(task), random(), retry_after=pause)
@@ -325,10 +326,10 @@ class Watcher:
         else:
             self._access.worked(read=task)
             # If not, it is from before a follow-up, and no list may show the task again.
-            lags = not self._roster.observe(task, info, generation) and info.terminal
+            lags = not self._readings.observe(task, info, generation) and info.terminal
             if task.record.remote_id != remote_id:
                 lags = False  # what was read is another create's task
-            elif self._roster.is_about(task, info):
+            elif self._readings.is_about(task, info):
                 self._forget(task)
             else:
                 delay = self._backoff.delay(self._count_in_vain(task), random())
@@ -337,7 +338,7 @@ class Watcher:
         if lags:
             # Until then nobody needs to look: else each list that lags would begin such a row.
             self._looking.add(task)
-            self._timer.after(self._roster.recheck_in(task, delay), self._look_again, task)
+            self._timer.after(self._readings.recheck_in(task, delay), self._look_again, task)
 
     def _look_again(self, task: Entry) -> None:
         self._looking.discard(task)
