@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, Unpack
 
-from sigmic_guard import CancelReason, ConfigurationError, TaskCancelled
+from sigmic_guard import CancelReason, ConfigurationError, SupervisorShutdown, TaskCancelled
 from sigmic_guard.lifecycle.values import check_seconds, shown
 
 if TYPE_CHECKING:
@@ -214,6 +214,27 @@ class RequestTasks:
 
     def _drain_begins(self) -> None:
         self.cut = any(group.live for group in (self._groups or {}).values())
+
+
+def consists_of(error: BaseException, kind: Callable[[BaseException], bool]) -> bool:
+    """Tell whether the error is of that kind; a group, where all that is in it is."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(consists_of(inner, kind) for inner in error.exceptions)
+    return kind(error)
+
+
+def told_by_shutdown(error: BaseException) -> bool:
+    """Tell whether it is how a shutdown tells those who use tasks."""
+    if isinstance(error, TaskCancelled):
+        return error.reason is CancelReason.SHUTDOWN
+    return isinstance(error, SupervisorShutdown)
+
+
+def told_by_hang_up(error: BaseException) -> bool:
+    """Tell whether it is what comes of a client that is gone."""
+    if isinstance(error, TaskCancelled):
+        return error.reason is CancelReason.SCOPE
+    return isinstance(error, (SupervisorShutdown, OSError))
 
 
 def _hang_up(group: RemoteTaskGroup, how: _Checked) -> None:

@@ -94,6 +94,13 @@ HOSTS: Final = {
         graceful=10,
         codes={TERM: 0},  # on SIGINT its workers get SIGQUIT, and then SIGKILL
     ),
+    "aiohttp.web": Host(("aiohttp_service", "{port}")),
+    "gunicorn, aiohttp worker": Host(
+        (
+            *("gunicorn", "-k", "aiohttp.GunicornWebWorker", "--graceful-timeout", "10"),
+            *("--bind", "127.0.0.1:{port}", "aiohttp_service:app"),
+        )
+    ),
     "gunicorn -k asgi": Host(
         (
             *("gunicorn", "-k", "asgi", "--graceful-timeout", "10"),

@@ -90,7 +90,7 @@ class _Stalled(_Stream):
 
     async def ask(self) -> None:
         await self.client.get(f"{self.path}?q={self.question}")
-        await self.client.until(b"content-type")
+        await self.client.until(b"\r\n\r\n")
 
 
 class StalledStream(_Stalled):

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from tests.integrations.situations import Situation
 
-CORE = ["uvicorn"]
+CORE = ["uvicorn", "aiohttp.web"]
 
 
 @pytest.fixture(

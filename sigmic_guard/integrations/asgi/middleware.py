@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
 from anyio import move_on_after
 
-from sigmic_guard import CancelReason, SupervisorShutdown, TaskCancelled
 from sigmic_guard.integrations import sse
 from sigmic_guard.integrations.asgi.receiving import Receiver
-from sigmic_guard.integrations.requests import RequestTasks
+from sigmic_guard.integrations.requests import (
+    RequestTasks,
+    consists_of,
+    told_by_hang_up,
+    told_by_shutdown,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
@@ -84,10 +88,10 @@ class _Exchange:
             await app(self._scope, self._receiver, self.send)
         except BaseException as error:
             # Whatever of it came past a generator that holds a block, which nobody waits in.
-            ours = self._leave(error) or (self._struck and _is(error, _is_of_a_left_scope))
-            if (ours or _is(error, _ends_by_shutdown)) and not self.tasks.disconnected:
+            ours = self._leave(error) or (self._struck and consists_of(error, _is_of_a_left_scope))
+            if (ours or consists_of(error, told_by_shutdown)) and not self.tasks.disconnected:
                 await self._say_last_words()
-            elif not (ours or (self.tasks.disconnected and _is(error, _ends_by_hang_up))):
+            elif not (ours or (self.tasks.disconnected and consists_of(error, told_by_hang_up))):
                 raise
         else:
             self._leave(None)
@@ -215,12 +219,6 @@ async def refuse(scope: Scope, send: Send, retry_after: float) -> None:
     await send({"type": prefix + "http.response.body", "body": _REFUSAL, "more_body": False})
 
 
-def _ends_by_shutdown(error: BaseException) -> bool:
-    if isinstance(error, TaskCancelled):
-        return error.reason is CancelReason.SHUTDOWN
-    return isinstance(error, SupervisorShutdown)
-
-
 def _is_of_a_left_scope(error: BaseException) -> bool:
     """Tell whether a task could not leave its scope, since a generator in it never left its own.
 
@@ -228,16 +226,3 @@ def _is_of_a_left_scope(error: BaseException) -> bool:
     stream. anyio and trio have no class of their own for that.
     """
     return isinstance(error, RuntimeError) and "cancel scope" in str(error).lower()
-
-
-def _ends_by_hang_up(error: BaseException) -> bool:
-    if isinstance(error, TaskCancelled):
-        return error.reason is CancelReason.SCOPE
-    return isinstance(error, (SupervisorShutdown, OSError))
-
-
-def _is(error: BaseException, kind: Callable[[BaseException], bool]) -> bool:
-    """Tell whether the error is of that kind; a group, where all that is in it is."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(_is(inner, kind) for inner in error.exceptions)
-    return kind(error)
