@@ -28,17 +28,14 @@ class Observers:
     anything. An observer that failed is called again the next time.
     """
 
-    __slots__ = ("_observers", "_reported", "_tracers")
+    __slots__ = ("_observers", "_reported", "_tracers", "tracing")
 
     def __init__(self, observers: Iterable[Observer] = ()) -> None:
         self._observers = tuple(observers)
         self._tracers = tuple(filter(_is_tracer, self._observers))
         self._reported: set[int] = set()
-
-    @property
-    def tracing(self) -> bool:
-        """Whether anybody wants to be told details."""
-        return bool(self._tracers)
+        #: Whether anybody wants to be told details. Not a property: asked for each row of a list.
+        self.tracing = bool(self._tracers)
 
     def observe(self, event: ObservedEvent) -> None:
         """Tell all."""
