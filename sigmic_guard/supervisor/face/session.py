@@ -185,14 +185,14 @@ class Session:
         assert handlers is not None
         if handlers.impatient:
             drain.hurry()
-        if handlers.owed is not None or handlers.fatal is not None:
+        if handlers.pending_exception is not None or handlers.pending_signal is not None:
             self.workers.start("end of the program", self._end_the_program)
 
     async def _end_the_program(self) -> None:
         """End it as the signal would have, only after the drain."""
         drain, handlers = self.begin_drain(), self._handlers
         assert handlers is not None
-        if handlers.owed is not None:  # an exception of ours, out of the block: so end the body
+        if handlers.pending_exception is not None:  # it comes out of the block: so end the body
             await drain.marked.wait()  # or the bodies' blocks would give a reason of their own
             self._group.cancel_scope.cancel()
         else:
@@ -235,7 +235,7 @@ class Session:
         if self._bug is not None and (ours or isinstance(exc, Exception)):
             raise self._bug  # in the context of the body's own error, if it had one
         if ours and self._handlers is not None:
-            self._handlers.pay()
+            self._handlers.raise_pending()
         if swallowed and isinstance(exc, get_cancelled_exc_class()):
             # Nobody cancelled the body but the group, and with it us: that is no cancellation.
             raise SupervisorShutdown(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from enum import Enum, auto
 from logging import WARNING
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,13 +24,26 @@ if TYPE_CHECKING:
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
+class Asked(Enum):
+    """How often somebody has asked for the end: who asks twice is in a hurry."""
+
+    NEVER = auto()
+    ONCE = auto()
+    TWICE = auto()
+
+    @property
+    def again(self) -> Asked:
+        """What it is after one more signal."""
+        return Asked.ONCE if self is Asked.NEVER else Asked.TWICE
+
+
 class SignalHandlers:
     """One supervisor's interest in the signals.
 
     What stood there before gets its turn: a function is called at once, on each signal. A default
-    action would end the process, and the tasks would be left; it is owed until the drain is over,
-    see :attr:`owed`. So is the ``SystemExit`` or ``KeyboardInterrupt`` that a function raises: it
-    would tear apart whatever step of the drain it happened to hit.
+    action would end the process, and the tasks would be left; it is put off until the drain is
+    over. So is the ``SystemExit`` or ``KeyboardInterrupt`` that a function raises: it would tear
+    apart whatever step of the drain it happened to hit.
 
     :param received: called on each signal; may do no more than leave a note.
     :param yielding: leave the way in which the process dies to whoever decided it: a default action
@@ -39,11 +53,11 @@ class SignalHandlers:
     def __init__(self, received: Callable[[], None], *, yielding: bool = False) -> None:
         self._received = received
         self._yielding = yielding
-        self._count = 0
+        self._asked = Asked.NEVER
         #: How the program is still to be ended, by an exception out of the supervisor's block.
-        self.owed: BaseException | None = None
+        self.pending_exception: BaseException | None = None
         #: The signal of which the process is to die, once everybody has drained.
-        self.fatal: int | None = None
+        self.pending_signal: int | None = None
         self._handlers: list[_Handler] = []
 
     def install(self) -> None:
@@ -66,44 +80,44 @@ class SignalHandlers:
 
     def receive(self) -> None:
         """Take a signal."""
-        self._count += 1
+        self._asked = self._asked.again
         self._received()
 
-    def owe(self, number: int, end: BaseException | None, *, default: bool) -> None:
+    def note_end(self, number: int, end: BaseException | None, *, default: bool) -> None:
         """Remember how the program is still to be ended.
 
         :param end: what the handler that stood before raised to end it.
         :param default: the signal's default action would have ended it.
         """
         if default and self._yielding:
-            self.fatal = number
+            self.pending_signal = number
         elif default:
-            self.owed = self.owed or SystemExit(128 + number)
+            self.pending_exception = self.pending_exception or SystemExit(128 + number)
         elif end is not None:
-            self.owed = self.owed or type(end)(*end.args)
+            self.pending_exception = self.pending_exception or type(end)(*end.args)
 
     @property
     def impatient(self) -> bool:
         """Whether somebody has asked twice."""
-        return self._count > 1
+        return self._asked is Asked.TWICE
 
     def drained(self) -> None:
         """Die of the signal that would have ended the process, unless others have yet to drain."""
-        fatal, self.fatal = self.fatal, None
+        number, self.pending_signal = self.pending_signal, None
         self.restore()
-        if fatal is not None and not any(handler.awaited(fatal) for handler in self._handlers):
-            signal.signal(fatal, signal.SIG_DFL)
-            os.kill(os.getpid(), fatal)
+        if number is not None and not any(handler.awaited(number) for handler in self._handlers):
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
 
-    def pay(self) -> None:
+    def raise_pending(self) -> None:
         """End the program as it would have been without us.
 
         :raises SystemExit: for a default action; the status is 128 + the signal's number. Or what
             a function raised, which for SIGINT's own is ``KeyboardInterrupt``.
         """
-        if self.owed is not None:
-            owed, self.owed = self.owed, None
-            raise owed.with_traceback(None)
+        if self.pending_exception is not None:
+            error, self.pending_exception = self.pending_exception, None
+            raise error.with_traceback(None)
 
 
 class _Handler:
@@ -113,7 +127,7 @@ class _Handler:
         self._number = number
         self._before: Any = signal.getsignal(number)
         self._listeners: list[SignalHandlers] = []
-        self._count = 0
+        self._asked = Asked.NEVER
 
     @property
     def __self__(self) -> object:
@@ -154,16 +168,17 @@ class _Handler:
 
     def awaited(self, number: int) -> bool:
         """Tell whether somebody still drains of whose signal the process is to die."""
-        return any(listener.fatal == number for listener in self._listeners)
+        return any(listener.pending_signal == number for listener in self._listeners)
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Tell those who listen, and give what stood before its turn."""
         listeners = tuple(self._listeners)
-        if not listeners or self._count > 1:  # somebody calls on to us who has replaced us
+        if not listeners or self._asked is Asked.TWICE:
+            # Somebody calls on to us who has replaced us.
             self._pass_on(number, frame)
             return
-        self._count += 1
-        if self._count > 1:
+        self._asked = self._asked.again
+        if self._asked is Asked.TWICE:
             self.step_down()  # who asks twice means it: a third goes past us
         for listener in listeners:
             listener.receive()
@@ -174,7 +189,7 @@ class _Handler:
         except (KeyboardInterrupt, SystemExit) as raised:
             end = raised
         for listener in listeners:
-            listener.owe(number, end, default=self._before is signal.SIG_DFL)
+            listener.note_end(number, end, default=self._before is signal.SIG_DFL)
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
         if callable(self._before):
