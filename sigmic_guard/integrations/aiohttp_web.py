@@ -50,6 +50,8 @@ __all__ = ["OnDisconnect", "RequestTasks", "setup", "stream", "tasks_of"]
 RETRY_AFTER: Final = 2.0
 #: Seconds between two looks at the connections whose hang-up matters: aiohttp tells of none.
 LOOK_EVERY: Final = 0.1
+#: Seconds that are left for the DELETEs where somebody asks twice.
+HURRY: Final = 0.5
 #: What nginx calls a request whose client hung up; nobody reads it but the access log.
 _HUNG_UP: Final = 499
 _REFUSAL: Final = "The service is shutting down.\n"
@@ -168,7 +170,13 @@ class _Host:
         async with self._supervisor:
             if not entered.done():
                 entered.set_result(None)
-            await self._stop.wait()
+            try:
+                await self._stop.wait()
+            except (
+                asyncio.CancelledError
+            ):  # by a second signal, which breaks off aiohttp's shutdown
+                await self._supervisor.shutdown(grace=HURRY)
+                raise
 
     async def begin_to_stop(self, app: web.Application) -> None:  # noqa: ARG002
         """Begin the drain, before aiohttp waits for open requests; for ``on_shutdown``."""

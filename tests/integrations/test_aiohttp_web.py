@@ -361,6 +361,26 @@ async def test_a_websocket_is_closed_with_a_reason() -> None:
     assert (message.data, message.extra) == (1012, "the service is shutting down")
 
 
+async def test_a_second_signal_is_in_a_hurry() -> None:
+    """aiohttp's shutdown is broken off by it, and then whatever runs is cancelled."""
+    service = Service(grace=LONG)
+    gate = service.fake.gate("delete", answer=True)
+    async with service.serve() as client:
+        request = asyncio.create_task(client.get("/run"))
+        await live(service)
+        stopping = asyncio.create_task(service.stop())
+        await service.fake.until(lambda: service.fake.count("delete"))
+        [running] = [task for task in asyncio.all_tasks() if "aiohttp_web" in task.get_name()]
+        running.cancel()
+        with fail_after(5):
+            await asyncio.wait({running})
+        gate.open()
+        with pytest.raises(asyncio.CancelledError):
+            await stopping
+        async with await request as response:
+            assert response.status == 503
+
+
 async def test_a_reader_that_stalls_keeps_nobody() -> None:
     """What it was to be told last is dropped, and so is the connection."""
     service = Service()
