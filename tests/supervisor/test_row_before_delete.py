@@ -94,6 +94,26 @@ async def test_who_sends_it_at_once_is_found(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @virtual
+async def test_a_ledger_that_hangs_holds_up_nobody_elses() -> None:
+    """However many wait for their rows, a task that nobody else can want is ended at once."""
+    lab, ledger = Lab(), HangingLedger()
+    async with lab.make(ledger=ledger, max_cancels=4) as supervisor:
+        kept = [
+            await supervisor.start("m", key=f"k{number}", on_crash="reattach")
+            for number in range(100)
+        ]
+        ordinary = await supervisor.start("m")
+        await core_of(supervisor).outbox.flush()
+        ledger.hang = True
+        for task in (*kept, ordinary):
+            task.request_cancel()
+        with fail_after(1):
+            await ordinary.wait()
+        assert lab.deletes() == 1
+        ledger.hang = False
+
+
+@virtual
 @pytest.mark.parametrize("grace", [None, 4.0], ids=["cancelled", "in a shutdown"])
 async def test_a_ledger_that_hangs_does_not_stop_it_for_long(grace: float | None) -> None:
     """The promise comes first: after as long as a request may take, or a part of the budget."""

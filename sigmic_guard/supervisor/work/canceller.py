@@ -9,16 +9,14 @@ long as the task may run.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from random import random
 from typing import TYPE_CHECKING, Final, Protocol, TypeGuard, TypeVar
 
-from anyio import CancelScope, current_time, move_on_after
+from anyio import CancelScope, current_time
 
 from sigmic_guard.errors import (
     ApiError,
     ConnectionFailed,
-    LedgerError,
     ProtocolError,
     RateLimited,
     ServerError,
@@ -34,10 +32,9 @@ from sigmic_guard.supervisor.ground.durations import seconds_since_cancel
 from sigmic_guard.supervisor.ground.pacing import REFUSALS, SLOWLY, asked_pause
 from sigmic_guard.supervisor.ground.phases import NextRequest
 from sigmic_guard.supervisor.ground.workers import Pool
+from sigmic_guard.supervisor.work.clearing import Clearing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from sigmic_guard.supervisor.ground.entry import Entry
     from sigmic_guard.supervisor.ground.ground import Ground
     from sigmic_guard.supervisor.work.access import Access
@@ -48,8 +45,6 @@ if TYPE_CHECKING:
 REQUEST_TIMEOUT: Final = 5.0
 #: The least, however many tasks share what is left of a shutdown's budget.
 MIN_REQUEST_TIMEOUT: Final = 0.1
-#: The part of a shutdown's budget, or of one request in it, for which the ledger is waited for.
-SHARE_OF_LEDGER: Final = 0.25
 #: An acknowledged task that still runs after so many looks was not cancelled: DELETE it again.
 MAX_LOOKS: Final = 4
 #: After so many DELETEs without an answer it is looked whether one of them was obeyed.
@@ -84,6 +79,10 @@ def _has_its_reason(error: SigmicGuardError | None) -> TypeGuard[ApiError]:
     return isinstance(error, ApiError) and not isinstance(error, (*_WORTH_RETRYING, TaskNotFound))
 
 
+def _next_request(task: Entry) -> NextRequest:
+    return NextRequest.DELETE if task.cancelling is None else task.cancelling.next_request
+
+
 class Canceller:
     """Takes tasks that must end; they end."""
 
@@ -99,15 +98,21 @@ class Canceller:
         self._timer = ground.timer
         self._api = ground.api
         self._observer = ground.observer
-        self._outbox = ground.outbox
         self._looker = looker
         self._access = access
-        self._sparer = sparer
         self._backoff = Backoff(first=0.1, most=10.0)
         self._pool: Pool[Entry] = Pool(
             ground.workers, "cancel", self._work, ground.settings.max_cancels, failed=self._failed
         )
-        #: In the queue, or in a worker's hands: nobody is asked for twice at once.
+        self._clearing = Clearing(
+            ground,
+            sparer,
+            seconds=self._seconds_for_a_row,
+            cleared=self._pool.put,
+            failed=self._not_cleared,
+        )
+        self.clear_all = self._clearing.clear_all
+        #: In a queue, or in a worker's hands: nobody is asked for twice at once.
         self._here: set[Entry] = set()
         #: When the shutdown's budget ends, on anyio's clock; every wait here ends before.
         self.budget_end: float | None = None
@@ -132,7 +137,10 @@ class Canceller:
     def _enqueue(self, task: Entry) -> None:
         if task not in self._here:
             self._here.add(task)
-            self._pool.put(task)
+            if _next_request(task) is NextRequest.DELETE and may_be_wanted(task.record):
+                self._clearing.take(task)
+            else:
+                self._pool.put(task)
 
     def hurry(self, task: Entry) -> None:
         """Do not wait for the time of the next attempt: somebody asks for it."""
@@ -158,11 +166,10 @@ class Canceller:
         try:
             if task.record.state not in TO_BE_ENDED:
                 return  # ended by itself, or seen ended, while it waited here
-            cancelling = task.cancelling
-            if cancelling is None or cancelling.next_request is NextRequest.DELETE:
+            if _next_request(task) is NextRequest.DELETE:
                 again = await self._delete(task)
             else:
-                await self._look(task, cancelling.refusal)
+                await self._look(task, task.begin_cancelling().refusal)
         except BaseException as hit:
             again = not isinstance(hit, Exception)  # the worker was hit, the task is as it was
             raise
@@ -170,6 +177,10 @@ class Canceller:
             self._here.discard(task)
             if again or task.record.remote_id != remote_id:
                 self._enqueue(task)
+
+    def _not_cleared(self, task: Entry, bug: Exception) -> None:
+        self._here.discard(task)
+        self._failed(task, bug)
 
     def _failed(self, task: Entry, bug: Exception) -> None:
         """Ask again, slowly, and after some attempts let it be known that it may still run."""
@@ -189,8 +200,6 @@ class Canceller:
 
     async def _delete(self, task: Entry) -> bool:
         """Send the DELETE; ``True`` if it is to be looked what came of it, after other DELETEs."""
-        if may_be_wanted(task.record) and not await self._is_clear(task):
-            return False
         record = task.record
         assert record.remote_id is not None
         try:
@@ -217,41 +226,6 @@ class Canceller:
             return False
         task.begin_cancelling().next_request = NextRequest.GET_TO_CONFIRM
         return True
-
-    async def _is_clear(self, task: Entry) -> bool:
-        """Have the task's row say that it is to end; ``False`` if it is not, or no more.
-
-        If we died with the DELETE on its way, and a row that says nothing of it, somebody could ask
-        for the key and have a task that this DELETE ends. Before a DELETE is sent again it is asked
-        whether somebody has adopted an orphan since. A ledger that fails does not stop a DELETE,
-        and one that hangs not for long.
-        """
-        seconds = self._request_timeout()
-        if self.budget_end is not None:
-            seconds *= SHARE_OF_LEDGER
-        with move_on_after(seconds):
-            if self._outbox.holds(task.record):
-                await self._outbox.flush()
-            if task.record.orphan and task.record.attempts:
-                await self._spare(task)
-        return task.record.state in TO_BE_ENDED
-
-    async def clear_all(self, tasks: Iterable[Entry], budget: float) -> None:
-        """Do the same for all that a shutdown is about to end, in one transaction.
-
-        :param budget: seconds that the shutdown may take.
-        """
-        written = False
-        with move_on_after(budget * SHARE_OF_LEDGER):
-            written = await self._outbox.flush()
-        with move_on_after(budget * SHARE_OF_LEDGER), suppress(LedgerError):
-            # Who cannot say that he leaves cannot rely on another who may be leaving as well.
-            await self._sparer.spare_all(tasks, orphans_only=not written)
-
-    async def _spare(self, task: Entry) -> None:
-        with suppress(LedgerError):  # its end was decided while the ledger could be read
-            if await self._sparer.is_wanted(task.record):
-                self._sparer.let_go(task)
 
     async def _ask(self, request: Request[T], task_id: str) -> T:
         with CancelScope() as scope:
@@ -371,6 +345,10 @@ class Canceller:
     def _due(self, task: Entry) -> None:
         task.begin_cancelling().retry_alarm = None
         self._enqueue(task)
+
+    def _seconds_for_a_row(self) -> float:
+        seconds = self._request_timeout()
+        return seconds if self.budget_end is None else seconds / 4
 
     def _request_timeout(self) -> float:
         """Seconds for one request: in a shutdown, so that each waiting task gets its attempt."""
