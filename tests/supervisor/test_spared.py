@@ -20,6 +20,7 @@ from sigmic_guard import (
 )
 from sigmic_guard.ledger import MemoryLedger, MemoryStore, Refusal, Write
 from sigmic_guard.sigmic.models import TaskInfo
+from sigmic_guard.supervisor.work import sparing
 from sigmic_guard.testing.fake_faults import HANG
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
 from tests.supervisor.deaths import MortalClient, Process, left_by_the_dead, reaped
@@ -125,6 +126,17 @@ async def test_it_is_adopted_after_an_end_was_decided_that_nobody_could_bring_ab
             assert task.state is State.RUNNING
             assert lab.fake.live == {task_id}
             assert not (await supervisor.reap()).left
+
+
+async def test_who_spares_nothing_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Negative control: without the question a live owner's task is ended, whoever is to ask."""
+    monkeypatch.setattr(sparing, "wants", lambda *_, **__: False)
+    with pytest.raises(AssertionError):
+        await test_what_a_dead_owner_was_ending_is_spared(State.CANCELLING, CancelReason.USER)
+    with pytest.raises(AssertionError):
+        await test_what_a_dead_owner_was_ending_is_found_by_its_mark_and_spared()
+    with pytest.raises(AssertionError):
+        await test_who_leaves_spares_what_another_owner_wants(creator_leaves=True)
 
 
 # --- a live owner leaves --------------------------------------------------------------------------

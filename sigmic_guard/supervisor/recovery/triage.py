@@ -124,12 +124,10 @@ class Triage:
         else:
             if info is not None and self._is_mistaken(task, info, remote_id):
                 return  # and is decided on when it is found
-            if (
-                info is not None
-                and info.terminal
-                and (ended_at := seconds_of(info.completed_at)) is not None
-            ):
-                self._ended_at[task] = ended_at
+            if info is not None and info.terminal and task in self.tasks:
+                ended_at = seconds_of(info.completed_at)
+                if ended_at is not None:
+                    self._ended_at[task] = ended_at
             if info is not None and self._readings.observe(task, info, generation):
                 return
             if task.record.state is not State.TAKEN_OVER or task.id != remote_id:
