@@ -3,64 +3,25 @@
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime
 from shlex import quote
 from time import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from sigmic_guard import State
 from sigmic_guard.cli.codes import DONE
 from sigmic_guard.cli.ps import fields
-from sigmic_guard.cli.terminal import span
 from sigmic_guard.errors import ConfigurationError, SigmicGuardError
 from sigmic_guard.ledger.looking import find
 from sigmic_guard.ledger.schema import clean_text
-from sigmic_guard.lifecycle import CancelReason, Record, Verdict, claimable_for
+from sigmic_guard.lifecycle import Record, State, Verdict, claimable_for
+from sigmic_guard.lifecycle.explaining import STATES, history, span, utc_time
 from sigmic_guard.lifecycle.states import NAMELESS
 from sigmic_guard.sigmic.credentials import ENVIRONMENT_VARIABLE
 from sigmic_guard.sigmic.keyring import ACCOUNT_VARIABLE, Keyring
 from sigmic_guard.watchdog.reaping import judge_row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from sigmic_guard.cli.terminal import Terminal
     from sigmic_guard.ledger.looking import OwnedRow
-
-_WIDTHS: Final = (10, 0)
-
-_STATES: Final = {
-    State.INTENT: "it was to be created, and the create had not gone out",
-    State.CREATING: "the create is under way, and the task has no id yet",
-    State.UNKNOWN: "the create's answer was lost: it may exist, and only the list can tell",
-    State.NEVER_CREATED: "it does not exist, and costs nothing",
-    State.RUNNING: "it exists, and costs money",
-    State.TAKEN_OVER: "its owner died, another one has taken it over, and nobody has looked since",
-    State.CANCELLING: "it is to end, and there is no proof yet that it did",
-    State.UNCONFIRMED: "it is to end, nobody asks for it any more, and it may still run",
-    State.COMPLETED: "it completed",
-    State.FAILED: "it failed",
-    State.CANCELLED: "it was cancelled",
-    State.DETACHED: "it was let go, and may run on",
-    State.HANDED_OVER: "it runs on, for whoever asks for its key; its owner left in good order",
-}
-_REASONS: Final = {
-    CancelReason.USER: "somebody asked for it",
-    CancelReason.SCOPE: "the code around it was cancelled, or left",
-    CancelReason.ERROR: "the code around it raised",
-    CancelReason.DEADLINE: "its deadline had passed",
-    CancelReason.SHUTDOWN: "its supervisor shut down",
-    CancelReason.REMOTE: "somebody else cancelled it at the API",
-    CancelReason.ORPHAN: "its owner had died",
-    CancelReason.DISCONNECT: "the client whose request it belonged to had hung up",
-}
-
-
-class Moment(NamedTuple):
-    """Something that happened to a task; ``at`` is in seconds since the epoch, if it is known."""
-
-    at: float | None
-    text: str
 
 
 class Explanation(NamedTuple):
@@ -110,8 +71,8 @@ async def _tell(terminal: Terminal, row: OwnedRow, now: float) -> None:
     lines = [
         ("task", record.remote_id or "its id is not known"),
         ("intent", record.intent_id),
-        ("state", f"{record.state}: {_STATES[record.state]}"),
-        *((_at(moment.at), moment.text) for moment in moments),
+        ("state", f"{record.state}: {STATES[record.state]}"),
+        *((utc_time(moment.at), moment.text) for moment in moments),
         ("owner", owner(row, now)),
         ("reapable", f"{_WORDS[told.reapable]}: {told.why}"),
         *(("next", advice) for advice in told.advice),
@@ -119,41 +80,6 @@ async def _tell(terminal: Terminal, row: OwnedRow, now: float) -> None:
     width = max(len(name) for name, _ in lines)
     for name, text in lines:
         await terminal.paragraph(name, text, width=width)
-
-
-def history(record: Record, now: float) -> Iterator[Moment]:
-    """Tell what happened, in the order in which it did."""
-    known = sorted(_known(record, now), key=lambda moment: moment.at or 0.0)
-    yield from known
-    if record.attempts:
-        plural = "s" if record.attempts > 1 else ""
-        yield Moment(None, f"{record.attempts} DELETE{plural} proved nothing")
-    if record.last_error is not None:
-        yield Moment(None, f"the last error: {record.last_error}")
-    if record.remote_status is not None:
-        yield Moment(None, f"the last status that the API told: {record.remote_status}")
-
-
-def _known(record: Record, now: float) -> Iterator[Moment]:
-    named = f", with the key {record.key!r}" if record.key is not None else ""
-    yield Moment(record.created_at, f"taken on in the namespace {record.namespace!r}{named}")
-    if record.posted_at is not None:
-        yield Moment(record.posted_at, f"the create went out to {record.base_url}")
-    if record.lost_at is not None:
-        yield Moment(record.lost_at, "the create's answer was given up for lost")
-    if record.orphaned_at is not None:
-        yield Moment(
-            record.orphaned_at, "last sign of life of an owner that died; it was taken over since"
-        )
-    if record.cancel_requested_at is not None and record.reason is not None:
-        because = _REASONS[record.reason]
-        yield Moment(record.cancel_requested_at, f"to be cancelled ({record.reason}): {because}")
-    if record.deadline_at is not None:
-        when = "passed" if record.deadline_at <= now else "will pass"
-        yield Moment(record.deadline_at, f"its deadline {when}")
-    if record.finished_at is not None:
-        outcome = f", outcome {record.outcome}" if record.outcome is not None else ""
-        yield Moment(record.finished_at, f"off the books as {record.state}{outcome}")
 
 
 def owner(row: OwnedRow, now: float) -> str:
@@ -215,8 +141,8 @@ def outlook(row: OwnedRow, fingerprint: str | None, now: float) -> Explanation:
             again = "a process that asks for the key takes it over; after that time reap ends it"
             if row.seen_dead:
                 why = (
-                    f'{how}="reattach": for {span(left)} more, until {_at(now + left)}, somebody '
-                    "may come for its key"
+                    f'{how}="reattach": for {span(left)} more, until {utc_time(now + left)}, '
+                    "somebody may come for its key"
                 )
                 return Explanation(False, why, (again, cancel) if cancel else (again,))
             why = (
@@ -266,12 +192,3 @@ def _fingerprint() -> str | None:
         return Keyring().fingerprint
     except ConfigurationError:
         return None
-
-
-def _at(at: float | None) -> str:
-    if at is None:
-        return ""
-    try:
-        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    except (OverflowError, OSError, ValueError):
-        return f"{at:g}"  # written by hand

@@ -7,10 +7,11 @@ from time import time
 from typing import TYPE_CHECKING, Final
 
 from sigmic_guard.cli.codes import DONE, NOT_DONE
-from sigmic_guard.cli.terminal import one_line, span
+from sigmic_guard.cli.terminal import one_line
 from sigmic_guard.ledger import CorruptRows
 from sigmic_guard.ledger.looking import UnfinishedRows, unfinished
 from sigmic_guard.lifecycle import State
+from sigmic_guard.lifecycle.explaining import span
 from sigmic_guard.lifecycle.orphan import is_expected
 from sigmic_guard.watchdog.reaping import judge_row
 

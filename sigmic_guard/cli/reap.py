@@ -9,10 +9,10 @@ from anyio import current_time
 
 from sigmic_guard import SigmicClient, SigmicGuardError
 from sigmic_guard.cli.codes import CONNECTION, DONE, NOT_DONE
-from sigmic_guard.cli.terminal import span
 from sigmic_guard.ledger import CorruptRows
 from sigmic_guard.ledger.looking import get, see_dead
 from sigmic_guard.lifecycle import REAPABLE, Verdict
+from sigmic_guard.lifecycle.explaining import span
 from sigmic_guard.watchdog.reaping import reap, survey
 
 if TYPE_CHECKING:

@@ -37,9 +37,6 @@ _DIRECTION: Final = r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
 _CONTROL: Final = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f{_DIRECTION}]")
 _SPACE: Final = re.compile(rf"[\s\x00-\x1f\x7f-\x9f{_DIRECTION}]+")
 
-#: The length of a unit in seconds, its name, and those of the next one.
-_UNITS: Final = ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s"))
-
 
 class Outlet:
     """A file descriptor that a thread of its own writes to, in order."""
@@ -246,13 +243,3 @@ class _LogFile:
 def one_line(text: str) -> str:
     """Return ``text`` fit for one line and for any terminal."""
     return _SPACE.sub(" ", text).strip()
-
-
-def span(seconds: float) -> str:
-    """Return a time span in its two largest units: ``"4m05s"``."""
-    rest = int(abs(seconds))
-    sign = "-" if seconds <= -1 else ""
-    for size, unit, smaller, small in _UNITS:
-        if rest >= size:
-            return f"{sign}{rest // size}{unit}{rest % size // smaller:02}{small}"
-    return f"{sign}{rest}s"
