@@ -203,6 +203,32 @@ async def test_the_snapshot_s_rows() -> None:
         await task.cancel()
 
 
+@virtual
+async def test_a_task_is_found_before_it_has_an_id() -> None:
+    """By the intent id of its row, as long as it lives; and it can be cancelled."""
+    lab = Lab()
+    supervisor = lab.make()
+    assert supervisor.find("intent") is None
+    async with lab.open(max_tasks=1) as supervisor, create_task_group() as group:
+        task = await supervisor.start("m")
+
+        async def waits() -> None:
+            with pytest.raises(TaskCancelled):
+                await supervisor.start("waits")
+
+        group.start_soon(waits)
+        await sleep(1)
+        first, second = supervisor.snapshot()
+        assert supervisor.find(first.intent_id) is task
+        assert task.record.intent_id == first.intent_id
+        waiting = supervisor.find(second.intent_id)
+        assert waiting is not None
+        await waiting.cancel()
+        assert supervisor.find(second.intent_id) is None
+        assert supervisor.find("none") is None
+    assert lab.fake.count("create") == 1
+
+
 async def test_the_snapshot_stays() -> None:
     """A snapshot is of its instant: what happens later does not change it."""
     lab = Lab()

@@ -248,6 +248,15 @@ class Supervisor:
         core = self._core
         return {} if core is None else Handles(core)
 
+    def find(self, intent_id: str) -> RemoteTask | None:
+        """Return the handle of a live task by its intent id, which a task has before its own.
+
+        :param intent_id: as in the rows of :meth:`snapshot`.
+        """
+        core = self._core
+        entry = None if core is None else core.roster.tasks.get(intent_id)
+        return None if core is None or entry is None else handle_of(core, entry)
+
     def snapshot(self) -> Snapshot:
         """Return all live tasks as they are now, in immutable rows."""
         core = self._open(closing=True)

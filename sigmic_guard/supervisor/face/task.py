@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Iterator
 
-    from sigmic_guard.lifecycle import Outcome
+    from sigmic_guard.lifecycle import Outcome, Record
     from sigmic_guard.sigmic.api import ApprovalOutcome
     from sigmic_guard.sigmic.models import TaskInfo
     from sigmic_guard.supervisor.face.core import Core
@@ -72,6 +72,11 @@ class RemoteTask:
     def deadline(self) -> float | None:
         """Absolute, on anyio's clock (``anyio.current_time()``); ``None`` for none."""
         return self._entry.deadline
+
+    @property
+    def record(self) -> Record:
+        """All that is known of it now, in one immutable record: its row in the ledger."""
+        return self._entry.record
 
     @property
     def created_at(self) -> float:
