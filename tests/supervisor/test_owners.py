@@ -12,6 +12,8 @@ from sigmic_guard import supervisor
 from sigmic_guard.supervisor.ground.audience import Audience
 from sigmic_guard.supervisor.ground.entry import Entry
 from sigmic_guard.supervisor.ground.phases import Block, Cancelling, Create, Ending, FollowUps
+from tests.backends import TRIO_VIRTUAL
+from tests.supervisor.lab import Lab
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -138,3 +140,21 @@ def test_a_trespass_is_found(source: str) -> None:
     assert len(trespasses("ground/roster.py", source)) == (
         "record" not in source and "result" not in source
     )
+
+
+@pytest.mark.backends(TRIO_VIRTUAL)
+async def test_a_task_that_just_runs_has_none_of_them() -> None:
+    """There may be 100,000: a record is made when there is something to note, and not before."""
+    lab = Lab()
+    async with lab.open() as supervisor:
+        entry = (await supervisor.start("m"))._entry
+        names = ["create", "block", "follow_ups", "ending", "cancelling", "audience"]
+        assert [name for name in names if getattr(entry, name) is not None] == []
+        async with supervisor.task("m") as task:
+            await task.send("more")
+            entry = task._entry
+        assert [name for name in names if getattr(entry, name) is None] == [
+            "create",
+            "cancelling",
+            "audience",
+        ]
