@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import pytest
 from sigmic_guard import CancelReason, ConfigurationError, SupervisorShutdown, TaskCancelled
 from sigmic_guard.integrations.asgi import Guard, RequestTasks
 from sigmic_guard.integrations.asgi.receiving import MOST_BYTES
+from sigmic_guard.supervisor.face.members import Members
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
 from tests.integrations.driver import Exchange, bench, tasks_in
 
@@ -279,6 +281,26 @@ async def test_a_generator_that_was_left_behind_keeps_no_task() -> None:
         assert request.error is None
         await at.until_finished({("cancelled", "scope"): 1})
         await left[0].aclose()
+
+
+async def test_without_the_end_by_record_it_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The negative control."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        generator = generate(tasks_in(scope))
+        left.append(generator)
+        await anext(generator)
+
+    left: list[AsyncGenerator[bytes]] = []
+    monkeypatch.setattr(Members, "end", lambda self: None)
+    async with bench() as at:
+        request = at.request(app)
+        await request.over.wait()
+        for _ in range(50):
+            await anyio.lowlevel.checkpoint()
+        assert at.fake.live
+        with suppress(ConfigurationError):
+            await left[0].aclose()
 
 
 async def test_a_generator_that_stands_before_a_client_that_does_not_read() -> None:
@@ -573,6 +595,28 @@ async def test_a_request_without_a_task_passes_unchanged() -> None:
         assert seen == asked
         assert [sent is mine for sent, mine in zip(request.sent, answer, strict=True)] == [True] * 2
         assert request.scope["state"]["of"] == "the lifespan"
+
+
+async def test_a_request_leaves_nothing_to_the_collector() -> None:
+    """There are many of them, and a collection stops the loop."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send(OK)
+        await send(body(b"x"))
+
+    async with bench() as at:
+        guarded = at.guard.middleware(app)
+        exchange = Exchange("http")
+        exchange.hang_up()
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(100):
+                await guarded({"type": "http"}, exchange.receive, exchange.send)
+            assert gc.collect() < 10
+        finally:
+            gc.enable()
 
 
 async def test_the_lifespan_passes_through() -> None:

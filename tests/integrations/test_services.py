@@ -49,7 +49,7 @@ async def test_sixty_readers_who_all_hang_up(emulator: Emulator, path: str) -> N
 @pytest.mark.timeout(200)
 async def test_a_thousand_streams_leave_nothing_behind(emulator: Emulator) -> None:
     """A hundred at a time, of which some hang up, and some read to the end."""
-    emulator.set_script(Script(duration=0.2, chunks=("piece ",) * 20))
+    script = Script(duration=0.2, chunks=("piece ",) * 20)
     choose = Random(9)
 
     async def one(it: Service, limiter: anyio.CapacityLimiter) -> None:
@@ -62,12 +62,13 @@ async def test_a_thousand_streams_leave_nothing_behind(emulator: Emulator) -> No
                 await client.to_the_end()
 
     async def many(it: Service, count: int) -> int:
+        emulator.reset()
+        emulator.set_script(script)
         limiter = anyio.CapacityLimiter(100)
         async with anyio.create_task_group() as group:
             for _ in range(count):
                 group.start_soon(one, it, limiter)
         await emulator.wait_for(lambda state: state["tasks"]["live"] == 0)
-        emulator.reset()
         return it.memory
 
     async with service(emulator, HOSTS["uvicorn"], patience=180) as it:

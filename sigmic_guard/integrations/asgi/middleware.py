@@ -75,10 +75,11 @@ class _Exchange:
         self._guard = guard
         self._scope = scope
         self._send = send
-        self._receiver = receiver = Receiver(receive, guard.spawn, self._hung_up)
+        self._receiver = receiver = Receiver(receive, guard.spawn)
         self.tasks = RequestTasks(
             guard.find_supervisor, guard.on_disconnect, receiver.listen, guard.retry_after
         )
+        receiver.hung_up = self.tasks.hang_up
         #: Nothing more can be said to the client, who may go.
         self.complete = False
 
@@ -107,14 +108,8 @@ class _Exchange:
         return self.tasks.cut or self.tasks.disconnected
 
     def _leave(self, error: BaseException | None) -> bool:
-        if not self.tasks.used:
-            return False
         self._receiver.stop()
-        return self.tasks.close(error)
-
-    def _hung_up(self) -> None:
-        if not self.complete:
-            self.tasks.hang_up()
+        return self.tasks.used and self.tasks.close(error)
 
     def _completed(self) -> None:
         self.complete = True

@@ -30,13 +30,11 @@ class Receiver:
 
     :param receive: the host's.
     :param spawn: runs the pump beside the application; ``False`` if it cannot.
-    :param hung_up: called once when the client has hung up.
     """
 
     __slots__ = (
         "_arrived",
         "_buffer",
-        "_hung_up",
         "_last",
         "_pumping",
         "_reading",
@@ -45,17 +43,18 @@ class Receiver:
         "_size",
         "_spawn",
         "_wanted",
+        "hung_up",
     )
 
     def __init__(
         self,
         receive: Receive,
         spawn: Callable[[Callable[[], Coroutine[Any, Any, None]]], bool],
-        hung_up: Callable[[], None],
     ) -> None:
         self._receive = receive
         self._spawn = spawn
-        self._hung_up = hung_up
+        #: Called once when the client has hung up.
+        self.hung_up: Callable[[], None] = _no_matter
         self._wanted = False
         #: How many calls of the application's are inside of the host's ``receive()``.
         self._reading = 0
@@ -101,8 +100,9 @@ class Receiver:
         self._listen()
 
     def stop(self) -> None:
-        """Listen no more: the request is over, or its response complete."""
+        """Listen no more: the request is over, or its response complete, and who hangs up may."""
         self._wanted = False
+        self.hung_up = _no_matter  # it leads back to us: nothing is left to the collector
         if self._scope is not None:
             self._scope.cancel()
 
@@ -140,7 +140,7 @@ class Receiver:
     def _take_last(self, message: Message) -> None:
         if self._last is None:
             self._last = message
-            self._hung_up()
+            self.hung_up()
 
     def _wake(self) -> None:
         arrived, self._arrived = self._arrived, None
@@ -152,6 +152,10 @@ class Receiver:
         return self._buffer is not None and (
             self._size >= MOST_BYTES or len(self._buffer) >= MOST_MESSAGES
         )
+
+
+def _no_matter() -> None:
+    pass
 
 
 def _size_of(message: Message) -> int:
