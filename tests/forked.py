@@ -8,14 +8,16 @@ in some hundred tests.
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import runpy
 import signal
 import socket
 import sys
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from functools import cache
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -175,10 +177,18 @@ def _become(
         runpy.run_module(command[0], run_name="__main__", alter_sys=True)
 
 
-if __name__ == "__main__":
-    import sigmic_guard.cli.app  # imported for those who are forked, as the next two are
-    import sigmic_guard.emulator
-    import sigmic_guard.testing
+def _import_all() -> None:
+    """Import what programs do, and the command line at its first command."""
+    from sigmic_guard import emulator, testing  # noqa: F401
+    from sigmic_guard.cli.app import app
 
+    with suppress(SystemExit), redirect_stdout(StringIO()):
+        app(["ps", "--help"])
+    gc.collect()
+    gc.freeze()  # or each of those who are forked would look at all of it, and copy it
+
+
+if __name__ == "__main__":
+    _import_all()
     with socket.socket(fileno=int(sys.argv[1])) as given:
         _serve(given)
