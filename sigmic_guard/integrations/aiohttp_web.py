@@ -54,6 +54,10 @@ LOOK_EVERY: Final = 0.1
 HURRY: Final = 0.5
 #: What nginx calls a request whose client hung up; nobody reads it but the access log.
 _HUNG_UP: Final = 499
+#: A key of a request's storage: a string, where aiohttp knows nothing better.
+_RESPONSE: Final[Any] = (
+    web.RequestKey("response", ref) if hasattr(web, "RequestKey") else "sigmic_guard.response"
+)
 _REFUSAL: Final = "The service is shutting down.\n"
 
 
@@ -87,16 +91,12 @@ def tasks_of(request: web.Request) -> RequestTasks:
 
     :raises ConfigurationError: neither the application nor one around it was set up.
     """
-    exchange = request.get(_EXCHANGE)
-    if exchange is None:
-        host = request.config_dict.get(_HOST)
-        if host is None:
-            raise ConfigurationError(
-                "aiohttp_web.setup(app) was not called for this application, nor for one around it"
-            )
-        exchange = request[_EXCHANGE] = _Exchange(host, request)
-    tasks: RequestTasks = exchange.tasks
-    return tasks
+    host = request.config_dict.get(_HOST)
+    if host is None:
+        raise ConfigurationError(
+            "aiohttp_web.setup(app) was not called for this application, nor for one around it"
+        )
+    return host.exchange_of(request).tasks
 
 
 async def stream(
@@ -134,6 +134,9 @@ class _Host:
         self.on_disconnect = on_disconnect
         self._is_running = False
         self._stop = asyncio.Event()
+        #: Of the requests that use tasks, by the connection, which has one at a time: what a
+        #: handler is given may be a copy of the request.
+        self._exchanges: dict[int, _Exchange] = {}
         self._watched: set[_Exchange] = set()
         self._timer: asyncio.TimerHandle | None = None
         self.middleware = self._make_middleware()
@@ -191,10 +194,6 @@ class _Host:
         if self._timer is None:
             self._look_again()
 
-    def forget(self, exchange: _Exchange) -> None:
-        """Look at its connection no more."""
-        self._watched.discard(exchange)
-
     def _look_again(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(LOOK_EVERY, self._look)
 
@@ -208,28 +207,37 @@ class _Host:
 
     # --- requests ---------------------------------------------------------------------------------
 
+    def exchange_of(self, request: web.Request) -> _Exchange:
+        """Return what is known of a request that uses tasks, from now on at the latest."""
+        exchange = self._exchanges.get(id(request.protocol))
+        if exchange is None:
+            exchange = self._exchanges[id(request.protocol)] = _Exchange(self, request)
+        return exchange
+
+    def forget(self, request: web.Request, exchange: _Exchange) -> None:
+        """Take in that the request is over."""
+        self._exchanges.pop(id(request.protocol), None)
+        self._watched.discard(exchange)
+
     def _make_middleware(self) -> Any:
+        exchanges = self._exchanges
+
         @web.middleware
         async def sigmic_guard(request: web.Request, handler: _Handler) -> web.StreamResponse:
             try:
                 response = await handler(request)
             except BaseException as error:
-                exchange: _Exchange | None = request.get(_EXCHANGE)
+                exchange = exchanges.get(id(request.protocol))
                 answer = None if exchange is None else await exchange.fail(error)
                 if answer is None:
                     raise
                 return answer
-            exchange = request.get(_EXCHANGE)
+            exchange = exchanges.get(id(request.protocol))
             if exchange is not None:
                 exchange.close(None)
             return response
 
         return sigmic_guard
-
-
-def _key(name: str, kind: type) -> Any:
-    """Return a key of a request's storage: a string, where aiohttp knows nothing better."""
-    return web.RequestKey(name, kind) if hasattr(web, "RequestKey") else f"sigmic_guard.{name}"
 
 
 #: Where an application has it.
@@ -255,8 +263,7 @@ class _Exchange:
 
     def close(self, error: BaseException | None) -> bool:
         """End what is left of the tasks; ``True`` if the error was only how one of them ended."""
-        self._host.forget(self)
-        self._request.pop(_EXCHANGE, None)  # each refers to the other
+        self._host.forget(self._request, self)
         return self.tasks.close(error)
 
     async def fail(self, error: BaseException) -> web.StreamResponse | None:
@@ -294,10 +301,6 @@ class _Exchange:
         return response
 
 
-_EXCHANGE: Final = _key("exchange", _Exchange)
-_RESPONSE: Final = _key("response", ref)
-
-
 class _Sink:
     """Takes an ASGI response, and makes one of aiohttp's of it."""
 
@@ -332,7 +335,8 @@ def _cut(request: web.Request) -> None:
 
 async def _note_response(request: web.Request, response: web.StreamResponse) -> None:
     """Remember what has begun to be sent; weakly, since it refers to the request."""
-    request[_RESPONSE] = ref(response)
+    if not isinstance(response, web.Response):  # which is sent once the handler has returned
+        request[_RESPONSE] = ref(response)
 
 
 async def _nothing() -> Message:

@@ -189,6 +189,22 @@ async def test_what_a_handler_left_open_ends_with_its_request() -> None:
         await kept[0].aclose()
 
 
+async def test_a_handler_that_is_given_a_copy_of_its_request() -> None:
+    """As middleware that changes something of it does; its tasks end with the request."""
+    service = Service()
+
+    @web.middleware
+    async def change(request: web.Request, handler: Any) -> web.StreamResponse:
+        return await handler(request.clone(scheme="https"))  # type: ignore[no-any-return]
+
+    service.app.middlewares.append(change)
+    async with service.serve() as client, client.get("/own") as response:
+        await live(service)
+        await service.stop()
+        assert await last_line(response) == 'data: {"retry_after":2.0}'
+    assert not service.app[aiohttp_web._HOST]._exchanges
+
+
 async def test_a_handlers_own_error_goes_on() -> None:
     service = Service()
     service.fake.script("m", duration=0.0, fail="out of luck")
