@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from prometheus_client import CollectorRegistry
 from starlette.middleware.base import BaseHTTPMiddleware
 
-from sigmic_guard import ConfigurationError
+from sigmic_guard import ConfigurationError, Supervisor, SupervisorShutdown
 from sigmic_guard.integrations.asgi import Guard
 from sigmic_guard.integrations.fastapi import Tasks, TaskStream
 from sigmic_guard.testing import FakeSigmic
@@ -161,6 +161,29 @@ def test_without_the_middleware_the_dependency_says_what_to_do() -> None:
 
     with TestClient(app) as client, pytest.raises(ConfigurationError, match="guard around"):
         client.get("/run")
+
+
+def test_a_supervisor_that_nobody_has_entered_is_refused() -> None:
+    supervisor = Supervisor(client=FakeSigmic(), ledger="memory:", registry=None)
+    guard = Guard(supervisor)
+    with (
+        pytest.raises(SupervisorShutdown, match="enter the supervisor first"),
+        TestClient(FastAPI(lifespan=guard.lifespan)),
+    ):
+        pass
+
+
+async def test_a_supervisor_of_somebody_elses_is_not_left() -> None:
+    fake = FakeSigmic()
+    async with Supervisor(client=fake, ledger="memory:", registry=None) as supervisor:
+        guard = Guard(supervisor)
+        async with guard.lifespan(None):
+            assert guard.supervisor is supervisor
+            await supervisor.start("m")
+            with pytest.raises(ConfigurationError, match="the guard runs already"):
+                await guard.start()
+        assert len(fake.live) == 1
+        assert not supervisor.draining
 
 
 # --- a guard's arguments ----------------------------------------------------------------------

@@ -12,11 +12,14 @@ import anyio
 import pytest
 
 from sigmic_guard.emulator import Emulator, Script
-from tests.integrations.hosts import HOSTS, TERM, Host, Service, service
+from tests.integrations.hosts import HOSTS, INT, TERM, Host, Service, service
 from tests.integrations.situations import CHATTY, ChattyStream, QuietStream, open_all
 
 if TYPE_CHECKING:
+    import signal
     from collections.abc import AsyncIterator
+
+pytestmark = pytest.mark.once
 
 READERS = 60
 
@@ -93,6 +96,19 @@ async def test_within_a_program_that_has_a_supervisor(emulator: Emulator) -> Non
         assert emulator.state()["tasks"]["live"] == 0
         for situation in situations:
             await situation.check_shutdown(host)
+
+
+@pytest.mark.parametrize("number", [TERM, INT], ids=["TERM", "INT"])
+async def test_where_the_host_leaves_the_signals_to_python(
+    emulator: Emulator, number: signal.Signals
+) -> None:
+    """The program ends as it would have, only after the drain."""
+    async with service(emulator, Host(("by_hand", "{port}"))) as it:
+        it.kill(number)
+        await it.ended.wait()
+        assert it.process.returncode == -number, it.log
+        assert emulator.state()["tasks"]["live"] == 0
+        assert emulator.state()["created"] == 1
 
 
 PAGES = Path(__file__).parents[2] / "docs" / "hosts"

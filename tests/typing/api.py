@@ -41,6 +41,7 @@ from sigmic_guard import (
     Watch,
     serve,
 )
+from sigmic_guard.integrations.asgi import Guard, RequestTasks, TaskStream
 from sigmic_guard.testing import FakeSigmic
 
 
@@ -191,6 +192,18 @@ async def several(supervisor: Supervisor) -> None:
             await task.result()
     if supervisor.draining:
         forget()
+
+
+async def requests(tasks: RequestTasks) -> None:
+    """A request's tasks are had as the supervisor's are, and may outlive its client."""
+    guard = Guard(on_disconnect=timedelta(seconds=5), retry_after=2, policy=TaskPolicy(timeout=60))
+    assert_type(guard.supervisor, Supervisor)
+    assert_type(await tasks.run("hello", on_disconnect="keep", timeout=60), TaskResult)
+    assert_type(await tasks.start("hello", on_disconnect="cancel"), RemoteTask)
+    TaskStream(tasks, "hello", encode=lambda event: event.text, heartbeat=None, on_disconnect=5)
+    TaskStream(tasks, "hello", on_exit="maybe")  # type: ignore[arg-type]
+    Guard(on_disconnect="stop")  # type: ignore[arg-type]
+    await tasks.run("hello", on_disconnect="stop")  # type: ignore[arg-type]
 
 
 async def refused(supervisor: Supervisor, task: RemoteTask) -> None:

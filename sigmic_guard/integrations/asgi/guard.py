@@ -181,10 +181,11 @@ class Running:
             self._group = create_task_group()
             await self._group.__aenter__()
             stack.push_async_callback(self._leave_group)
+            if not self._own:  # which also refuses one that was never entered
+                stack.callback(self.supervisor.on_drain(self._drain_begins))
             if self._handlers is not None:
                 stack.callback(self._handlers.restore)
                 self._handlers.install()
-                stack.callback(self.supervisor.on_drain(self._drain_begins))
             self._stack = stack.pop_all()
 
     async def __aexit__(
@@ -210,13 +211,15 @@ class Running:
         return True
 
     def _drain_begins(self) -> None:
-        self.spawn(self._obey)
+        if self._handlers is not None:
+            self.spawn(self._obey)
 
     async def _obey(self) -> None:
-        """Die of the signal, after the drain, where the host would have died of it at once."""
+        """End the program as the signal would have at once, where the host does not."""
         assert self._handlers is not None
         await self.supervisor.shutdown()
         self._handlers.drained()
+        self._handlers.raise_pending()
 
 
 class _Entered(AbstractAsyncContextManager[None]):
