@@ -16,7 +16,7 @@ HOLD = Script(duration=0.0, hold=True)
 
 async def test_a_stream_tells_history_then_the_turn(start: Start) -> None:
     """History comes first, then what a task says as it says it, and `done` is last."""
-    async with start(script=Script(pending=0.02, duration=0.02)) as api:
+    async with start(script=Script(pending=0.5, duration=0.02)) as api:
         events = await api.events(await api.create("question"))
     kinds = [kind for kind, _ in events]
     assert kinds[:2] == ["history_message", "history_done"]
