@@ -1,4 +1,4 @@
-"""Whole services under uvicorn: bursts, a program of one's own, and the lines of the page."""
+"""Whole services: bursts, a program of one's own, and the lines of the page."""
 
 from __future__ import annotations
 
@@ -31,10 +31,20 @@ async def emulator() -> AsyncIterator[Emulator]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", ["/fastapi", "/sse_starlette", "/streaming", "/task_stream"])
-async def test_sixty_readers_who_all_hang_up(emulator: Emulator, path: str) -> None:
+@pytest.mark.parametrize(
+    "host, path",
+    [
+        ("uvicorn", "/fastapi"),
+        ("uvicorn", "/sse_starlette"),
+        ("uvicorn", "/streaming"),
+        ("uvicorn", "/task_stream"),
+        ("aiohttp.web", "/stream"),
+        ("aiohttp.web", "/generated"),
+    ],
+)
+async def test_sixty_readers_who_all_hang_up(emulator: Emulator, host: str, path: str) -> None:
     emulator.set_script(CHATTY)
-    async with service(emulator, HOSTS["uvicorn"], app="burst:app") as it:
+    async with service(emulator, HOSTS[host], app="burst:app") as it:
         async with AsyncExitStack() as stack:
             clients = [await stack.enter_async_context(it.client()) for _ in range(READERS)]
             for client in clients:
@@ -50,7 +60,8 @@ async def test_sixty_readers_who_all_hang_up(emulator: Emulator, path: str) -> N
 
 @pytest.mark.slow
 @pytest.mark.timeout(200)
-async def test_a_thousand_streams_leave_nothing_behind(emulator: Emulator) -> None:
+@pytest.mark.parametrize("host", ["uvicorn", "aiohttp.web"])
+async def test_a_thousand_streams_leave_nothing_behind(emulator: Emulator, host: str) -> None:
     """A hundred at a time, of which some hang up, and some read to the end."""
     script = Script(duration=0.2, chunks=("piece ",) * 20)
     choose = Random(9)
@@ -74,7 +85,7 @@ async def test_a_thousand_streams_leave_nothing_behind(emulator: Emulator) -> No
         await emulator.wait_for(lambda state: state["tasks"]["live"] == 0)
         return it.memory
 
-    async with service(emulator, HOSTS["uvicorn"], patience=180) as it:
+    async with service(emulator, HOSTS[host], patience=180) as it:
         before = await many(it, 300)
         after = await many(it, 1000)
         assert after < before * 1.1
