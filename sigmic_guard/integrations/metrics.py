@@ -18,14 +18,13 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from sigmic_guard.errors import ConfigurationError
+from sigmic_guard.integrations.standalone import serve_other
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, MutableMapping
+    from collections.abc import Awaitable, Callable
 
-    Message = MutableMapping[str, Any]
-    Receive = Callable[[], Awaitable[Message]]
-    Send = Callable[[Message], Awaitable[None]]
-    App = Callable[[Message, Receive, Send], Awaitable[None]]
+    from sigmic_guard.integrations.asgi.protocol import Application, Receive, Scope, Send
+
     Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 __all__ = ["child_exit", "metrics_app", "metrics_handler"]
@@ -33,7 +32,7 @@ __all__ = ["child_exit", "metrics_app", "metrics_handler"]
 _DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"
 
 
-def metrics_app(registry: CollectorRegistry | None = None) -> App:
+def metrics_app(registry: CollectorRegistry | None = None) -> Application:
     """Return an ASGI application that answers every request with the metrics.
 
     Mount it, or serve it on a port of its own. Who may read it is for the host to say.
@@ -44,12 +43,9 @@ def metrics_app(registry: CollectorRegistry | None = None) -> App:
     """
     page = _Page(registry)
 
-    async def app(scope: Message, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await _lifespan(receive, send)
-        elif scope["type"] == "websocket":
-            await receive()
-            await send({"type": "websocket.close"})
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await serve_other(scope, receive, send)
         else:
             accept = dict(scope["headers"]).get(b"accept", b"").decode("latin-1")
             content_type, body = await page.render(accept)
@@ -114,12 +110,3 @@ class _Page:
             return content_type, await to_thread.run_sync(encode, self._registry)
         # In the loop's thread, which the supervisor's is: no change of a task falls in between.
         return content_type, encode(self._registry)
-
-
-async def _lifespan(receive: Receive, send: Send) -> None:
-    """Say yes to whoever starts it and stops it: there is nothing to open."""
-    while True:
-        phase = (await receive())["type"]
-        await send({"type": f"{phase}.complete"})
-        if phase == "lifespan.shutdown":
-            return
