@@ -8,10 +8,12 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
+import aiohttp
 import anyio
 import pytest
 
 from sigmic_guard.emulator import Emulator, Script
+from tests.integrations.browser import Answer
 from tests.integrations.hosts import HOSTS, INT, TERM, Host, Service, service
 from tests.integrations.situations import CHATTY, ChattyStream, QuietStream, open_all
 
@@ -147,3 +149,25 @@ async def test_the_lines_of_the_page_are_a_service(emulator: Emulator, tmp_path:
         it.kill(TERM)
         await it.ended.wait()
         assert it.process.returncode == -TERM, it.log
+
+
+async def test_the_admin_page_under_uvicorn(emulator: Emulator) -> None:
+    """Log in, cancel the task by its button, and stop: over a socket, with real cookies."""
+    async with service(emulator, HOSTS["uvicorn"], app="admin:app") as it:
+        jar = aiohttp.CookieJar(unsafe=True)  # of an address that is a number
+        mount = f"http://127.0.0.1:{it.port}/admin/tasks"
+        async with aiohttp.ClientSession(cookie_jar=jar) as session:
+            async with session.get(mount) as response:
+                assert response.status == 401
+            token = {"token": "correct-horse-battery-staple"}
+            async with session.post(f"{mount}/login", data=token) as response:
+                assert response.status == 200
+                page = Answer(200, {}, await response.read())
+            assert next(iter(emulator.tasks)) in page.text
+            fields = page.fields("cancel")
+            async with session.post(f"{mount}/cancel", data=fields) as response:
+                assert "the API has acknowledged it" in await response.text()
+        assert emulator.state()["tasks"]["live"] == 0
+        it.kill(TERM)
+        await it.ended.wait()
+        it.check_end(TERM)

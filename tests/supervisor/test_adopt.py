@@ -236,7 +236,7 @@ async def test_the_snapshot_stays() -> None:
         async with supervisor.task("m") as task:
             before = supervisor.snapshot()
         assert len(supervisor.snapshot()) == 0
-        assert [row.state for row in before] == ["running"]
+        assert [row.state for row in before] == list(before.states()) == ["running"]
         assert before[0].id == before[-1].id == before[:1][0].id == task.id
     assert len(supervisor.snapshot()) == 0
 
