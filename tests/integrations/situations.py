@@ -149,7 +149,7 @@ class Creating(Run):
     """A create is under way: the API has taken it, and answers slowly."""
 
     async def open(self, emulator: Emulator) -> None:
-        emulator.fault("create", Fault("drip", seconds=0.01, times=1))
+        emulator.fault("create", Fault("drip", seconds=0.004, times=1))
         await super().open(emulator)
 
 
