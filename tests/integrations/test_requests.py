@@ -15,6 +15,7 @@ from sigmic_guard.integrations.asgi.receiving import MOST_BYTES
 from sigmic_guard.supervisor.face.members import Members
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
 from tests.integrations.driver import Exchange, bench, tasks_in
+from tests.supervisor.lab import Lab
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -373,6 +374,18 @@ async def test_an_error_of_the_application_goes_on_unchanged() -> None:
         await at.until_finished({("cancelled", "error"): 1})
 
 
+async def test_the_mistake_of_a_supervisor_that_was_never_entered_goes_on() -> None:
+    """It looks like a shutdown, and is none."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await Lab().make().run("m")
+
+    async with bench() as at:
+        request = at.request(app)
+        await request.over.wait()
+        assert isinstance(request.error, SupervisorShutdown)
+
+
 async def test_a_cancel_button_is_no_hang_up() -> None:
     async with bench() as at:
         request = at.request(runs)
@@ -424,8 +437,11 @@ async def test_what_comes_during_the_drain_is_refused_and_what_needs_no_task_is_
 
 
 @pytest.mark.parametrize("status", [500, 418])
-async def test_the_answer_of_a_framework_to_the_shutdowns_error_is_replaced(status: int) -> None:
-    """As Litestar's, which lets no error out. What somebody says on purpose stands."""
+@pytest.mark.parametrize("raises", [False, True])
+async def test_the_answer_of_a_framework_to_the_shutdowns_error_is_replaced(
+    status: int, *, raises: bool
+) -> None:
+    """Litestar lets no error out, Starlette's does. What somebody says on purpose stands."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -433,6 +449,8 @@ async def test_the_answer_of_a_framework_to_the_shutdowns_error_is_replaced(stat
         except SupervisorShutdown:
             await send({**OK, "status": status})
             await send(body(b"Internal Server Error"))
+            if raises:
+                raise
 
     async with bench() as at:
         request = at.request(app)

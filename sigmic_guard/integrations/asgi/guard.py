@@ -90,6 +90,11 @@ class Guard:
             )
         return self._running.supervisor
 
+    @property
+    def draining(self) -> bool:
+        """Whether the shutdown has begun."""
+        return self._running is not None and self._running.supervisor.draining
+
     def find_supervisor(self) -> Supervisor:
         """Return :attr:`supervisor`."""
         return self.supervisor

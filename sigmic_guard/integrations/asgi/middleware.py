@@ -36,6 +36,10 @@ class Service(Protocol):
     on_disconnect: Literal["cancel", "keep"] | float
     retry_after: float
 
+    @property
+    def draining(self) -> bool:
+        """Whether the service shuts down."""
+
     def find_supervisor(self) -> Supervisor:
         """Return the supervisor, or raise a sentence that says why there is none."""
 
@@ -90,13 +94,13 @@ class _Exchange:
         except BaseException as error:
             # Whatever of it came past a generator that holds a block, which nobody waits in.
             ours = self._leave(error) or (self._struck and consists_of(error, _is_of_a_left_scope))
-            if (ours or consists_of(error, told_by_shutdown)) and not self.tasks.disconnected:
-                await self._say_last_words()
-            elif not (ours or (self.tasks.disconnected and consists_of(error, told_by_hang_up))):
+            if not (ours or self._is_expected(error)):
                 raise
+            if self._guard.draining and not self.tasks.disconnected:
+                await self._say_last_words()
         else:
             self._leave(None)
-            if self.tasks.cut and not self.complete:  # who ends its stream without an error
+            if self.tasks.cut:  # who ends its stream without an error
                 await self._say_last_words()
 
     async def send(self, message: Message) -> None:
@@ -107,6 +111,11 @@ class _Exchange:
         """Whether the bodies of its blocks were cancelled."""
         return self.tasks.cut or self.tasks.disconnected
 
+    def _is_expected(self, error: BaseException) -> bool:
+        if self.tasks.disconnected:
+            return consists_of(error, told_by_hang_up)
+        return self._guard.draining and consists_of(error, told_by_shutdown)
+
     def _leave(self, error: BaseException | None) -> bool:
         self._receiver.stop()
         return self.tasks.used and self.tasks.close(error)
@@ -116,8 +125,9 @@ class _Exchange:
         self._receiver.stop()
 
     async def _say_last_words(self) -> None:
-        with move_on_after(LAST_WORDS):
-            await self._end()
+        if not self.complete:
+            with move_on_after(LAST_WORDS):
+                await self._end()
 
     async def _end(self) -> None:
         """Tell the client that the service shuts down, as far as that can still be told."""
@@ -167,7 +177,7 @@ class _Http(_Exchange):
     async def _end(self) -> None:
         if self._headers is None:
             await refuse(self._scope, self._send, self.tasks.retry_after)
-        elif self._is_event_stream and not self.complete:
+        elif self._is_event_stream:
             message = {"type": "http.response.body", "body": self._farewell, "more_body": False}
             await self._send(message)
         # Else it is cut: what has no farewell must not look complete.
@@ -191,8 +201,6 @@ class _WebSocket(_Exchange):
         await self._send(message)
 
     async def _end(self) -> None:
-        if self.complete:
-            return
         if not self._accepted and "websocket.http.response" in self._scope.get("extensions", ()):
             await refuse(self._scope, self._send, self.tasks.retry_after)
         else:
