@@ -163,7 +163,7 @@ def test_several_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         killed, stopped = workers
         killed.kill()
         stopped.send_signal(signal.SIGTERM)
-        assert [worker.wait(20) for worker in workers] == [-signal.SIGKILL, 128 + signal.SIGTERM]
+        assert [worker.wait(45) for worker in workers] == [-signal.SIGKILL, 128 + signal.SIGTERM]
         text = read_page(environment)
         assert (total(text, STARTED), total(text, LIVE), total(text, FINISHED)) == (2, 1, 1)
 
