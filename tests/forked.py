@@ -101,17 +101,25 @@ async def run(
 
 
 async def open_process(
-    program: Path | str, *arguments: str, env: Mapping[str, str], interpreter: tuple[str, ...] = ()
+    program: Path | str,
+    *arguments: str,
+    env: Mapping[str, str],
+    output: int | None = None,
+    interpreter: tuple[str, ...] = (),
 ) -> Process:
     """Start a program, whose standard input is empty.
 
     :param program: a file, or the name of a module.
+    :param output: where both of its outputs go; default: each to a stream of its own.
     :param interpreter: options of Python's own.
     """
     status, out, err = (socket.socketpair() for _ in range(3))
     request = json.dumps([str(Path.cwd()), [str(program), *arguments], dict(env)]).encode()
     theirs = [pair[1] for pair in (status, out, err)]
-    socket.send_fds(_server(interpreter), [request], [each.fileno() for each in theirs])
+    fds = [each.fileno() for each in theirs]
+    if output is not None:
+        fds[1:] = output, output
+    socket.send_fds(_server(interpreter), [request], fds)
     for each in theirs:
         each.close()
     streams = [await SocketStream.from_socket(pair[0]) for pair in (status, out, err)]

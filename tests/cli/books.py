@@ -13,7 +13,8 @@ from sigmic_guard.ledger import SqliteLedger, Write
 from sigmic_guard.lifecycle import State
 from sigmic_guard.sigmic.credentials import Credential
 from sigmic_guard.testing.records import make_record
-from tests.cli.conftest import KEY, PATIENCE, Cli
+from tests import forked
+from tests.cli.conftest import KEY, MODULE, PATIENCE, Cli
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,7 +85,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 async def on_a_terminal(cli: Cli, *arguments: str) -> tuple[int | None, str]:
     """Run a command on a pseudo-terminal; return its exit code and what was shown."""
     ours, theirs = os.openpty()
-    process = await cli.start(*arguments, stdout=theirs, stderr=theirs)
+    process = await forked.open_process(MODULE, *arguments, env=cli.environment, output=theirs)
     os.close(theirs)
     shown = b""
     try:
@@ -96,4 +97,5 @@ async def on_a_terminal(cli: Cli, *arguments: str) -> tuple[int | None, str]:
         os.close(ours)
     async with asyncio.timeout(PATIENCE):
         code = await process.wait()
+        await process.aclose()
     return code, shown.decode().replace("\r\n", "\n")

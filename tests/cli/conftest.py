@@ -53,6 +53,11 @@ class Cli:
     emulator: Emulator
     env: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a command gets."""
+        return {**_INHERITED, **self.env}
+
     async def start(self, *arguments: str, **options: Any) -> asyncio.subprocess.Process:
         """Start a command."""
         options = {"stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE, **options}
@@ -60,14 +65,13 @@ class Cli:
             sys.executable,
             *("-m", MODULE, *arguments),
             stdin=asyncio.subprocess.DEVNULL,
-            env={**_INHERITED, **self.env},
+            env=self.environment,
             **options,
         )
 
     async def run(self, *arguments: str) -> Ended:
         """Run a command to its end."""
-        env = {**_INHERITED, **self.env}
-        return _ended(*await forked.run(MODULE, *arguments, env=env, within=PATIENCE))
+        return _ended(*await forked.run(MODULE, *arguments, env=self.environment, within=PATIENCE))
 
     async def streaming(self, *arguments: str) -> asyncio.subprocess.Process:
         """Start a ``run`` and wait until its answer has begun."""

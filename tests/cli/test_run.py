@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from sigmic_guard.emulator import Fault, Script
+from tests.cli.books import on_a_terminal
 from tests.cli.conftest import KEY, NOBODY, Cli, finish
 
 if TYPE_CHECKING:
@@ -303,7 +304,7 @@ async def test_colours_on_a_terminal(cli: Cli, env: dict[str, str], coloured: bo
     """A terminal gets colours, unless NO_COLOR is set."""
     cli.emulator.set_script(QUICK)
     cli.env |= env
-    code, shown = await _on_a_terminal(cli, "run", "hello")
+    code, shown = await on_a_terminal(cli, "run", "hello")
     assert code == 0
     assert "Hello world" in shown
     assert ("\x1b[" in shown) is coloured
@@ -315,25 +316,9 @@ async def test_an_answer_cannot_steer_the_terminal(cli: Cli) -> None:
     cli.emulator.set_script(Script(duration=0.0, chunks=(wild,)))
     cli.env["NO_COLOR"] = "1"
     assert (await cli.run("run", "hello")).out == f"{wild}\n"
-    _, shown = await _on_a_terminal(cli, "run", "hello")
+    _, shown = await on_a_terminal(cli, "run", "hello")
     assert "a]0;titleb[2J2Jc" in shown
     assert "\x1b" not in shown
-
-
-async def _on_a_terminal(cli: Cli, *arguments: str) -> tuple[int | None, str]:
-    """Run a command on a pseudo-terminal; return its exit code and what was shown."""
-    ours, theirs = os.openpty()
-    process = await cli.start(*arguments, stdout=theirs, stderr=theirs)
-    os.close(theirs)
-    shown = b""
-    try:
-        while data := await asyncio.to_thread(os.read, ours, 4096):
-            shown += data
-    except OSError:  # the other side is closed
-        pass
-    finally:
-        os.close(ours)
-    return await process.wait(), shown.decode().replace("\r\n", "\n")
 
 
 # --- without the extra --------------------------------------------------------------------------
