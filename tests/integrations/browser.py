@@ -1,11 +1,14 @@
-"""A browser in memory for one ASGI application: it keeps a cookie, and fills in forms."""
+"""A browser in memory, for the admin page: it keeps a cookie, and fills in forms."""
 
 from __future__ import annotations
 
 import re
 from html import unescape
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlencode
+
+from sigmic_guard.integrations.admin import admin_app
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -13,6 +16,8 @@ if TYPE_CHECKING:
     from sigmic_guard.integrations.asgi.protocol import Application, Message
 
 HOST = "ops.example"
+TOKEN = "correct-horse-battery-staple"
+BEARER = ("authorization", f"Bearer {TOKEN}")
 
 
 class Answer(NamedTuple):
@@ -117,3 +122,14 @@ class Browser:
         if (cookie := answer.headers.get("set-cookie")) is not None:
             self.cookie = cookie.partition(";")[0]
         return answer
+
+
+def page_of(supervisor: Any, **scope: Any) -> Browser:
+    """A browser at the page of a supervisor; nobody has logged in."""
+    return Browser(admin_app(SimpleNamespace(supervisor=supervisor), token=TOKEN), **scope)
+
+
+async def logged_in(supervisor: Any, **scope: Any) -> Browser:
+    browser = page_of(supervisor, **scope)
+    assert (await browser.log_in(TOKEN)).status == 303
+    return browser
