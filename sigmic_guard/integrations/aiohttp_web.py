@@ -150,6 +150,11 @@ class _Host:
             raise ConfigurationError("the application does not run: its supervisor is not entered")
         return self._supervisor
 
+    @property
+    def draining(self) -> bool:
+        """Whether the shutdown has begun; an error of another supervisor's looks the same."""
+        return self._supervisor.draining
+
     async def run(self, app: web.Application) -> AsyncIterator[None]:  # noqa: ARG002
         """Enter the supervisor, and leave it; for ``cleanup_ctx``."""
         # In a task of its own: some who run an application start it in one, and stop it in another.
@@ -273,9 +278,9 @@ class _Exchange:
         over = self.close(error)
         if self.tasks.disconnected and (over or consists_of(error, told_by_hang_up)):
             return self._response or web.Response(status=_HUNG_UP)
-        if over or consists_of(error, told_by_shutdown):
+        if self._host.draining and (over or consists_of(error, told_by_shutdown)):
             return await self._turn_away()
-        return None
+        return (self._response or web.Response(status=500)) if over else None
 
     @property
     def _response(self) -> web.StreamResponse | None:

@@ -15,7 +15,7 @@ from aiohttp.test_utils import TestServer
 from anyio import fail_after, sleep_forever
 from prometheus_client import CollectorRegistry
 
-from sigmic_guard import ConfigurationError, LedgerError, TaskFailed
+from sigmic_guard import ConfigurationError, LedgerError, Supervisor, TaskFailed
 from sigmic_guard.integrations import aiohttp_web
 from sigmic_guard.integrations.aiohttp_web import setup, stream, tasks_of
 from sigmic_guard.testing import FakeSigmic, Gate
@@ -220,6 +220,24 @@ async def test_a_handlers_own_error_goes_on() -> None:
     service.app.middlewares.insert(0, explain)
     async with service.serve() as client, client.get("/run") as response:
         assert (response.status, await response.text()) == (502, "out of luck")
+
+
+async def test_what_another_supervisor_says_is_no_shutdown(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One that nobody has entered, say: that is a bug of the handler's, and the log tells it."""
+    service = Service()
+
+    async def ask(request: web.Request) -> web.Response:
+        await tasks_of(request).start("m")
+        await Supervisor(client=service.fake, ledger="memory:", registry=None).run("m")
+        return web.Response()
+
+    service.app.router.add_get("/ask", ask)
+    async with service.serve() as client, client.get("/ask") as response:
+        assert response.status == 500
+    assert "enter the supervisor first" in caplog.text
+    caplog.clear()
 
 
 async def test_an_application_that_was_added_takes_part() -> None:
