@@ -147,6 +147,22 @@ async def test_a_client_that_does_not_read(emulator: Emulator, host: Host) -> No
         await situations[-1].check_shutdown(host)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("group", [False, True], ids=["main", "group"])
+async def test_hypercorn_with_a_worker(emulator: Emulator, *, group: bool) -> None:
+    """Its main process keeps the signal to itself: what is open is cut, and no task is left."""
+    host = Host(("hypercorn", "-w", "1", "--bind", "127.0.0.1:{port}", "{app}"), graceful=3)
+    kinds = [QuietStream, ChattyStream, Run]
+    async with service(emulator, host) as it, open_all(emulator, it, kinds) as situations:
+        it.kill(TERM, group=group)
+        await it.ended.wait()
+        await emulator.wait_for(lambda state: state["tasks"]["live"] == 0)
+        assert it.process.returncode == 0, it.log
+        assert it.took < GRACE + BEYOND + host.graceful
+        for situation in situations if group else ():
+            await situation.check_shutdown(host)
+
+
 # --- negative controls: each of the three is what does it -----------------------------------------
 
 
