@@ -14,6 +14,7 @@ ROOT: Final = Path(__file__).parents[1]
 #: What the scripts are called with, so that each takes seconds.
 BENCHMARKS: Final = {
     "create_cancel.py": ["--tasks", "20", "--rounds", "1", "--concurrency", "5"],
+    "hosts.py": [],
     "ledger.py": [],
     "scale.py": ["50"],
     "scoped.py": ["50"],
