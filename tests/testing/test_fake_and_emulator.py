@@ -42,10 +42,11 @@ FAULTS = [
     Fault("swapped"),
 ]
 SCRIPTS = [
-    Script(chunks=("a", "b")),
-    Script(chunks=("a", "b"), answer="c"),
-    Script(fail="no luck"),
-    Script(duration=0.02, pending=0.01, thoughts=("hm",), tool_calls=("shell",), subagents=("x",)),
+    # They begin when their stream is open, on a loaded machine too.
+    Script(pending=0.3, chunks=("a", "b")),
+    Script(pending=0.3, chunks=("a", "b"), answer="c"),
+    Script(pending=0.3, fail="no luck"),
+    Script(duration=0.02, pending=0.3, thoughts=("hm",), tool_calls=("shell",), subagents=("x",)),
     Script(hold=True, duration=0),
 ]
 
