@@ -316,6 +316,8 @@ def _pages(listing: Listing) -> Html:
         links.append((min(listing.page - 1, listing.last_page), "Previous"))
     if listing.page < listing.last_page:
         links.append((listing.page + 1, "Next"))
+    if not links:
+        return Html()
     items = (
         fill(
             '<li><a href="{href}">{word}</a></li>',
