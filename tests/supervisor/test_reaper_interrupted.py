@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from anyio import (
+    CancelScope,
     Event,
     create_task_group,
     current_time,
@@ -379,3 +380,27 @@ async def test_reap_while_it_leaves() -> None:
             await wait_all_tasks_blocked()
             assert not ended
     assert sorted(ended) == ["reap", "start"]
+
+
+@virtual
+async def test_a_ledger_that_closes_under_a_round_is_no_failure(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A round whose answer comes as the supervisor leaves may find the ledger closed."""
+    reading, closed = Event(), Event()
+
+    class Closing(MemoryLedger):
+        async def absent(self, *args: Any) -> Any:
+            reading.set()
+            with CancelScope(shield=True):  # it goes on before it learns that it is dismissed
+                await closed.wait()
+            raise LedgerError("the ledger is not open")
+
+        async def aclose(self) -> None:
+            closed.set()
+            await super().aclose()
+
+    async with Lab().open(ledger=Closing(MemoryStore())):
+        await reading.wait()
+    assert closed.is_set()
+    assert "ledger.failed" not in caplog.text

@@ -192,6 +192,8 @@ class Reaper:
             try:
                 await self._look_around(round_)
             except LedgerError as error:
+                if self._closed is not None:
+                    return  # the ledger may be closed by now, which is no failure
                 round_.error = error
                 self._observer.observe(LedgerFailed(0, error))
             self._round = None
