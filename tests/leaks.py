@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 #: Turns of 10 ms that a cancelled task or a closing transport may take to be gone; a peer in
 #: another thread needs real time for it. Who leaks nothing pays for none of them.
-PATIENCE = 50
+MAX_ROUNDS = 50
 
 
 @asynccontextmanager
@@ -28,7 +28,7 @@ async def no_leaks() -> AsyncIterator[None]:
     with _AsyncioErrors() as complaints:
         yield
         left: list[str] = []
-        for _ in range(PATIENCE):
+        for _ in range(MAX_ROUNDS):
             left = [str(task) for task in open_tasks() - tasks]
             left += [text for inode, text in open_sockets().items() if inode not in sockets]
             if not left:

@@ -87,7 +87,7 @@ def test_outside_of_a_loop_our_code_may_block() -> None:
 
 
 async def test_a_task_left_behind_fails_the_test(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.leaks.PATIENCE", 1)
+    monkeypatch.setattr("tests.leaks.MAX_ROUNDS", 1)
     with pytest.raises(pytest.fail.Exception, match="sleep_forever"):
         async with no_leaks():
             task = asyncio.create_task(anyio.sleep_forever())
@@ -95,7 +95,7 @@ async def test_a_task_left_behind_fails_the_test(monkeypatch: pytest.MonkeyPatch
 
 
 async def test_a_socket_left_behind_fails_the_test(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.leaks.PATIENCE", 1)
+    monkeypatch.setattr("tests.leaks.MAX_ROUNDS", 1)
     with pytest.raises(pytest.fail.Exception, match=r"socket\.socket"):
         async with no_leaks():
             listener = socket.create_server(("127.0.0.1", 0))

@@ -25,7 +25,7 @@ from tests.blackbox.server import Server
 from tests.blackbox.world import Plan, World
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 30.0  # seconds that anything may take on a busy machine
+MAX_SECONDS = 30.0  # seconds that anything may take on a busy machine
 
 
 @dataclass
@@ -71,7 +71,7 @@ class Home:
         ledger = open_ledger(self.ledger)
         await ledger.open(f"{random.getrandbits(128):032x}")
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(MAX_SECONDS):
                 for each in ids:
                     while not await ledger.find(each):
                         await asyncio.sleep(0)
@@ -95,7 +95,7 @@ async def called(*command: str, env: dict[str, str], cwd: Path = ROOT) -> Called
         *command, env=env, cwd=cwd, stdin=DEVNULL, stdout=PIPE, stderr=PIPE
     )
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(MAX_SECONDS):
             out, err = await process.communicate()
     finally:
         await kill(process)
@@ -140,7 +140,7 @@ class Mortal:
         self.tell(verb, **arguments).add_done_callback(lambda _: None)
 
     async def ask(self, verb: str, **arguments: Any) -> Any:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(MAX_SECONDS):
             return await self.tell(verb, **arguments)
 
     async def start(self, message: str = "x", **options: Any) -> list[str]:
@@ -159,7 +159,7 @@ class Mortal:
         """End as programs end."""
         assert self.process.stdin is not None
         self.process.stdin.close()
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(MAX_SECONDS):
             return await self.process.wait()
 
     async def close(self) -> None:
@@ -176,7 +176,7 @@ async def mortal(home: Home, **options: Any) -> AsyncIterator[Mortal]:
     )
     made = Mortal(process)
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(MAX_SECONDS):
             await asyncio.shield(made.greeting)
         yield made
     finally:
@@ -193,7 +193,7 @@ async def corpse(home: Home, message: str = "x", times: int = 1, **options: Any)
     return ids
 
 
-async def gone(server: Server, *ids: str, within: float = PATIENCE) -> None:
+async def gone(server: Server, *ids: str, within: float = MAX_SECONDS) -> None:
     """Wait until the server says of all these tasks that they live no more."""
     await until(lambda: not set(server.world.live) & set(ids), within=within)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.blackbox.deaths import PATIENCE, Home, Mortal, gone, heir, kill, mortal, stage
+from tests.blackbox.deaths import MAX_SECONDS, Home, Mortal, gone, heir, kill, mortal, stage
 from tests.blackbox.lab import SLACK, until
 
 EXEC = (sys.executable, "-m", "sigmic_guard.cli", "exec")
@@ -39,13 +39,13 @@ async def watched(home: Home, *prefix: str, **options: Any) -> AsyncIterator[Mor
     )
     made = Mortal(process)
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(MAX_SECONDS):
             await asyncio.shield(made.greeting)
         yield made
     finally:
         if made.greeting.done() and process.returncode is None:
             os.kill(made.greeting.result(), signal.SIGKILL)
-            await asyncio.wait_for(process.wait(), PATIENCE)
+            await asyncio.wait_for(process.wait(), MAX_SECONDS)
         await made.close()
 
 
@@ -61,7 +61,7 @@ def helpers(home: Home, process: Mortal) -> list[int]:
 
 
 async def ended(process: Mortal) -> int:
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(MAX_SECONDS):
         return await process.process.wait()
 
 
@@ -111,7 +111,7 @@ async def test_signals_are_passed_on(tmp_path: Path, number: int) -> None:
         )
         try:
             assert process.stdout is not None
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(MAX_SECONDS):
                 assert await process.stdout.readline() == b"ready\n"
                 process.send_signal(number)
                 assert await process.wait() == number + 1
@@ -169,10 +169,10 @@ async def test_grandchildren(tmp_path: Path) -> None:
         )
         try:
             assert process.stdin is not None
-            await until(lambda: len(home.server.world.tasks) == 3, within=PATIENCE)
+            await until(lambda: len(home.server.world.tasks) == 3, within=MAX_SECONDS)
             process.stdin.write(b"\n")
             await gone(home.server, *home.server.world.tasks, within=10)
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(MAX_SECONDS):
                 assert await process.wait() == 137
         finally:
             await kill(process)

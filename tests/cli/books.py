@@ -14,7 +14,7 @@ from sigmic_guard.lifecycle import State
 from sigmic_guard.sigmic.credentials import Credential
 from sigmic_guard.testing.records import make_record
 from tests import forked
-from tests.cli.conftest import KEY, MODULE, PATIENCE, Cli
+from tests.cli.conftest import KEY, MAX_SECONDS, MODULE, Cli
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,7 +95,7 @@ async def on_a_terminal(cli: Cli, *arguments: str) -> tuple[int | None, str]:
         pass
     finally:
         os.close(ours)
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(MAX_SECONDS):
         code = await process.wait()
         await process.aclose()
     return code, shown.decode().replace("\r\n", "\n")

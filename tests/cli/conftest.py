@@ -25,7 +25,7 @@ MODULE: Final = "sigmic_guard.cli"
 #: Where nobody listens; a port that was free a moment ago may be another test's by now.
 NOBODY: Final = "http://127.0.0.1:9"
 #: Seconds that a command may take in all; far more than any does.
-PATIENCE: Final = 40.0
+MAX_SECONDS: Final = 40.0
 
 
 @dataclass
@@ -71,20 +71,22 @@ class Cli:
 
     async def run(self, *arguments: str) -> Ended:
         """Run a command to its end."""
-        return _ended(*await forked.run(MODULE, *arguments, env=self.environment, within=PATIENCE))
+        return _ended(
+            *await forked.run(MODULE, *arguments, env=self.environment, within=MAX_SECONDS)
+        )
 
     async def streaming(self, *arguments: str) -> asyncio.subprocess.Process:
         """Start a ``run`` and wait until its answer has begun."""
         process = await self.start("run", "hello", *arguments)
         assert process.stdout is not None
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(MAX_SECONDS):
             assert await process.stdout.readline()
         return process
 
 
 async def finish(process: asyncio.subprocess.Process) -> Ended:
     """Wait for the end of a command that wrote into pipes; there is no traceback, nor the key."""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(MAX_SECONDS):
         out, err = await process.communicate()
     assert process.returncode is not None
     return _ended(process.returncode, (out or b"").decode(), (err or b"").decode())

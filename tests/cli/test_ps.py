@@ -15,7 +15,7 @@ from sigmic_guard.ledger import SqliteLedger
 from sigmic_guard.lifecycle import CancelReason, State, TaskPolicy
 from sigmic_guard.testing.records import make_record
 from tests.cli.books import WILD, contents, on_a_terminal
-from tests.cli.conftest import PATIENCE, Cli, Ended, finish
+from tests.cli.conftest import MAX_SECONDS, Cli, Ended, finish
 from tests.cli.exec.watch import Watch, program
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ async def test_a_killed_owner(cli: Cli) -> None:
         stderr=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(MAX_SECONDS):
         assert await process.stdout.readline()
     ended = await cli.run("ps")
     assert ended.code == 0
@@ -122,8 +122,8 @@ async def test_json(cli: Cli, books: Books) -> None:
     record = await books.add(key="k", deadline_at=time.time() - 10, attempts=2, last_error="503")
     ended = await cli.run("ps", "--json")
     [row] = ended.of_kind("row")
-    assert row.pop("age") == pytest.approx(90, abs=PATIENCE)
-    assert row.pop("deadline") == pytest.approx(-10, abs=PATIENCE)
+    assert row.pop("age") == pytest.approx(90, abs=MAX_SECONDS)
+    assert row.pop("deadline") == pytest.approx(-10, abs=MAX_SECONDS)
     assert row == {
         "kind": "row",
         "id": record.remote_id,
@@ -140,7 +140,7 @@ async def test_json(cli: Cli, books: Books) -> None:
         "last_error": "503",
     }
     summary = ended.lines[-1]
-    assert abs(summary.pop("at") - time.time()) < PATIENCE
+    assert abs(summary.pop("at") - time.time()) < MAX_SECONDS
     assert summary == {
         "kind": "ledger",
         "path": str(books.file),
@@ -294,7 +294,7 @@ async def test_watch_in_a_pipe(cli: Cli, books: Books) -> None:
     """Looks follow each other, each with the time; what happens meanwhile is shown; Ctrl-C is 0."""
     process = await cli.start("ps", "--watch")
     assert process.stdout is not None
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(MAX_SECONDS):
         assert b"there is no ledger" in await process.stdout.readline()
         await books.add()
         while b"remote of intent-1\trunning\tdead" not in await process.stdout.readline():
@@ -309,7 +309,7 @@ async def test_watch_as_json(cli: Cli, books: Books) -> None:
     await books.add()
     process = await cli.start("ps", "--watch", "--json")
     assert process.stdout is not None
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(MAX_SECONDS):
         kinds = [(await process.stdout.readline()).partition(b",")[0] for _ in range(4)]
     assert kinds == [b'{"kind":"row"', b'{"kind":"ledger"'] * 2
     process.send_signal(signal.SIGTERM)
@@ -333,7 +333,7 @@ async def test_watch_goes_on(cli: Cli, books: Books) -> None:
     process = await cli.start("ps", "--watch")
     assert process.stdout is not None
     assert process.stderr is not None
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(MAX_SECONDS):
         await process.stdout.readline()
         books.file.write_bytes(b"no database at all, " * 500)
         assert b"damaged" in await process.stderr.readline()
@@ -353,7 +353,7 @@ async def test_watch_on_a_terminal(cli: Cli, books: Books) -> None:
     process = await cli.start("ps", "--watch", stdout=theirs, stderr=theirs)
     os.close(theirs)
     shown = b""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(MAX_SECONDS):
         while shown.count(b"and 33 more") < 2:
             shown += await asyncio.to_thread(os.read, ours, 4096)
         process.send_signal(signal.SIGINT)

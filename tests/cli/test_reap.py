@@ -16,7 +16,7 @@ from sigmic_guard.emulator import Emulator, Fault, Script
 from sigmic_guard.ledger import SqliteLedger
 from sigmic_guard.lifecycle import CancelReason, State, TaskPolicy
 from tests.cli.books import DEAD, contents
-from tests.cli.conftest import KEY, NOBODY, PATIENCE, Cli, Ended, finish
+from tests.cli.conftest import KEY, MAX_SECONDS, NOBODY, Cli, Ended, finish
 from tests.cli.exec.watch import Watch, program
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ async def test_a_killed_owner(cli: Cli, namespace: str) -> None:
     theirs: list[set[str]] = []
     for process in processes:
         assert process.stdout is not None
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(MAX_SECONDS):
             assert await process.stdout.readline()
     ended = await cli.run("ps", "--json")
     by_owner: dict[str, set[str]] = {}
@@ -255,11 +255,11 @@ async def test_json(cli: Cli, books: Books) -> None:
     }
     ended = await cli.run("reap", "--dry-run", "--json")
     [told] = ended.lines
-    assert told.pop("age") == pytest.approx(90, abs=PATIENCE)
+    assert told.pop("age") == pytest.approx(90, abs=MAX_SECONDS)
     assert told == expected
     ended = await cli.run("reap", "--json")
     [told] = ended.lines
-    assert told.pop("age") == pytest.approx(90, abs=PATIENCE)
+    assert told.pop("age") == pytest.approx(90, abs=MAX_SECONDS)
     assert told == {**expected, "state": "cancelled", "result": "cancelled", "dry_run": False}
     assert (ended.code, ended.err) == (0, "")
 

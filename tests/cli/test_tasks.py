@@ -13,7 +13,7 @@ import pytest
 
 import sigmic_guard
 from sigmic_guard.emulator import Fault, Script
-from tests.cli.conftest import KEY, PATIENCE, finish
+from tests.cli.conftest import KEY, MAX_SECONDS, finish
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Cli
@@ -169,7 +169,7 @@ async def test_emulator(cli: Cli, number: signal.Signals) -> None:
     """The emulator prints its URL, takes its own options, serves, and ends on a signal."""
     process = await cli.start("emulator", "--port", "0", "--script", '{"duration": 0}')
     assert process.stdout is not None
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(MAX_SECONDS):
         line = (await process.stdout.readline()).decode()
     assert line.startswith("listening on http://127.0.0.1:")
     cli.env["SIGMIC_BASE_URL"] = line.split()[-1]

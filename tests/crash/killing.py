@@ -66,7 +66,7 @@ class Scene:
             process.kill()
             assert await ended(process) == -signal.SIGKILL
 
-    async def recover(self, *keys: str, within: float = victim.PATIENCE) -> None:
+    async def recover(self, *keys: str, within: float = victim.MAX_SECONDS) -> None:
         """Let one more process live, that ends what is left.
 
         :param keys: it asks for these before.

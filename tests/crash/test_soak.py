@@ -22,7 +22,7 @@ async def soak(folder: Path, rounds: int, seed: int, *, recover_each: bool) -> N
             if recover_each:
                 await scene.recover()
                 assert scene.problems() == []
-        await scene.recover(within=max(1.0, rounds / 10) * victim.PATIENCE)
+        await scene.recover(within=max(1.0, rounds / 10) * victim.MAX_SECONDS)
         assert scene.problems() == []
         assert len(scene.emulator.tasks) > 20 * rounds  # it was worth it
 

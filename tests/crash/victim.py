@@ -40,7 +40,7 @@ KEY: Final = "sigmic_" + "c4a5" * 16
 #: Seconds after which nobody can be at work on a create any more; everything is near.
 CREATE_TIMEOUT: Final = 0.5
 #: Seconds that a process may take in all, if nobody kills it.
-PATIENCE: Final = 30.0
+MAX_SECONDS: Final = 30.0
 #: Tasks that the hurried program has under way at once.
 LANES: Final = 24
 
@@ -186,7 +186,7 @@ def _run(program: Any, *arguments: Any) -> None:
     structlog.configure(wrapper_class=silent)
 
     async def bounded() -> None:
-        with anyio.fail_after(PATIENCE):
+        with anyio.fail_after(MAX_SECONDS):
             await program(*arguments)
 
     anyio.run(bounded)

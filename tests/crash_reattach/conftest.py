@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 PROGRAM: Final = Path(__file__).parent / "program.py"
 KEY: Final = "sigmic_" + "c0ffee" * 10 + "cafe"
 #: Seconds that a program may take in all; far more than any does.
-PATIENCE: Final = 45.0
+MAX_SECONDS: Final = 45.0
 
 
 class Run:
@@ -125,7 +125,7 @@ class Stage:
         )
         run = Run(process)
         try:
-            with anyio.fail_after(PATIENCE):
+            with anyio.fail_after(MAX_SECONDS):
                 async with anyio.create_task_group() as group:
                     group.start_soon(run.listen)
                     yield run

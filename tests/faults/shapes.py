@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sigmic_guard.emulator import Emulator
 
 #: Seconds after which a caller who waits for a task that has long ended is called waiting.
-PATIENCE: Final = 2.5
+MAX_SECONDS: Final = 2.5
 
 HOLD: Final = Script(duration=0.0, hold=True)
 ASK: Final = Script(duration=0.0, approval="shell")
@@ -57,7 +57,7 @@ class Stage:
     async def ending(self, shape: Shape) -> str:
         """Run a shape and name its end."""
         try:
-            with move_on_after(PATIENCE) as scope:
+            with move_on_after(MAX_SECONDS) as scope:
                 await shape(self)
         except SigmicGuardError as error:
             self.witness.catch(error)

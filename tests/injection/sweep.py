@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Program = Callable[[Use, Run], Awaitable[None]]
 
 #: Seconds that one run may take, the supervisor's end included.
-PATIENCE = 20.0
+MAX_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ async def _run_once(world: World, case: Case, at: int) -> tuple[Run, Ending, lis
             group.start_soon(_complete_once, run, waited_for)
         spared = _tasks_of_this_loop()
         program = _as_coroutine(case, run)
-        with fail_after(PATIENCE):
+        with fail_after(MAX_SECONDS):
             if case.program is alone:
                 async with run.supervisor:
                     run.enter(Stage.OPEN)

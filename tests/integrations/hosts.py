@@ -38,7 +38,7 @@ KEY: Final = "sigmic_" + "5ec2e7" * 10 + "cafe"
 GRACE: Final = 8.0
 BEYOND: Final = 1.0
 #: Seconds for a whole test; far more than any takes.
-PATIENCE: Final = 35.0
+MAX_SECONDS: Final = 35.0
 
 TERM, INT, KILL = signal.SIGTERM, signal.SIGINT, signal.SIGKILL
 
@@ -192,7 +192,7 @@ async def service(
     without: str = "",
     app: str = "service:app",
     folder: Path = PROGRAMS,
-    patience: float = PATIENCE,
+    patience: float = MAX_SECONDS,
 ) -> AsyncIterator[Service]:
     """Start the service; when the block is left its process is gone."""
     scratch = await to_thread.run_sync(tempfile.TemporaryDirectory)

@@ -25,7 +25,7 @@ from sigmic_guard.testing.records import make_record
 from tests.backends import ASYNCIO, TRIO, UVLOOP, for_anyio
 
 #: Seconds for what takes about one.
-PATIENCE = 20.0
+MAX_SECONDS = 20.0
 BACKENDS = pytest.mark.parametrize("backend", [ASYNCIO, UVLOOP, TRIO])
 
 Use = Callable[[], Awaitable[object]]
@@ -97,7 +97,7 @@ def test_other_processes_learn_it_within_about_a_second(tmp_path: Path, backend:
 
     in_a_loop_of_its_own(backend, leave)
     for thread in ledger_threads():
-        thread.join(PATIENCE)
+        thread.join(MAX_SECONDS)
     assert ledger_threads() == []
     assert not is_locked(tmp_path / "ledger.db.owners" / "left.lock")
     opened = [str(link.resolve()) for link in Path("/dev/fd").iterdir() if link.exists()]
@@ -109,7 +109,7 @@ async def test_a_handle_whose_loop_is_gone_is_of_no_use(tmp_path: Path) -> None:
     ledger = SqliteLedger(tmp_path / "ledger.db")
     await to_thread.run_sync(in_a_loop_of_its_own, "asyncio", partial(ledger.open, "left"))
     notice()
-    with anyio.fail_after(PATIENCE):
+    with anyio.fail_after(MAX_SECONDS):
         for use in ledger.unfinished, partial(ledger.upkeep, 1.0), partial(ledger.get, "x"):
             with pytest.raises(LedgerError, match="event loop"):
                 await use()
@@ -133,7 +133,7 @@ def blocked(backend: str, use: Use) -> Iterator[None]:
     thread = Thread(target=in_a_loop_of_its_own, args=(backend, run))
     thread.start()
     try:
-        assert ready.wait(PATIENCE)
+        assert ready.wait(MAX_SECONDS)
         yield
     finally:
         go_on.set()

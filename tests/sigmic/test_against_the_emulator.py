@@ -31,11 +31,11 @@ pytestmark = pytest.mark.backends(ASYNCIO, UVLOOP_SLOWLY)
 
 HOLD = Script(hold=True)
 #: Seconds for whatever never ends.
-PATIENCE = 0.2
+REQUEST_SECONDS = 0.2
 
 
 async def read(client: SigmicClient, task_id: str) -> list[ServerSentEvent]:
-    stream = await client.stream(task_id, timeout=PATIENCE, silence=PATIENCE)
+    stream = await client.stream(task_id, timeout=REQUEST_SECONDS, silence=REQUEST_SECONDS)
     events: list[ServerSentEvent] = []
     try:
         while batch := await stream.receive():
@@ -140,13 +140,13 @@ async def test_naughty_ids(task_id: str) -> None:
 def calls(task_id: str) -> dict[str, Callable[[SigmicClient], Awaitable[Any]]]:
     """A call for each route, by the emulator's name for it."""
     return {
-        "create": lambda client: client.create(CreateRequest(message="m"), timeout=PATIENCE),
-        "get": lambda client: client.get(task_id, timeout=PATIENCE),
-        "list": lambda client: client.list(timeout=PATIENCE),
-        "delete": lambda client: client.delete(task_id, timeout=PATIENCE),
+        "create": lambda client: client.create(CreateRequest(message="m"), timeout=REQUEST_SECONDS),
+        "get": lambda client: client.get(task_id, timeout=REQUEST_SECONDS),
+        "list": lambda client: client.list(timeout=REQUEST_SECONDS),
+        "delete": lambda client: client.delete(task_id, timeout=REQUEST_SECONDS),
         "stream": lambda client: read(client, task_id),
-        "send": lambda client: client.send(task_id, "m", timeout=PATIENCE),
-        "approve": lambda client: client.approve(task_id, "c", "cancel", timeout=PATIENCE),
+        "send": lambda client: client.send(task_id, "m", timeout=REQUEST_SECONDS),
+        "approve": lambda client: client.approve(task_id, "c", "cancel", timeout=REQUEST_SECONDS),
     }
 
 

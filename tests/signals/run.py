@@ -37,7 +37,7 @@ NOISE: Final = (
     KEY[7:],
 )
 #: Seconds that a program may take in all; far more than any does.
-PATIENCE: Final = 45.0
+MAX_SECONDS: Final = 45.0
 
 
 class Run:
@@ -113,7 +113,7 @@ async def program(emulator: Emulator, name: str, *options: str) -> AsyncIterator
     )
     run = Run(process)
     try:
-        with folder, anyio.fail_after(PATIENCE):
+        with folder, anyio.fail_after(MAX_SECONDS):
             async with anyio.create_task_group() as group:
                 group.start_soon(run.read)
                 yield run

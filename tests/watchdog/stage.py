@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 PROGRAM: Final = Path(__file__).parent / "programs" / "victim.py"
 KEY: Final = "sigmic_" + "d06" * 20 + "cafe"
 #: Seconds that anything may take in all; far more than it does.
-PATIENCE: Final = 40.0
+MAX_SECONDS: Final = 40.0
 
 
 class Victim:
@@ -113,7 +113,7 @@ class Stage:
         )
         victim = Victim(process)
         try:
-            with anyio.fail_after(PATIENCE):
+            with anyio.fail_after(MAX_SECONDS):
                 async with anyio.create_task_group() as group:
                     group.start_soon(victim.listen)
                     yield victim

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Inbox:
-    """Notes, and a doorbell that wakes the worker which reads them.
+    """Notes, and what wakes the worker that reads them.
 
     It takes notes from its creation until :meth:`close`; :meth:`deliver` is the worker.
     """

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sigmic_guard.emulator import Fault
-from tests.cli.conftest import PATIENCE, Cli, finish
+from tests.cli.conftest import MAX_SECONDS, Cli, finish
 from tests.cli.exec.container import CONTAINER, needs_container
 from tests.cli.exec.watch import Watch, end, program
 
@@ -47,7 +47,7 @@ async def running(
     )
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(MAX_SECONDS):
             yield process, int(await process.stdout.readline())
     finally:
         if process.returncode is None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 KEY: Final = "sigmic_" + "0dd5ea" * 10 + "cafe"
 PROGRAMS: Final = Path(__file__).parent / "programs"
 #: Seconds that a program may take in all; far more than any does.
-PATIENCE: Final = 40.0
+MAX_SECONDS: Final = 40.0
 
 
 def program(name: str, *arguments: str) -> list[str]:
@@ -63,7 +63,7 @@ class Watch:
             env=self.environment,
             capture_output=True,
             check=False,
-            timeout=PATIENCE,
+            timeout=MAX_SECONDS,
             **options,
         )
 

@@ -23,7 +23,7 @@ from tests.observe.sums import add_up
 
 LOOP, LEDGER, WHAT = sys.argv[1:4]
 #: Seconds for what takes about one.
-PATIENCE = 20.0
+MAX_SECONDS = 20.0
 
 store, registry, left = MemoryStore(), CollectorRegistry(), list[Supervisor]()
 
@@ -93,7 +93,7 @@ async def be_watched() -> None:
             watchdog=True,
         )
         await to_thread.run_sync(run_and_close, dead)
-        await emulator.wait_for(lambda _: emulator.live == 0, timeout=PATIENCE)
+        await emulator.wait_for(lambda _: emulator.live == 0, timeout=MAX_SECONDS)
         await to_thread.run_sync(threads)  # the helper goes when it has seen the ends
         say("live:", emulator.live, "deletes:", emulator.count(route="delete"))
 
@@ -102,7 +102,7 @@ def threads() -> None:
     """Wait for the end of all threads of ours."""
     for thread in threading.enumerate():
         if thread.name.startswith("sigmic-guard"):
-            thread.join(PATIENCE)
+            thread.join(MAX_SECONDS)
     ours = [each.name for each in threading.enumerate() if each.name.startswith("sigmic-guard")]
     say("threads:", ours)
 
