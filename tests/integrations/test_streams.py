@@ -52,6 +52,7 @@ async def test_what_the_task_does_and_how_it_ends(kind: Any) -> None:
         assert b"content-length" not in request.headers
         assert request.complete
         said = events(request.body)
+        assert said[0] == ("start", {"id": next(iter(at.fake.tasks))})
         assert "".join(d["text"] for name, d in said if name == "content") == "the answer"
         assert said[-1] == ("end", {"outcome": "completed", "reason": None})
         assert at.lab.finished == {("completed", "none"): 1}

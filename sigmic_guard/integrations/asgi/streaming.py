@@ -36,9 +36,9 @@ class TaskStream:
 
     The task begins with the response, and is ended when that ends, however it does: there is no
     generator that could be left behind. The status is 200 once the task exists; an error before
-    that is raised as :meth:`RequestTasks.task` would. After it the last event tells the end:
-    ``end``, with ``outcome`` and, where it was cancelled, ``reason``; or the farewell, where the
-    service shuts down.
+    that is raised as :meth:`RequestTasks.task` would. The first event is ``start``, with the task's
+    ``id``, for a cancel button. The last one tells the end: ``end``, with ``outcome`` and, where it
+    was cancelled, ``reason``; or the farewell, where the service shuts down.
 
     :param tasks: of the request.
     :param message: what the task is asked to do.
@@ -87,6 +87,7 @@ class TaskStream:
         try:
             async with self._tasks.task(self._message, **self._options) as task:
                 await writer.start(self.status_code, self.raw_headers)
+                await writer.write(self._encode(TaskEvent("start", {"id": task.id})))
                 await self._stream(task, writer)
                 result = await task.wait()
         except SupervisorShutdown:
