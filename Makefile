@@ -16,13 +16,16 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The tests start some hundred processes, none of which should compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-all lint format coverage bench promtool constraints clean
+.PHONY: help demo chat test test-all lint format coverage bench promtool constraints clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
 
 demo: $(READY)  ## A few hundred tasks, SIGTERM, then SIGKILL and a next start: none is left running
 	$(BIN)/python examples/demo
+
+chat: $(READY)  ## A chat in the browser, with a cancel button, against a local server; Ctrl-C ends it
+	@exec $(BIN)/python examples/chat_service
 
 test: $(READY)  ## The suite on this checkout, without the tests marked slow
 	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from typing import TYPE_CHECKING, Self
@@ -43,6 +44,18 @@ class Client:
         """Ask for something, and do not wait for the answer."""
         lines = [f"GET {path} HTTP/1.1", "Host: 127.0.0.1", *headers, "", ""]
         await self._stream.send("\r\n".join(lines).encode())
+
+    async def post(self, path: str, body: object, *headers: str) -> None:
+        """Send JSON, and do not wait for the answer."""
+        data = json.dumps(body).encode()
+        lines = [
+            f"POST {path} HTTP/1.1",
+            "Host: 127.0.0.1",
+            "Content-Type: application/json",
+            f"Content-Length: {len(data)}",
+            *headers,
+        ]
+        await self._stream.send("\r\n".join([*lines, "", ""]).encode() + data)
 
     async def connect(self, path: str) -> None:
         """Open a websocket. Source: RFC 6455, 4.1."""

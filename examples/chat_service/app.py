@@ -1,0 +1,159 @@
+"""A chat over remote tasks, for browsers: ``make chat``, or ``uvicorn chat_service.app:app``.
+
+Each turn of a conversation is one request, and its answer is a stream of events. Whoever closes the
+page ends the turn, unless it is to be kept; a cancel button ends it from another request.
+
+Put your own log-in in front: whoever reaches this service starts and cancels tasks.
+"""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel, Field
+from starlette.types import Receive, Scope, Send
+
+from sigmic_guard import (
+    ApiError,
+    ConnectionFailed,
+    RemoteTask,
+    TaskError,
+    TaskNotFound,
+    TaskPolicy,
+)
+from sigmic_guard.integrations import sse
+from sigmic_guard.integrations.asgi import Guard
+from sigmic_guard.integrations.fastapi import Tasks, TaskStream
+
+PAGE: Final = Path(__file__).parent / "page"
+#: Nothing but our own files: no inline script, no other host, no frame around us.
+CSP: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+#: Tasks that the panel shows at most.
+SHOWN: Final = 50
+
+
+def from_our_page(request: Request) -> None:
+    """Refuse what a browser sends for another site's page."""
+    if request.headers.get("sec-fetch-site", "none") not in {"none", "same-origin"}:
+        raise HTTPException(403, "Ask from the page of this service.")
+
+
+guard = Guard(policy=TaskPolicy(timeout=300))
+app = FastAPI(lifespan=guard.lifespan, dependencies=[Depends(from_our_page)], openapi_url=None)
+app.mount("/page", StaticFiles(directory=PAGE))
+
+
+class Message(BaseModel):
+    message: Annotated[str, Field(min_length=1, max_length=10_000)]
+    #: Whether the task goes on when the page is closed.
+    keep: bool = False
+
+
+class Decision(BaseModel):
+    outcome: Literal["proceed_once", "cancel"]
+
+
+@app.get("/")
+async def page() -> FileResponse:
+    headers = {"content-security-policy": CSP, "referrer-policy": "no-referrer"}
+    return FileResponse(PAGE / "index.html", headers=headers)
+
+
+# --- turns ----------------------------------------------------------------------------------------
+
+
+@app.post("/tasks")
+async def start(turn: Message, tasks: Tasks) -> TaskStream:
+    """The first turn: a task that belongs to this request, and ends with it."""
+    kept: Literal["keep", "cancel"] = "keep" if turn.keep else "cancel"
+    return TaskStream(tasks, turn.message, auto_execute=False, on_disconnect=kept)
+
+
+@app.post("/tasks/{task_id}/messages")
+async def follow_up(task_id: str, turn: Message, tasks: Tasks) -> "Reply":
+    """A later one: its task ended with the request before, and is taken on again."""
+    if task_id in tasks.supervisor.tasks:
+        raise HTTPException(409, "The task is still at work.")
+    task = await tasks.supervisor.adopt(task_id)
+    try:
+        await task.send(turn.message)
+    except BaseException as error:
+        task.request_cancel()
+        if isinstance(error, TaskError) and not tasks.supervisor.draining:
+            raise HTTPException(409, "That task has ended for good: start a new chat.") from error
+        raise
+    return Reply(task, keep=turn.keep)
+
+
+class Reply(StreamingResponse):
+    """What a task says to a follow-up; it ends with this response, unless it is kept."""
+
+    def __init__(self, task: RemoteTask, *, keep: bool) -> None:
+        super().__init__(_events(task), media_type=sse.MEDIA_TYPE)
+        self.headers["cache-control"] = "no-store"
+        self._task = task
+        self._keep = keep
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            if not self._keep:
+                self._task.request_cancel()  # which changes nothing where it has ended
+
+
+async def _events(task: RemoteTask) -> AsyncIterator[bytes]:
+    async for event in task.events():
+        if (piece := sse.encode_event(event)) is not None:
+            yield piece
+    result = await task.wait()
+    yield sse.event_bytes("end", {"outcome": result.outcome, "reason": result.reason})
+
+
+# --- beside them ----------------------------------------------------------------------------------
+
+
+@app.get("/tasks")
+async def live(tasks: Tasks) -> list[dict[str, str | float | None]]:
+    """What is live in this process, the newest first."""
+    rows = list(tasks.supervisor.snapshot()[-SHOWN:])
+    return [
+        {"id": row.id, "state": row.state, "reason": row.reason, "age": row.age}
+        for row in reversed(rows)
+    ]
+
+
+@app.delete("/tasks/{task_id}")
+async def cancel(task_id: str, tasks: Tasks) -> dict[str, str]:
+    """The cancel button: returns when the API has acknowledged it, or after five seconds."""
+    return {"result": (await _find(task_id, tasks).cancel()).result}
+
+
+@app.post("/tasks/{task_id}/tools/{call_id}")
+async def decide(task_id: str, call_id: str, decision: Decision, tasks: Tasks) -> dict[str, bool]:
+    """The buttons of a tool call that waits for somebody's word."""
+    return {"approved": await _find(task_id, tasks).approve(call_id, decision.outcome)}
+
+
+@app.exception_handler(ApiError)
+@app.exception_handler(ConnectionFailed)
+async def refused(_: Request, error: Exception) -> JSONResponse:
+    """What the API did not take; that the service shuts down, the guard says by itself."""
+    status = 404 if isinstance(error, TaskNotFound) else 502
+    return JSONResponse({"detail": str(error)}, status)
+
+
+def _find(task_id: str, tasks: Tasks) -> RemoteTask:
+    try:
+        return tasks.supervisor.tasks[task_id]
+    except KeyError:
+        raise HTTPException(404, "The task has ended.") from None
+
+
+guard.install(app)
