@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from sigmic_guard import (
     ApiError,
+    ConfigurationError,
     ConnectionFailed,
     RemoteTask,
     TaskError,
@@ -25,7 +26,7 @@ from sigmic_guard import (
     TaskPolicy,
 )
 from sigmic_guard.integrations import sse
-from sigmic_guard.integrations.asgi import Guard
+from sigmic_guard.integrations.asgi import Guard, OnDisconnect
 from sigmic_guard.integrations.fastapi import Tasks, TaskStream
 
 PAGE: Final = Path(__file__).parent / "page"
@@ -34,11 +35,9 @@ CSP: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-#: Tasks that the panel shows at most.
-SHOWN: Final = 50
 
 
-def from_our_page(request: Request) -> None:
+async def from_our_page(request: Request) -> None:
     """Refuse what a browser sends for another site's page."""
     if request.headers.get("sec-fetch-site", "none") not in {"none", "same-origin"}:
         raise HTTPException(403, "Ask from the page of this service.")
@@ -65,28 +64,24 @@ async def page() -> FileResponse:
     return FileResponse(PAGE / "index.html", headers=headers)
 
 
-# --- turns ----------------------------------------------------------------------------------------
-
-
 @app.post("/tasks")
 async def start(turn: Message, tasks: Tasks) -> TaskStream:
     """The first turn: a task that belongs to this request, and ends with it."""
-    kept: Literal["keep", "cancel"] = "keep" if turn.keep else "cancel"
-    return TaskStream(tasks, turn.message, auto_execute=False, on_disconnect=kept)
+    how: OnDisconnect = "keep" if turn.keep else "cancel"
+    return TaskStream(tasks, turn.message, auto_execute=False, on_disconnect=how)
 
 
 @app.post("/tasks/{task_id}/messages")
 async def follow_up(task_id: str, turn: Message, tasks: Tasks) -> "Reply":
     """A later one: its task ended with the request before, and is taken on again."""
-    if task_id in tasks.supervisor.tasks:
-        raise HTTPException(409, "The task is still at work.")
-    task = await tasks.supervisor.adopt(task_id)
+    try:
+        task = await tasks.supervisor.adopt(task_id)
+    except ConfigurationError as error:  # it is supervised already
+        raise HTTPException(409, "The task is still at work.") from error
     try:
         await task.send(turn.message)
-    except BaseException as error:
+    except BaseException:
         task.request_cancel()
-        if isinstance(error, TaskError) and not tasks.supervisor.draining:
-            raise HTTPException(409, "That task has ended for good: start a new chat.") from error
         raise
     return Reply(task, keep=turn.keep)
 
@@ -116,16 +111,12 @@ async def _events(task: RemoteTask) -> AsyncIterator[bytes]:
     yield sse.event_bytes("end", {"outcome": result.outcome, "reason": result.reason})
 
 
-# --- beside them ----------------------------------------------------------------------------------
-
-
 @app.get("/tasks")
 async def live(tasks: Tasks) -> list[dict[str, str | float | None]]:
-    """What is live in this process, the newest first."""
-    rows = list(tasks.supervisor.snapshot()[-SHOWN:])
+    """The panel: what is live in this process; of many, the newest."""
     return [
         {"id": row.id, "state": row.state, "reason": row.reason, "age": row.age}
-        for row in reversed(rows)
+        for row in tasks.supervisor.snapshot()[-50:]
     ]
 
 
@@ -141,19 +132,25 @@ async def decide(task_id: str, call_id: str, decision: Decision, tasks: Tasks) -
     return {"approved": await _find(task_id, tasks).approve(call_id, decision.outcome)}
 
 
+@app.exception_handler(TaskError)
+async def ended(_: Request, error: TaskError) -> JSONResponse:
+    """It was cancelled, or has failed: nothing was sent to it."""
+    if guard.draining:
+        raise error  # the guard says that the service shuts down
+    return JSONResponse({"detail": "That task has ended for good: start a new chat."}, 409)
+
+
 @app.exception_handler(ApiError)
 @app.exception_handler(ConnectionFailed)
 async def refused(_: Request, error: Exception) -> JSONResponse:
-    """What the API did not take; that the service shuts down, the guard says by itself."""
     status = 404 if isinstance(error, TaskNotFound) else 502
     return JSONResponse({"detail": str(error)}, status)
 
 
 def _find(task_id: str, tasks: Tasks) -> RemoteTask:
-    try:
-        return tasks.supervisor.tasks[task_id]
-    except KeyError:
-        raise HTTPException(404, "The task has ended.") from None
+    if (task := tasks.supervisor.tasks.get(task_id)) is None:
+        raise HTTPException(404, "The task has ended.")
+    return task
 
 
 guard.install(app)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from anyio.abc import ByteReceiveStream, Process
 
 EXAMPLES: Final = Path(__file__).parents[2] / "examples"
-CHATTY: Final = Script(duration=60, chunks=("piece ",) * 600, hold=True)
+CHATTY: Final = Script(duration=60, chunks=("piece ",) * 600, follow_up=("more ",) * 600, hold=True)
 
 
 class Running:
@@ -160,6 +160,44 @@ async def test_a_task_that_is_kept_outlives_the_page(remote: Emulator, service: 
     _, [row] = await service.ask("GET", "/tasks")
     assert (row["id"], row["state"], row["reason"]) == (task, "running", None)
     assert (await service.ask("DELETE", f"/tasks/{task}"))[0] == 200
+    assert remote.live == 0
+
+
+async def follow_up(remote: Emulator, client: Client, **body: Any) -> str:
+    """Have a task end its first turn, and begin the next one."""
+    async with Client(client.port) as first:
+        task = await begin(first)
+        remote.complete(task)
+        await first.until(b"event: end")
+    await client.post(f"/tasks/{task}/messages", {"message": "and then?", **body})
+    await client.until(b"more")
+    return task
+
+
+async def test_a_follow_up_ends_with_its_page_too(remote: Emulator, service: Running) -> None:
+    """Unless it is to be kept; then it is listed like any other."""
+    async with service.client() as kept, service.client() as other:
+        task = await follow_up(remote, kept, keep=True)
+        await follow_up(remote, other)
+        assert remote.live == 2
+        await kept.hang_up()
+        await other.hang_up()
+        await until_live(remote, 1)
+    _, [row] = await service.ask("GET", "/tasks")
+    assert (row["id"], row["reason"]) == (task, None)
+    assert (await service.ask("DELETE", f"/tasks/{task}"))[0] == 200
+    assert remote.live == 0
+
+
+async def test_a_deploy_ends_follow_ups(remote: Emulator, service: Running) -> None:
+    """SIGTERM: the stream tells why it ends, and no task is left."""
+    async with service.client() as client:
+        await follow_up(remote, client)
+        service.process.send_signal(signal.SIGTERM)
+        await client.until(b'{"outcome":"cancelled","reason":"shutdown"}')
+        await client.to_the_end()
+        assert client.complete
+    assert await service.process.wait() == -signal.SIGTERM
     assert remote.live == 0
 
 

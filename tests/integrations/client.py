@@ -19,14 +19,14 @@ class Client:
     """One connection, and what came over it."""
 
     def __init__(self, port: int) -> None:
-        self._port = port
+        self.port = port
         self._stream: SocketStream
         self.received = b""
         #: Whether the server has closed the connection.
         self.closed = False
 
     async def __aenter__(self) -> Self:
-        self._stream = await anyio.connect_tcp("127.0.0.1", self._port)
+        self._stream = await anyio.connect_tcp("127.0.0.1", self.port)
         return self
 
     async def __aexit__(

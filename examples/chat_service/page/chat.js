@@ -1,15 +1,15 @@
 // Sends messages, and shows what the service streams. Texts of others come in by textContent only.
-"use strict";
 
 const $ = (id) => document.getElementById(id);
-const POLL = 2000; // milliseconds between two looks at the live tasks
 const ENDS = {
   user: "Cancelled by you.",
   deadline: "Cancelled: its time was over.",
   shutdown: "Cancelled: the service restarts.",
   remote: "Cancelled by somebody else.",
 };
-const chat = { id: null, running: false };
+const chat = { id: null };
+const setStatus = (text) => { $("status").textContent = text; };
+const taskPath = (...rest) => ["/tasks", ...rest.map(encodeURIComponent)].join("/");
 
 function make(tag, className, text = "") {
   const element = document.createElement(tag);
@@ -40,8 +40,7 @@ async function* eventsOf(response) {
   for (;;) {
     const { value, done } = await reader.read();
     if (done) return;
-    text += value;
-    const blocks = text.split("\n\n");
+    const blocks = (text + value).split("\n\n");
     text = blocks.pop();
     for (const block of blocks) {
       const fields = Object.fromEntries(block.split("\n").map((line) => line.split(/: (.*)/s, 2)));
@@ -49,8 +48,6 @@ async function* eventsOf(response) {
     }
   }
 }
-
-const taskPath = (...rest) => ["/tasks", ...rest.map(encodeURIComponent)].join("/");
 
 // --- one turn ------------------------------------------------------------------------------------
 
@@ -83,8 +80,8 @@ class Reply {
       tool.setAttribute("aria-label", `Tool ${toolName}`);
       tool.append(make("p", "what"));
       this.tools.set(callId, tool);
-      this.answer = null;
       this.element.append(tool);
+      this.answer = null;
     }
     const asks = status === "awaiting_approval";
     const given = args && Object.keys(args).length ? ` ${JSON.stringify(args)}` : "";
@@ -166,11 +163,8 @@ async function takeTurn(message) {
 
 // --- the controls --------------------------------------------------------------------------------
 
-const setStatus = (text) => { $("status").textContent = text; };
-
 function setRunning(running) {
   const focused = document.activeElement; // what is hidden now loses it
-  chat.running = running;
   $("send").hidden = $("new").disabled = running;
   $("cancel").hidden = !running;
   $("cancel").disabled = false;
@@ -190,7 +184,7 @@ async function cancel(id) {
 $("composer").addEventListener("submit", (event) => {
   event.preventDefault();
   const message = $("message").value.trim();
-  if (!message || chat.running) return;
+  if (!message || $("send").hidden) return;
   $("message").value = "";
   takeTurn(message);
 });
@@ -212,9 +206,9 @@ $("new").addEventListener("click", () => {
   $("prompt").textContent = "Message";
   $("message").focus();
 });
-$("ideas").addEventListener("click", (event) => {
-  if (event.target.tagName === "BUTTON") takeTurn(event.target.textContent);
-});
+for (const idea of $("ideas").querySelectorAll("button")) {
+  idea.addEventListener("click", () => takeTurn(idea.textContent));
+}
 
 // --- live tasks ----------------------------------------------------------------------------------
 
@@ -236,12 +230,8 @@ function rowOf(id) {
 }
 
 async function refresh() {
-  let tasks;
-  try {
-    tasks = await (await ask("GET", "/tasks")).json();
-  } catch {
-    return; // what was sent says why
-  }
+  const tasks = await ask("GET", "/tasks").then((response) => response.json()).catch(() => null);
+  if (!tasks) return; // whatever is sent next says why
   const old = new Map([...$("rows").children].map((row) => [row.dataset.id, row]));
   const rows = tasks.filter(({ id }) => id).map((task) => {
     const row = old.get(task.id) ?? rowOf(task.id); // the same one: its button may have the focus
@@ -256,5 +246,5 @@ async function refresh() {
   $("none").hidden = rows.length > 0;
 }
 
-setInterval(() => { if (!document.hidden) refresh(); }, POLL);
+setInterval(() => { if (!document.hidden) refresh(); }, 2000);
 refresh();
