@@ -22,8 +22,9 @@ ANSWER = (
     "Three of five regions are ahead of plan; the north is behind by a week. "
     "I would look at the north first."
 )
+WHY = "Because the two largest orders of the north were booked a week late. Nothing was lost."
 DONE = "I removed 14 branches that were merged more than a month ago, and kept 3."
-AGAIN = "Because the two largest orders of the north were booked a week late. Nothing was lost."
+KEPT = "The three that I kept were merged this week: main still gets fixes from them."
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -37,14 +38,14 @@ def emulator() -> Emulator:
         thoughts=("I look for the numbers of the last quarter.",),
         tool_calls=("read_file",),
         chunks=_words(ANSWER),
-        follow_up=_words(AGAIN),
+        follow_up=_words(WHY),
     )
     asking = Script(
         duration=3.0,
         thoughts=("14 branches have been merged. Removing them needs a yes.",),
         approval="delete_branches",
         chunks=_words(DONE),
-        follow_up=_words(AGAIN),
+        follow_up=_words(KEPT),
     )
     endless = Script(duration=60.0, chunks=("No news. ",) * 60, hold=True)
     remote = Emulator(script=slow, api_key="sigmic_chat")

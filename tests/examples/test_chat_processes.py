@@ -69,7 +69,7 @@ async def program(*arguments: str, **environment: str) -> AsyncIterator[Running]
         start_new_session=True,
     )
     try:
-        with anyio.fail_after(35):
+        with anyio.fail_after(50):
             yield Running(process)
     finally:
         if process.returncode is None:

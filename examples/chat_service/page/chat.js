@@ -167,7 +167,6 @@ function setRunning(running) {
   const focused = document.activeElement; // what is hidden now loses it
   $("send").hidden = $("new").disabled = running;
   $("cancel").hidden = !running;
-  $("cancel").disabled = false;
   $("prompt").textContent = chat.id ? "Follow-up" : "Message";
   setStatus(running ? "The agent works…" : "");
   if (running && focused !== $("message")) $("cancel").focus();
@@ -195,9 +194,8 @@ $("message").addEventListener("keydown", (event) => {
 });
 $("cancel").addEventListener("click", () => {
   if (!chat.id) return;
-  $("cancel").disabled = true;
   setStatus("Cancelling…");
-  cancel(chat.id);
+  cancel(chat.id); // again, if need be: disabled, the button would lose the focus
 });
 $("new").addEventListener("click", () => {
   chat.id = null;
@@ -222,7 +220,7 @@ function rowOf(id) {
   const button = make("button", "danger", "Cancel");
   button.type = "button";
   button.setAttribute("aria-label", `Cancel task ${id.slice(0, 8)}`);
-  button.addEventListener("click", () => { button.disabled = true; cancel(id); });
+  button.addEventListener("click", () => cancel(id));
   const last = make("td", "");
   last.append(button);
   row.append(name, make("td", ""), make("td", ""), make("td", ""), last);
@@ -230,8 +228,7 @@ function rowOf(id) {
 }
 
 async function refresh() {
-  const tasks = await ask("GET", "/tasks").then((response) => response.json()).catch(() => null);
-  if (!tasks) return; // whatever is sent next says why
+  const tasks = await ask("GET", "/tasks").then((response) => response.json()).catch(() => []);
   const old = new Map([...$("rows").children].map((row) => [row.dataset.id, row]));
   const rows = tasks.filter(({ id }) => id).map((task) => {
     const row = old.get(task.id) ?? rowOf(task.id); // the same one: its button may have the focus
@@ -240,7 +237,10 @@ async function refresh() {
     return row;
   });
   if ([...$("rows").children].some((row, i) => row !== rows[i]) || rows.length !== old.size) {
+    const focused = document.activeElement;
+    const gone = $("rows").contains(focused) && !rows.some((row) => row.contains(focused));
     $("rows").replaceChildren(...rows);
+    (gone ? $("live") : focused).focus();
   }
   $("tasks").hidden = !rows.length;
   $("none").hidden = rows.length > 0;
