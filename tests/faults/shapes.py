@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 MAX_SECONDS: Final = 2.5
 
 HOLD: Final = Script(duration=0.0, hold=True)
+#: It begins when its stream is open, on a loaded machine too.
+BEGINS_LATER: Final = Script(duration=0.02, pending=0.2)
 ASK: Final = Script(duration=0.0, approval="shell")
 LOST: Final = Fault("lost_answer", times=1)
 
@@ -165,6 +167,7 @@ async def delete_drain(stage: Stage) -> None:
 
 async def stream_scoped(stage: Stage) -> None:
     """Reading what a task says, and then its result."""
+    stage.emulator.set_script(BEGINS_LATER)
     stage.spoil()
     async with stage.supervisor.task("scoped", **keyed_options()) as task:
         said = ""
@@ -178,6 +181,7 @@ async def stream_scoped(stage: Stage) -> None:
 
 async def stream_run(stage: Stage) -> None:
     """One call: it reads the stream to learn the end at once."""
+    stage.emulator.set_script(BEGINS_LATER)
     stage.spoil()
     result = await stage.supervisor.run("run", **keyed_options())
     assert result.final_response == "Hello world"
