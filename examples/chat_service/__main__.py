@@ -13,7 +13,7 @@ from pathlib import Path
 
 import aiohttp
 
-sys.path.insert(0, str(EXAMPLES := Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from sigmic_guard.emulator import Emulator, Fault, Script
 
@@ -61,7 +61,7 @@ async def serve(remote: Emulator, port: int) -> Process:
         "SIGMIC_BASE_URL": remote.url,
         "SIGMIC_API_KEY": "sigmic_chat",
         "SIGMIC_GUARD_LEDGER": "memory:",  # nothing of it outlives the emulator
-        "PYTHONPATH": os.pathsep.join([str(EXAMPLES), *filter(None, sys.path)]),
+        "PYTHONPATH": os.pathsep.join(sys.path),
     }
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "uvicorn", "chat_service.app:app", "--port", str(port)),

@@ -33,7 +33,10 @@ ARGUMENTS: Final = (
     "--remote-debugging-port=0",
 )
 
-#: Tells whether an expression becomes true, upon each change of the page.
+#: Seconds in which a page does what it is to do; far more than it takes.
+PATIENCE: Final = 20.0
+
+#: Becomes true as soon as an expression is: it is looked at upon each change of the page.
 UNTIL: Final = """new Promise((resolve) => {
   const look = () => { if (%s) { watch.disconnect(); resolve(true); } };
   const watch = new MutationObserver(look);
@@ -78,8 +81,16 @@ class Tab:
         return answer["result"].get("value")
 
     async def until(self, expression: str) -> None:
-        """Wait until it is true of the page."""
-        assert await self.run(UNTIL % expression)
+        """Wait until it is true of the page.
+
+        :raises TimeoutError: it does not become so.
+        """
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self.run(UNTIL % expression)
+        except TimeoutError:
+            said = await self.run("document.body.innerText")
+            raise TimeoutError(f"not: {expression}; {self.complaints}; the page:\n{said}") from None
 
     async def press(self, selector: str) -> None:
         """Press Enter on a button, as somebody at a keyboard does."""

@@ -72,9 +72,13 @@ async def program(*arguments: str, **environment: str) -> AsyncIterator[Running]
         with anyio.fail_after(50):
             yield Running(process)
     finally:
-        if process.returncode is None:
-            os.killpg(process.pid, signal.SIGKILL)
         with anyio.CancelScope(shield=True):
+            if process.returncode is None:
+                process.terminate()  # make chat ends its service with it
+            with anyio.move_on_after(12):
+                await process.wait()
+            if process.returncode is None:
+                process.kill()
             await process.aclose()
 
 
