@@ -47,6 +47,7 @@ async def test_a_turn_with_a_tool_call_and_a_follow_up(remote: Emulator, tab: Ta
     await tab.say("Run the tests")
     await tab.until("document.querySelector('.asks') !== null")
     await tab.press(".asks .primary")
+    assert await tab.run("document.activeElement.id") == "log"
     await until_idle(tab)
     await until_said(tab, HTML)
     await until_said(tab, "Result: ok")
@@ -58,10 +59,21 @@ async def test_a_turn_with_a_tool_call_and_a_follow_up(remote: Emulator, tab: Ta
     assert remote.state()["tasks"]["completed"] == 1
 
 
-async def test_a_rejected_tool_call(remote: Emulator, tab: Tab) -> None:
+async def test_a_rejected_tool_call_on_a_phone(remote: Emulator, tab: Tab) -> None:
+    """Nothing is wider than the narrowest of them, and each button has a name."""
+    phone = {"width": 320, "height": 640, "deviceScaleFactor": 1, "mobile": True}
+    await tab.call("Emulation.setDeviceMetricsOverride", **phone)
     remote.set_script(Script(approval="shell"))
     await tab.say("Run the tests")
     await tab.until("document.querySelector('.asks') !== null")
+    await tab.until("document.querySelectorAll('#rows tr').length === 1")
+    assert await tab.run("document.documentElement.scrollWidth") == 320
+    tree = await tab.call("Accessibility.getFullAXTree")
+    roles = {"button", "textbox", "switch", "log", "status", "complementary"}
+    named = [(n["role"]["value"], n["name"]["value"]) for n in tree["nodes"] if "name" in n]
+    found = {role: name for role, name in named if role in roles}
+    assert found.keys() == roles
+    assert all(name or role == "status" for role, name in named if role in roles)
     await tab.press(".asks .danger")
     await until_said(tab, "Rejected: shell")
     await until_idle(tab)
@@ -111,4 +123,5 @@ async def test_a_deploy_is_told(remote: Emulator, tab: Tab, service: Running) ->
     service.process.terminate()
     await until_said(tab, "Send it again in 2 s.")
     await until_idle(tab)
+    assert await tab.run("document.getElementById('prompt').textContent") == "Message"
     assert remote.live == 0

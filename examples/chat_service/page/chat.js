@@ -19,7 +19,6 @@ function make(tag, className, text = "") {
 }
 
 // --- the service ---------------------------------------------------------------------------------
-
 async function ask(method, path, body) {
   const headers = { "content-type": "application/json" };
   const response = await fetch(path, { method, headers, body: body && JSON.stringify(body) }).catch(() => {
@@ -36,21 +35,21 @@ async function ask(method, path, body) {
 // Not an EventSource: that would send the message again whenever the connection breaks.
 async function* eventsOf(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let text = "";
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) return;
-    const blocks = (text + value).split("\n\n");
-    text = blocks.pop();
-    for (const block of blocks) {
-      const fields = Object.fromEntries(block.split("\n").map((line) => line.split(/: (.*)/s, 2)));
-      if (fields.event) yield { type: fields.event, data: JSON.parse(fields.data) };
+  try {
+    for (let text = "", piece; !(piece = await reader.read()).done;) {
+      const blocks = (text + piece.value).split("\n\n");
+      text = blocks.pop();
+      for (const block of blocks) {
+        const fields = Object.fromEntries(block.split("\n").map((line) => line.split(/: (.*)/s, 2)));
+        if (fields.event) yield { type: fields.event, data: JSON.parse(fields.data) };
+      }
     }
+  } finally {
+    reader.cancel(); // whoever leaves early hangs up
   }
 }
 
 // --- one turn ------------------------------------------------------------------------------------
-
 class Reply {
   constructor() {
     this.element = make("article", "reply working");
@@ -95,15 +94,12 @@ class Reply {
 
   buttons(callId, toolName) {
     const row = make("div", "buttons");
-    for (const [word, outcome, className] of [
-      ["Approve", "proceed_once", "primary"],
-      ["Reject", "cancel", "danger"],
-    ]) {
+    for (const [word, outcome, className] of [["Approve", "proceed_once", "primary"], ["Reject", "cancel", "danger"]]) {
       const button = make("button", className, word);
       button.type = "button";
       button.setAttribute("aria-label", `${word} ${toolName}`);
       button.addEventListener("click", () => {
-        $("cancel").focus(); // this button goes away
+        $("log").focus(); // this button goes away; nor may a key that is held press another one
         ask("POST", taskPath(chat.id, "tools", callId), { outcome }).catch((error) => setStatus(error.message));
       });
       row.append(button);
@@ -118,21 +114,28 @@ class Reply {
 
   end(text, className = "end") {
     this.ended = true;
-    for (const tool of this.tools.values()) tool.querySelector(".buttons")?.remove();
+    for (const tool of this.tools.values()) {
+      tool.classList.remove("asks");
+      tool.querySelector(".buttons")?.remove();
+    }
     if (text) this.add(className, text);
   }
 }
 
 const HANDLERS = {
+  __proto__: null, // what a type that is not documented is called is no name of ours
   start: (reply, { id }) => { chat.id = id; refresh(); },
   thought: (reply, { text }) => reply.add("thought", text),
-  content: (reply, { text }) => reply.say(text),
+  content: (reply, { text }) => reply.say(text ?? ""),
   tool_call: (reply, data) => reply.tool(data),
   tool_result: (reply, data) => reply.result(data),
   error: (reply, { message }) => reply.add("wrong", message),
-  shutdown: (reply, data) =>
-    reply.end(`The service restarts, and ended the task. Send it again in ${data.retry_after} s.`, "wrong"),
+  shutdown: (reply, { retry_after }) => {
+    chat.id = null; // that task takes no follow-up: what is sent again starts another one
+    reply.end(`The service restarts, and ended the task. Send it again in ${retry_after} s.`, "wrong");
+  },
   end: (reply, { outcome, reason }) => {
+    if (reason === "shutdown") chat.id = null;
     if (outcome === "completed") reply.end("");
     else if (outcome === "failed") reply.end("The agent failed.", "wrong");
     else reply.end(ENDS[reason] ?? "Cancelled.");
@@ -150,7 +153,7 @@ async function takeTurn(message) {
     const response = await ask("POST", path, { message, keep: $("keep").checked });
     for await (const { type, data } of eventsOf(response)) {
       const follow = innerHeight + scrollY > document.body.scrollHeight - 120;
-      HANDLERS[type]?.(reply, data);
+      HANDLERS[type]?.(reply, data ?? {});
       if (follow) scrollTo(0, document.body.scrollHeight);
     }
     if (!reply.ended) reply.end("The connection was lost.", "wrong");
@@ -162,14 +165,13 @@ async function takeTurn(message) {
 }
 
 // --- the controls --------------------------------------------------------------------------------
-
 function setRunning(running) {
   const focused = document.activeElement; // what is hidden now loses it
   $("send").hidden = $("new").disabled = running;
   $("cancel").hidden = !running;
   $("prompt").textContent = chat.id ? "Follow-up" : "Message";
   setStatus(running ? "The agent works…" : "");
-  if (running && focused !== $("message")) $("cancel").focus();
+  if (running && focused !== $("message")) $("log").focus();
   if (!running && focused === $("cancel")) $("message").focus();
   refresh();
 }
@@ -209,7 +211,6 @@ for (const idea of $("ideas").querySelectorAll("button")) {
 }
 
 // --- live tasks ----------------------------------------------------------------------------------
-
 const age = (s) => (s < 90 ? `${Math.floor(s)} s` : s < 5400 ? `${Math.floor(s / 60)} min` : `${Math.floor(s / 3600)} h`);
 
 function rowOf(id) {
