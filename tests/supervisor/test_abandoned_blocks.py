@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
-from anyio import create_task_group, fail_after, sleep, sleep_forever
+from anyio import create_task_group, fail_after, get_current_task, sleep, sleep_forever
 
 from sigmic_guard import (
     CancelReason,
@@ -21,7 +21,7 @@ from sigmic_guard import (
     TaskTimedOut,
 )
 from sigmic_guard.observe import DeleteAnswered
-from sigmic_guard.supervisor.face.host import HostedScope
+from sigmic_guard.supervisor.face.host import Host, HostedScope
 from tests.backends import ASYNCIO, UVLOOP
 from tests.supervisor.lab import Lab
 from tests.supervisor.places import PLACES
@@ -264,6 +264,23 @@ async def test_what_the_next_step_learns(how: str, error: type[Exception]) -> No
         assert isinstance(told, ConfigurationError)
         assert "entered in one asyncio task and left in another" in str(told)
         assert "supervisor.start()" in str(told)
+
+
+async def test_a_task_at_the_same_address_is_another_one() -> None:
+    """The id of an asyncio task is its address, which the next one may have."""
+
+    hosts: dict[int, Host] = {}
+
+    async def enter() -> Host | None:
+        host = Host()
+        assert host.is_current
+        earlier = hosts.pop(get_current_task().id, None)
+        hosts[get_current_task().id] = host
+        assert earlier is None or not earlier.is_current
+        return earlier
+
+    met = [await asyncio.create_task(enter()) for _ in range(1000)]
+    assert any(met), "no id was given again"
 
 
 async def test_leaving_a_block_in_another_task() -> None:

@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import weakref
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from anyio import get_current_task
 
 from sigmic_guard.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from anyio import CancelScope
 
 
 class Host:
-    """Remembers the running task."""
+    """Remembers the running task, and keeps nothing of it alive."""
 
-    __slots__ = ("_id",)
+    __slots__ = ("_coroutine", "_id")
 
     def __init__(self) -> None:
-        self._id = get_current_task().id
+        task = get_current_task()
+        self._id = task.id
+        #: The id is given again as soon as the task is gone; so it alone does not tell.
+        self._coroutine = _reference_to(task.coro)
 
     @property
     def is_current(self) -> bool:
         """Whether the running task is that one."""
-        return get_current_task().id == self._id
+        task = get_current_task()
+        return task.id == self._id and self._coroutine() in (task.coro, _UNKNOWN)
 
     def explain(self, what: str, *, instead: str) -> ConfigurationError:
         """Return the error for a scope that could not be left.
@@ -94,6 +100,17 @@ class _Ended:
         hosted = self._hosted()
         if hosted is not None:
             hosted.let_go(native)
+
+
+#: Instead of a coroutine of a kind that no weak reference leads to.
+_UNKNOWN: Final = object()
+
+
+def _reference_to(coroutine: object) -> Callable[[], object]:
+    try:
+        return weakref.ref(coroutine)
+    except TypeError:
+        return lambda: _UNKNOWN
 
 
 def _weakly(native: Any) -> Any:
