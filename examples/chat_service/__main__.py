@@ -65,7 +65,7 @@ async def serve(remote: Emulator, port: int) -> Process:
     }
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "uvicorn", "chat_service.app:app", "--port", str(port)),
-        *("--timeout-graceful-shutdown", "10", "--no-access-log"),
+        *("--timeout-graceful-shutdown", "10", "--no-access-log", "--no-use-colors"),
         stderr=PIPE,
         env=os.environ | given,
         start_new_session=True,

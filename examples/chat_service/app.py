@@ -38,8 +38,9 @@ CSP: Final = (
 
 
 async def from_our_page(request: Request) -> None:
-    """Refuse what a browser sends for another site's page."""
-    if request.headers.get("sec-fetch-site", "none") not in {"none", "same-origin"}:
+    """Refuse what a browser is made to do by another site's page, which may lead here."""
+    site = request.headers.get("sec-fetch-site", "none")
+    if request.method != "GET" and site not in {"none", "same-origin"}:
         raise HTTPException(403, "Ask from the page of this service.")
 
 

@@ -192,6 +192,7 @@ async def test_another_sites_page_starts_nothing(
     for site in "cross-site", "same-site":
         refusal = await browser.post("/tasks", json=GO, headers={"sec-fetch-site": site})
         assert refusal.status_code == 403
+        assert (await browser.get("/", headers={"sec-fetch-site": site})).status_code == 200
     form = {"content-type": "text/plain"}
     assert (await browser.post("/tasks", content=json.dumps(GO), headers=form)).status_code == 422
     assert not sigmic_emulator.tasks
