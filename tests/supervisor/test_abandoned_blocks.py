@@ -268,18 +268,17 @@ async def test_what_the_next_step_learns(how: str, error: type[Exception]) -> No
 
 async def test_a_task_at_the_same_address_is_another_one() -> None:
     """The id of an asyncio task is its address, which the next one may have."""
-
     hosts: dict[int, Host] = {}
 
-    async def enter() -> Host | None:
+    async def enter() -> AsyncGenerator[Host | None]:
         host = Host()
         assert host.is_current
         earlier = hosts.pop(get_current_task().id, None)
         hosts[get_current_task().id] = host
         assert earlier is None or not earlier.is_current
-        return earlier
+        yield earlier
 
-    met = [await asyncio.create_task(enter()) for _ in range(1000)]
+    met = [await _step(enter()) for _ in range(1000)]
     assert any(met), "no id was given again"
 
 

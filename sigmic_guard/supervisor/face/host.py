@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from anyio import get_current_task
 
@@ -13,25 +13,24 @@ from sigmic_guard.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from anyio import CancelScope
+    from anyio import CancelScope, TaskInfo
 
 
 class Host:
     """Remembers the running task, and keeps nothing of it alive."""
 
-    __slots__ = ("_coroutine", "_id")
+    __slots__ = ("_id", "_if_there")
 
     def __init__(self) -> None:
         task = get_current_task()
         self._id = task.id
         #: The id is given again as soon as the task is gone; so it alone does not tell.
-        self._coroutine = _reference_to(task.coro)
+        self._if_there = _weak(task)
 
     @property
     def is_current(self) -> bool:
         """Whether the running task is that one."""
-        task = get_current_task()
-        return task.id == self._id and self._coroutine() in (task.coro, _UNKNOWN)
+        return get_current_task().id == self._id and self._if_there() is not None
 
     def explain(self, what: str, *, instead: str) -> ConfigurationError:
         """Return the error for a scope that could not be left.
@@ -102,15 +101,13 @@ class _Ended:
             hosted.let_go(native)
 
 
-#: Instead of a coroutine of a kind that no weak reference leads to.
-_UNKNOWN: Final = object()
-
-
-def _reference_to(coroutine: object) -> Callable[[], object]:
-    try:
-        return weakref.ref(coroutine)
-    except TypeError:
-        return lambda: _UNKNOWN
+def _weak(task: TaskInfo) -> Callable[[], object]:
+    """Return what gives something as long as the task is there, and nothing of it afterwards."""
+    # Of anyio's on asyncio. The coroutine may be of a kind that no weak reference leads to.
+    native = getattr(task, "_task", None)
+    if isinstance(native, weakref.ref):
+        return native
+    return weakref.ref(task.coro)
 
 
 def _weakly(native: Any) -> Any:
