@@ -51,6 +51,7 @@ class Host:
     :ivar codes: its normal exit codes, by the signals that end it in order.
     :ivar impatient: further arguments, with which it does not wait for ever for its clients.
     :ivar graceful: seconds that it gives them then, or gives its workers.
+    :ivar waits_for_clients: whether it waits for those that do not read, without a bound.
     :ivar workers: processes that serve.
     :ivar tells_websockets: whether the frame that closes a websocket arrives before the connection
         is closed.
@@ -60,6 +61,7 @@ class Host:
     codes: Mapping[signal.Signals, int] = field(default_factory=lambda: {TERM: 0, INT: 0})
     impatient: tuple[str, ...] = ()
     graceful: float = 0.0
+    waits_for_clients: bool = False
     workers: int = 1
     tells_websockets: bool = True
 
@@ -77,7 +79,10 @@ HOSTS: Final = {
         graceful=3,
         workers=2,
     ),
-    "hypercorn -w 0": Host(("hypercorn", "-w", "0", "--bind", "127.0.0.1:{port}", "{app}")),
+    "hypercorn -w 0": Host(
+        ("hypercorn", "-w", "0", "--bind", "127.0.0.1:{port}", "{app}"),
+        waits_for_clients=sys.version_info >= (3, 12),  # as asyncio.Server.wait_closed() does there
+    ),
     "granian": Host(
         (
             *("granian", "--interface", "asgi", "--workers-kill-timeout", "10"),
