@@ -49,9 +49,9 @@ __all__ = ["OnDisconnect", "RequestTasks", "setup", "stream", "tasks_of"]
 #: Seconds after which a client that was turned away shall come back.
 RETRY_AFTER: Final = 2.0
 #: Seconds between two looks at the connections whose hang-up matters: aiohttp tells of none.
-LOOK_EVERY: Final = 0.1
+RECHECK_SECONDS: Final = 0.1
 #: Seconds that are left for the DELETEs where somebody asks twice.
-HURRY: Final = 0.5
+HURRY_SECONDS: Final = 0.5
 #: What nginx calls a request whose client hung up; nobody reads it but the access log.
 _HUNG_UP: Final = 499
 #: A key of a request's storage: a string, where aiohttp knows nothing better.
@@ -122,7 +122,7 @@ async def stream(
         **options,
     )
     sink = _Sink(request)
-    await source({}, _nothing, sink.send)
+    await source.respond(sink.send)
     return sink.response or web.Response(status=_HUNG_UP)
 
 
@@ -180,10 +180,9 @@ class _Host:
                 entered.set_result(None)
             try:
                 await self._stop.wait()
-            except (
-                asyncio.CancelledError
-            ):  # by a second signal, which breaks off aiohttp's shutdown
-                await self._supervisor.shutdown(grace=HURRY)
+            except asyncio.CancelledError:
+                # By a second signal, which breaks off aiohttp's shutdown.
+                await self._supervisor.shutdown(grace=HURRY_SECONDS)
                 raise
 
     async def begin_to_stop(self, app: web.Application) -> None:  # noqa: ARG002
@@ -200,7 +199,7 @@ class _Host:
             self._look_again()
 
     def _look_again(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(LOOK_EVERY, self._look)
+        self._timer = asyncio.get_running_loop().call_later(RECHECK_SECONDS, self._look)
 
     def _look(self) -> None:
         for exchange in [one for one in self._watched if one.is_cut_off]:
@@ -220,7 +219,7 @@ class _Host:
         return exchange
 
     def forget(self, request: web.Request, exchange: _Exchange) -> None:
-        """Take in that the request is over."""
+        """Forget a request that is over."""
         self._exchanges.pop(id(request.protocol), None)
         self._watched.discard(exchange)
 
@@ -342,8 +341,3 @@ async def _note_response(request: web.Request, response: web.StreamResponse) -> 
     """Remember what has begun to be sent; weakly, since it refers to the request."""
     if not isinstance(response, web.Response):  # which is sent once the handler has returned
         request[_RESPONSE] = ref(response)
-
-
-async def _nothing() -> Message:
-    """Nothing is read."""
-    raise NotImplementedError

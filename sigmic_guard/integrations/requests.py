@@ -165,7 +165,7 @@ class RequestTasks:
         return self._asked and self._find().draining
 
     def hang_up(self) -> None:
-        """Take in that the client is gone; a plain call."""
+        """Handle the client's hang-up; a plain call."""
         if self.disconnected:
             return
         self.disconnected = True

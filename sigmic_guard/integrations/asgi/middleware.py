@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from math import ceil
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
@@ -9,6 +10,7 @@ from anyio import move_on_after
 
 from sigmic_guard.integrations import sse
 from sigmic_guard.integrations.asgi.receiving import Receiver
+from sigmic_guard.integrations.asgi.streaming import LAST_WORDS
 from sigmic_guard.integrations.requests import (
     RequestTasks,
     consists_of,
@@ -23,8 +25,6 @@ if TYPE_CHECKING:
     from sigmic_guard import Supervisor
     from sigmic_guard.integrations.asgi.protocol import Application, Message, Receive, Scope, Send
 
-#: Seconds for a last message to a client that may not read.
-LAST_WORDS: Final = 1.0
 #: Tells a websocket's client that the service restarts. Source: RFC 6455's registry, "1012".
 SERVICE_RESTART: Final = 1012
 _REFUSAL: Final = b"The service is shutting down. Please try again.\n"
@@ -66,7 +66,7 @@ class GuardMiddleware:
             await self.app(scope, receive, send)
 
 
-class _Exchange:
+class _Exchange(ABC):
     """A request and its response, or a websocket.
 
     No cancel scope and no task group is open around the application: one of a generator that it
@@ -103,8 +103,9 @@ class _Exchange:
             if self.tasks.cut:  # who ends its stream without an error
                 await self._say_last_words()
 
+    @abstractmethod
     async def send(self, message: Message) -> None:
-        raise NotImplementedError
+        """Pass a message of the application's on to the host."""
 
     @property
     def _struck(self) -> bool:
@@ -129,9 +130,9 @@ class _Exchange:
             with move_on_after(LAST_WORDS):
                 await self._end()
 
+    @abstractmethod
     async def _end(self) -> None:
         """Tell the client that the service shuts down, as far as that can still be told."""
-        raise NotImplementedError
 
 
 class _Http(_Exchange):

@@ -82,6 +82,10 @@ class TaskStream:
         ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        """Do :meth:`respond`, as an ASGI application."""
+        await self.respond(send)
+
+    async def respond(self, send: Send) -> None:
         """Create the task, send what it does, and end it."""
         writer = _Writer(send, self._tasks)
         try:
