@@ -196,6 +196,7 @@ async def test_a_supervisor_of_somebody_elses_is_not_left() -> None:
         ({"on_disconnect": -1}, "on_disconnect"),
         ({"retry_after": "soon"}, "retry_after"),
         ({"signals": "maybe"}, "signals must be True, False or 'auto'"),
+        ({"signals": []}, "signals must be True, False or 'auto'"),
         ({"supervisor": object()}, "supervisor must be a Supervisor"),
         ({"graze": 8}, "no option graze"),
     ],

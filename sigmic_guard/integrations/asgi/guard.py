@@ -12,7 +12,7 @@ from sigmic_guard import ConfigurationError, Supervisor
 from sigmic_guard.integrations.asgi.middleware import GuardMiddleware
 from sigmic_guard.integrations.requests import OnDisconnect, check_on_disconnect
 from sigmic_guard.lifecycle.values import check_seconds, shown
-from sigmic_guard.supervisor.face.signals import SignalHandlers
+from sigmic_guard.supervisor.face.signals import SignalHandlers, check_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -62,9 +62,7 @@ class Guard:
             raise ConfigurationError(f"a supervisor has no option {', '.join(sorted(unknown))}")
         self._given = supervisor
         self._options = supervisor_options
-        if signals not in {True, False, "auto"}:
-            raise ConfigurationError(f"signals must be True, False or 'auto', not {shown(signals)}")
-        self._signals = signals
+        self._signals = check_signals(signals)
         self.on_disconnect = check_on_disconnect(on_disconnect)
         self.retry_after = check_seconds("retry_after", retry_after)
         self._running: Running | None = None

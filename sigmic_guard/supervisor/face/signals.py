@@ -12,9 +12,11 @@ import signal
 import threading
 from enum import Enum, auto
 from logging import WARNING
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
+from sigmic_guard.errors import ConfigurationError
 from sigmic_guard.ledger.forks import in_child
+from sigmic_guard.lifecycle.values import plain, shown
 from sigmic_guard.observe.channel import Channel
 
 if TYPE_CHECKING:
@@ -35,6 +37,19 @@ class Asked(Enum):
     def again(self) -> Asked:
         """What it is after one more signal."""
         return Asked.ONCE if self is Asked.NEVER else Asked.TWICE
+
+
+def check_signals(value: object) -> bool | Literal["auto"]:
+    """Return how signals are to be handled.
+
+    :raises ConfigurationError: in no such way.
+    """
+    text = plain(value)
+    if type(text) is str and text == "auto":
+        return "auto"
+    if value is True or value is False:
+        return value
+    raise ConfigurationError(f"signals must be True, False or 'auto', not {shown(value)}")
 
 
 class SignalHandlers:

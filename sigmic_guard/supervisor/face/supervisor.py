@@ -20,11 +20,11 @@ from sigmic_guard.supervisor.face.block import TaskBlock, run_block
 from sigmic_guard.supervisor.face.group import RemoteTaskGroup
 from sigmic_guard.supervisor.face.options import make_order, make_watch
 from sigmic_guard.supervisor.face.session import Parts, Session
+from sigmic_guard.supervisor.face.signals import check_signals
 from sigmic_guard.supervisor.face.task import Handles, handle_of
 from sigmic_guard.supervisor.ground.results import Snapshot
 from sigmic_guard.supervisor.ground.settings import (
     check_settings,
-    check_signals,
     choose_ledger,
     choose_observers,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from sigmic_guard.errors import ConfigurationError
 from sigmic_guard.ledger import Ledger, SqliteLedger, chosen_ledger_url, open_ledger
@@ -103,16 +103,3 @@ def choose_observers(
             )
         chosen.append(observer)
     return chosen
-
-
-def check_signals(value: object) -> bool | Literal["auto"]:
-    """Return how signals are to be handled.
-
-    :raises ConfigurationError: in no such way.
-    """
-    text = plain(value)
-    if type(text) is str and text == "auto":
-        return "auto"
-    if value is True or value is False:
-        return value
-    raise ConfigurationError(f"signals must be True, False or 'auto', not {shown(value)}")
