@@ -137,7 +137,7 @@ async def test_many_tasks_are_counted_first_and_shown_by_pages() -> None:
         lab.fake.on("delete", *[HANG] * 3)
         for task in tasks[:3]:
             task.request_cancel()
-        await anyio.sleep(0.1)
+        await anyio.wait_all_tasks_blocked()
         browser = await logged_in(supervisor)
         first = await browser.get()
         assert f"all {count}" in first.text
