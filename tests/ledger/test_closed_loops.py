@@ -23,6 +23,7 @@ from sigmic_guard.ledger import Ledger, MemoryLedger, MemoryStore, SqliteLedger,
 from sigmic_guard.ledger.loops import Ending, Loop, notice
 from sigmic_guard.testing.records import make_record
 from tests.backends import ASYNCIO, TRIO, UVLOOP, for_anyio
+from tests.open_files import open_files
 
 #: Seconds for what takes about one.
 MAX_SECONDS = 20.0
@@ -100,8 +101,7 @@ def test_other_processes_learn_it_within_about_a_second(tmp_path: Path, backend:
         thread.join(MAX_SECONDS)
     assert ledger_threads() == []
     assert not is_locked(tmp_path / "ledger.db.owners" / "left.lock")
-    opened = [str(link.resolve()) for link in Path("/dev/fd").iterdir() if link.exists()]
-    assert not [name for name in opened if name.startswith(str(tmp_path))]
+    assert open_files(under=tmp_path) == []
 
 
 async def test_a_handle_whose_loop_is_gone_is_of_no_use(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from sigmic_guard.ledger import SqliteLedger, Write, connection, schema, sqlite,
 from sigmic_guard.testing.ledger_handles import ids, opened, write
 from sigmic_guard.testing.records import make_record
 from tests.backends import ASYNCIO, TRIO
+from tests.open_files import open_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,15 +54,6 @@ def desks_of(ledger: Ledger) -> tuple[sqlite._Desk, sqlite._Desk]:
     assert isinstance(ledger, SqliteLedger)
     assert ledger._session is not None
     return ledger._session.writer, ledger._session.reader
-
-
-def open_under(folder: Path) -> list[str]:
-    """The files below a folder that this process has open."""
-    found = []
-    for number in os.listdir("/proc/self/fd"):
-        with suppress(OSError):  # that of the listing is closed by now
-            found.append(str(Path(f"/proc/self/fd/{number}").readlink()))
-    return [name for name in found if name.startswith(str(folder))]
 
 
 # --- made -----------------------------------------------------------------------------------------
@@ -154,15 +146,11 @@ async def test_closing_lets_go_of_everything(path: Path, *, fails: bool) -> None
     def threads() -> set[Thread]:
         return {each for each in enumerate_threads() if each.name.startswith("sigmic-guard")}
 
-    def files() -> list[Path]:
-        links = [link.resolve() for link in Path("/dev/fd").iterdir() if link.exists()]
-        return [file for file in links if file.is_relative_to(path.parent.resolve())]
-
     async with opened(lambda: SqliteLedger(path)) as ledger:
         await write(ledger, make_record(), 0)
         await ledger.get("intent-1")
         await ledger.upkeep(1.0)
-        before, held = threads(), files()
+        before, held = threads(), open_files(under=path.parent)
         assert len(before) == 2
         assert len(held) > 3
         if fails:
@@ -171,10 +159,10 @@ async def test_closing_lets_go_of_everything(path: Path, *, fails: bool) -> None
             for thread in threads() - before:
                 await anyio.to_thread.run_sync(thread.join)
             # SQLite keeps a spare one of the file itself: to close it would drop the other's locks.
-            assert set(files()) == set(held)
+            assert set(open_files(under=path.parent)) == set(held)
     for thread in before:
         await anyio.to_thread.run_sync(thread.join)
-    assert not files()
+    assert not open_files(under=path.parent)
 
 
 async def test_a_handle_can_be_opened_again(path: Path) -> None:
@@ -389,9 +377,9 @@ async def test_a_closed_ledger_has_nothing_open(path: Path) -> None:
         ledger = SqliteLedger(path)
         await ledger.open(f"owner-{number}")
         assert await ledger.unfinished() == []
-        assert len(open_under(path.parent)) > 3
+        assert len(open_files(under=path.parent)) > 3
         await ledger.aclose()
-        assert open_under(path.parent) == []
+        assert open_files(under=path.parent) == []
         assert not Path(f"{path}-wal").exists(), "it was folded in by the last connection"
 
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from sigmic_guard.errors import ConfigurationError, ConnectionFailed
 from sigmic_guard.sigmic import CreateRequest, check_create, check_files
 from sigmic_guard.sigmic.requests import MAX_FILE_SIZE, create_body
+from tests.open_files import open_files
 from tests.sigmic.raw_server import Exchange, client_of, success
 
 HIDDEN = "hunter2-the-secret"
@@ -305,10 +306,6 @@ async def test_a_cancelled_upload_closes_its_files(tmp_path: Path) -> None:
     path = tmp_path / "f"
     path.write_bytes(b"x" * 5_000_000)
 
-    def is_open() -> bool:
-        fds = (f"/dev/fd/{fd}" for fd in os.listdir("/dev/fd"))
-        return any(os.path.realpath(fd) == str(path) for fd in fds)
-
     async def script(exchange: Exchange) -> None:
         await exchange.head()
         await exchange.hung_up()
@@ -322,5 +319,5 @@ async def test_a_cancelled_upload_closes_its_files(tmp_path: Path) -> None:
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-    while is_open():
+    while open_files(under=path):
         await asyncio.sleep(0)

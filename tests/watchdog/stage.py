@@ -154,7 +154,7 @@ def state_of(pid: int) -> str:
     """Return the letter of its state; none if there is no such process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the latter if it ends while we read
         return ""
 
 

@@ -13,7 +13,7 @@ import threading
 import time
 import traceback
 import warnings
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,7 @@ from sigmic_guard.ledger import MemoryLedger, SqliteLedger, open_ledger
 from sigmic_guard.testing import FakeSigmic
 from sigmic_guard.watchdog import helper, messages, parent, process
 from tests.backends import ASYNCIO, UVLOOP_SLOWLY
+from tests.open_files import open_files
 from tests.watchdog.stage import KEY, Stage, end, gone, lives, state_of
 
 if TYPE_CHECKING:
@@ -105,15 +106,6 @@ def read(pid: int, name: str) -> str:
     return Path(f"/proc/{pid}/{name}").read_text()
 
 
-def open_files(pid: int) -> list[str]:
-    """What a process has open; it may close one while we look: its modules, while it imports."""
-    files = []
-    for path in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(FileNotFoundError):
-            files.append(str(path.readlink()))
-    return files
-
-
 # --- what it is given ---------------------------------------------------------------------------
 
 
@@ -141,7 +133,7 @@ async def test_what_a_helper_inherits(stage: Stage, starts: Starts) -> None:
     try:
         async with supervised(stage):
             pid = await starts.next()
-            files = open_files(pid)
+            files = open_files(pid=pid)
             assert str(Path(f"/proc/self/fd/{writing}").readlink()) not in files
             assert sum(file.startswith("pipe:") for file in files) == 1
             assert sum(file == os.devnull for file in files) >= 2

@@ -71,7 +71,7 @@ class Watch:
 def end(pid: int) -> None:
     """End a process and what it started, which may block whatever is not SIGKILL."""
     children: list[int] = []
-    with suppress(FileNotFoundError):  # it has ended meanwhile
+    with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
         text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8")
         children = [int(word) for word in text.split()]
     with suppress(ProcessLookupError):
