@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The tests start some hundred processes, none of which should compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo chat test test-all lint format coverage bench promtool chromium constraints clean
+.PHONY: help demo chat test test-all lint format coverage bench promtool chromium systemd constraints clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
@@ -63,6 +63,10 @@ promtool:  ## Install Debian's prometheus, whose promtool checks the alert rules
 chromium:  ## Install Debian's chromium, in which the chat's page is tried (as root)
 	@command -v chromium >/dev/null || { apt-get update -qq && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } >/dev/null
+
+systemd:  ## Install Debian's systemd, whose systemd-analyze checks the unit in docs/hosts/ (as root)
+	@command -v systemd-analyze >/dev/null || { apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends systemd; } >/dev/null
 
 constraints:  ## Write constraints.txt anew, with the newest versions
 	$(PYTHON) -m venv --clear .venv-constraints
