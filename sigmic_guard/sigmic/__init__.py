@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sigmic_guard.sigmic.api import ApprovalOutcome, EventStream, TaskApi
 from sigmic_guard.sigmic.client import SigmicClient
+from sigmic_guard.sigmic.control import trace_headers
 from sigmic_guard.sigmic.models import (
     TERMINAL_STATUSES,
     CreateRequest,
@@ -14,7 +15,6 @@ from sigmic_guard.sigmic.models import (
 )
 from sigmic_guard.sigmic.requests import check_create, check_files, check_message, check_outcome
 from sigmic_guard.sigmic.sse import ServerSentEvent, SSEDecoder
-from sigmic_guard.sigmic.transport import trace_headers
 from sigmic_guard.sigmic.urls import check_id, is_id
 
 __all__ = [

@@ -5,6 +5,7 @@ Source: the API page, "Endpoints".
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final, NoReturn, Self, TypeVar
 
 import msgspec
@@ -33,15 +34,13 @@ from sigmic_guard.sigmic.requests import (
 from sigmic_guard.sigmic.responses import Answer, Envelope, decode, read_refusal, read_success
 from sigmic_guard.sigmic.sending import explained, send
 from sigmic_guard.sigmic.stream import SigmicEventStream, read_head
-from sigmic_guard.sigmic.transport import Transport, read_answer
-from sigmic_guard.sigmic.urls import check_base_url, is_id, task_url
+from sigmic_guard.sigmic.transport import AiohttpTransport
+from sigmic_guard.sigmic.urls import TASKS, check_base_url, is_id, task_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
     from types import TracebackType
-
-    from yarl import URL
 
     from sigmic_guard.sigmic.api import ApprovalOutcome
     from sigmic_guard.sigmic.bodies import Body
@@ -53,8 +52,7 @@ __all__ = ["SigmicClient"]
 
 T = TypeVar("T")
 
-_TASKS: Final = "/api/v1/tasks"
-_TASK: Final = "/api/v1/tasks/{id}"
+_TASK: Final = f"{TASKS}/{{id}}"
 _CANCELLED: Final = "Task cancelled"
 
 
@@ -122,13 +120,15 @@ class SigmicClient:
             # A traceback that is printed with its locals must not show them.
             del api_key, base_url
         on_request = check_callable("on_request", on_request)
-        self._control = Transport(
+        self._control = AiohttpTransport(
+            self._base_url,
             self._keyring.credential,
             connections=check_count("connections", connections, least=0),
             accept_encoding="gzip, deflate",
             on_request=on_request,
         )
-        self._streams = Transport(
+        self._streams = AiohttpTransport(
+            self._base_url,
             self._keyring.credential,
             connections=check_count("stream_connections", stream_connections, least=0),
             accept_encoding="identity",  # a compressor would hold events back
@@ -188,8 +188,8 @@ class SigmicClient:
         body = create_body(request, await check_files(request.files))
         created = await self._call(
             "POST",
-            _TASKS,
-            self._url(),
+            TASKS,
+            TASKS,
             _CREATED,
             timeout=timeout,
             body=body,
@@ -202,7 +202,7 @@ class SigmicClient:
     async def get(self, task_id: str, *, timeout: float) -> TaskInfo:
         """Read a task. An answer about another task is a ``ProtocolError``."""
         task_id = plain(task_id)
-        envelope = await self._fetch("GET", _TASK, self._url(task_id), timeout=timeout)
+        envelope = await self._fetch("GET", _TASK, task_path(task_id), timeout=timeout)
         info = _unwrap(read_info(envelope.data, 200))
         if info.id != task_id:
             raise ProtocolError(
@@ -215,8 +215,8 @@ class SigmicClient:
         limit, offset = check_count("limit", limit), check_count("offset", offset, least=0)
         if limit > 100:
             raise ConfigurationError("limit must be 1 to 100.")
-        url = self._url().with_query({"limit": limit, "offset": offset})
-        envelope = await self._fetch("GET", _TASKS, url, timeout=timeout)
+        path = f"{TASKS}?limit={limit}&offset={offset}"
+        envelope = await self._fetch("GET", TASKS, path, timeout=timeout)
         infos, scraps = _unwrap(read_infos(envelope.data, 200))
         tasks = [tidy(info, self._keyring.redact) for info in infos]
         total, has_more = read_pagination(envelope.pagination)
@@ -235,12 +235,11 @@ class SigmicClient:
         """
         answer = await send(
             self._keyring,
-            self._control,
+            self._control.call,
             "DELETE",
             _TASK,
-            self._url(task_id),
+            task_path(task_id),
             timeout=timeout,
-            read=read_answer,
         )
         envelope = read_success(answer, self._keyring.redact)
         if isinstance(envelope, ProtocolError) and 200 <= answer.status < 300:
@@ -259,10 +258,10 @@ class SigmicClient:
         """Send a follow-up message and return the task's status. The POST is sent once."""
         message, paths = plain(message), check_paths("files", files)
         check_message(message, paths)
-        url = self._url(task_id, "messages")
+        path = task_path(task_id, "messages")
         body = send_body(message, await check_files(paths))
         route = f"{_TASK}/messages"
-        sent = await self._call("POST", route, url, _SENT, timeout=timeout, body=body)
+        sent = await self._call("POST", route, path, _SENT, timeout=timeout, body=body)
         return tidy_status(self._keyring.redact(sent.status))
 
     async def approve(
@@ -270,10 +269,10 @@ class SigmicClient:
     ) -> bool:
         """Decide on a tool call; ``True`` if it was approved. The POST is sent once."""
         outcome = check_outcome(outcome)
-        url = self._url(task_id, "tools", call_id, "approve")
+        path = task_path(task_id, "tools", call_id, "approve")
         body = json_body({"outcome": outcome})
         route = f"{_TASK}/tools/{{callId}}/approve"
-        done = await self._call("POST", route, url, _APPROVED, timeout=timeout, body=body)
+        done = await self._call("POST", route, path, _APPROVED, timeout=timeout, body=body)
         return done.approved
 
     async def stream(self, task_id: str, *, timeout: float, silence: float) -> SigmicEventStream:
@@ -284,12 +283,11 @@ class SigmicClient:
         silence = check_seconds("silence", silence)
         opened = await send(
             self._keyring,
-            self._streams,
+            partial(self._streams.fetch, read=read_head),
             "GET",
             f"{_TASK}/stream",
-            self._url(task_id, "stream"),
+            task_path(task_id, "stream"),
             timeout=timeout,
-            read=read_head,
         )
         if isinstance(opened, Answer):
             raise explained(read_refusal(opened, self._keyring.redact), self._keyring)
@@ -306,14 +304,11 @@ class SigmicClient:
         await self._streams.aclose()
         await self._control.aclose()
 
-    def _url(self, *segments: str) -> URL:
-        return task_url(self._base_url, *segments)
-
     async def _call(
         self,
         method: str,
         route: str,
-        url: URL,
+        path: str,
         decoder: msgspec.json.Decoder[T],
         *,
         timeout: float,
@@ -321,7 +316,7 @@ class SigmicClient:
         redact: Redactor | None = None,
     ) -> T:
         """Send a request and return the decoded ``data`` of its success."""
-        envelope = await self._fetch(method, route, url, timeout=timeout, body=body, redact=redact)
+        envelope = await self._fetch(method, route, path, timeout=timeout, body=body, redact=redact)
         decoded = decode(envelope.data, decoder, 200)
         return _unwrap(decoded)
 
@@ -329,7 +324,7 @@ class SigmicClient:
         self,
         method: str,
         route: str,
-        url: URL,
+        path: str,
         *,
         timeout: float,
         body: Body | None = None,
@@ -337,13 +332,12 @@ class SigmicClient:
     ) -> Envelope:
         answer = await send(
             self._keyring,
-            self._control,
+            self._control.call,
             method,
             route,
-            url,
+            path,
             timeout=timeout,
             body=body,
-            read=read_answer,
         )
         envelope = read_success(answer, redact or self._keyring.redact)
         if not isinstance(envelope, Envelope):

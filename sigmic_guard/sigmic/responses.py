@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DECODE_ERRORS",
+    "MAX_JSON",
+    "MAX_REFUSAL",
     "Answer",
     "Envelope",
     "decode",
@@ -48,6 +50,11 @@ __all__ = [
 
 
 T = TypeVar("T")
+
+#: Bytes of a JSON body, decompressed.
+MAX_JSON: Final = 16 * 1024 * 1024
+#: Bytes of a refusal: an envelope is small, and a gateway's page is not read on.
+MAX_REFUSAL: Final = 64 * 1024
 
 _BY_STATUS: Final[dict[int, type[ApiError]]] = {
     401: AuthenticationError,

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 from time import monotonic
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from sigmic_guard.errors import AuthenticationError
 from sigmic_guard.lifecycle.values import check_seconds
 from sigmic_guard.sigmic.responses import Answer, in_own_words
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
-    from aiohttp import ClientResponse
-    from yarl import URL
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
 
     from sigmic_guard.errors import ApiError, ProtocolError
     from sigmic_guard.sigmic.bodies import Body
     from sigmic_guard.sigmic.keyring import Keyring
-    from sigmic_guard.sigmic.transport import Transport
+
+    class Call(Protocol[T_co]):
+        """Sends one request; see :class:`~sigmic_guard.sigmic.control.ControlTransport`."""
+
+        def __call__(
+            self, method: str, route: str, path: str, *, timeout: float, body: Body | None = None
+        ) -> Awaitable[T_co]: ...
+
 
 __all__ = ["explained", "send"]
 
-T = TypeVar("T")
 
 #: Seconds without which it makes no sense to send a request.
 LEAST_TIMEOUT: Final = 0.05
@@ -31,13 +37,12 @@ _UNAUTHORISED: Final = 401
 
 async def send(
     keyring: Keyring,
-    transport: Transport,
+    call: Call[T],
     method: str,
     route: str,
-    url: URL,
+    path: str,
     *,
     timeout: float,
-    read: Callable[[ClientResponse], Awaitable[T]],
     body: Body | None = None,
 ) -> T:
     """Send a request; once more if the credential is refused, and there is another one.
@@ -46,7 +51,7 @@ async def send(
 
     :param timeout: seconds for all of it, as the user gave them.
     :raises ConfigurationError: they are none, or there is no credential.
-    :raises SigmicGuardError: see :meth:`~sigmic_guard.sigmic.transport.Transport.call`.
+    :raises SigmicGuardError: see :class:`~sigmic_guard.sigmic.control.ControlTransport`.
     """
     timeout = check_seconds("timeout", timeout)
     until = monotonic() + timeout
@@ -54,7 +59,7 @@ async def send(
     if credential is None:
         credential = await keyring.ready(timeout)
         timeout = max(until - monotonic(), LEAST_TIMEOUT)
-    answer = await transport.call(method, route, url, timeout=timeout, body=body, read=read)
+    answer = await call(method, route, path, timeout=timeout, body=body)
     if not (
         keyring.renewable
         and isinstance(answer, Answer)
@@ -67,7 +72,7 @@ async def send(
     if not renewed or left < LEAST_TIMEOUT:
         return answer
     again = None if body is None else body.again()
-    return await transport.call(method, route, url, timeout=left, body=again, read=read)
+    return await call(method, route, path, timeout=left, body=again)
 
 
 def explained(error: ApiError | ProtocolError, keyring: Keyring) -> ApiError | ProtocolError:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from sigmic_guard.sigmic.responses import Answer
     from sigmic_guard.sigmic.sse import ServerSentEvent
-    from sigmic_guard.sigmic.transport import Transport
+    from sigmic_guard.sigmic.transport import AiohttpTransport
 
 __all__ = ["SigmicEventStream", "read_head"]
 
@@ -51,7 +51,7 @@ class SigmicEventStream:
     """
 
     def __init__(
-        self, response: aiohttp.ClientResponse, transport: Transport, *, silence: float
+        self, response: aiohttp.ClientResponse, transport: AiohttpTransport, *, silence: float
     ) -> None:
         self._response = response
         self._transport = transport

@@ -8,9 +8,6 @@ with its traceback cut off at this module.
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
-import socket
 from contextlib import suppress
 from contextvars import ContextVar
 from time import perf_counter
@@ -18,38 +15,32 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
+from yarl import URL
 
-from sigmic_guard.errors import (
-    ConfigurationError,
-    ConnectionFailed,
-    ProtocolError,
-    SigmicGuardError,
-)
-from sigmic_guard.sigmic.responses import Answer
+from sigmic_guard.errors import ConnectionFailed, SigmicGuardError
+from sigmic_guard.sigmic import failures
+from sigmic_guard.sigmic.control import USER_AGENT, tell, trace_headers
+from sigmic_guard.sigmic.payload import BodyPayload
+from sigmic_guard.sigmic.quiet import is_quiet
+from sigmic_guard.sigmic.responses import MAX_JSON, MAX_REFUSAL, Answer
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable
 
     from aiohttp.client import ClientTimeout
+    from aiohttp.client_proto import ResponseHandler
     from aiohttp.client_reqrep import ClientRequest
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
-    from yarl import URL
 
     from sigmic_guard.sigmic.bodies import Body
+    from sigmic_guard.sigmic.control import OnRequest
     from sigmic_guard.sigmic.credentials import Credential
 
-    #: Method, route, status (or "timeout", "connection", "cancelled"), seconds.
-    OnRequest = Callable[[str, str, str, float], None]
-
-__all__ = ["FOREIGN", "Attempt", "Transport", "read_answer", "trace_headers", "translate"]
+__all__ = ["FOREIGN", "AiohttpTransport", "Attempt", "read_answer", "translate"]
 
 ReadT = TypeVar("ReadT")
 
-#: Bytes of a JSON body, decompressed.
-MAX_JSON: Final = 16 * 1024 * 1024
-#: Bytes of a refusal: an envelope is small, and a gateway's page is not read on.
-_MAX_REFUSAL: Final = 64 * 1024
 #: Seconds that closing may take where a peer takes no more bytes.
 _MAX_CLOSE: Final = 1.0
 # Shorter than the 5 s after which common servers hang up on an idle connection: what is sent into a
@@ -72,7 +63,7 @@ FOREIGN: Final = (
 class Attempt:
     """One call on its way, and how far it provably got: that is what a failure means."""
 
-    __slots__ = ("body", "connected", "transport", "where")
+    __slots__ = ("body", "connected", "fresh", "transport", "where")
 
     def __init__(self, body: Body | None = None, where: str = "") -> None:
         self.body = body
@@ -80,38 +71,41 @@ class Attempt:
         self.where = where
         #: Whether a connection was ever had. While not, not a byte of the request has left.
         self.connected = False
+        #: Whether the connection that it was given was made for it.
+        self.fresh = False
         self.transport: asyncio.Transport | None = None
 
 
-#: The common ones, in plain words.
-_REASONS: Final = {
-    errno.ECONNREFUSED: "connection refused",
-    errno.EHOSTUNREACH: "host unreachable",
-    errno.ENETUNREACH: "network unreachable",
-    errno.ECONNRESET: "connection reset",
-    errno.ETIMEDOUT: "connecting timed out",
-}
-
 _UNFINISHED: Final = frozenset({"cancelled", "connection", "timeout"})
-#: ``traceparent`` and ``tracestate`` of the requests that are sent in this context, if they belong
-#: to a trace; they go beside the client's own headers.
-trace_headers: Final[ContextVar[Mapping[str, str] | None]] = ContextVar(
-    "sigmic_guard_trace_headers", default=None
-)
 _ATTEMPT: Final[ContextVar[Attempt]] = ContextVar("sigmic_guard_attempt")
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Tells the attempt when it is given a connection: TLS shaken, out of the pool's queue."""
+    """Tells the attempt when it is given a connection: TLS shaken, out of the pool's queue.
+
+    One that was kept is given only if it is quiet.
+    """
 
     async def connect(
         self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout
     ) -> Connection:
-        connection = await super().connect(req, traces, timeout)
         attempt = _ATTEMPT.get()
+        while True:
+            attempt.fresh = False
+            connection = await super().connect(req, traces, timeout)
+            transport = connection.transport
+            if attempt.fresh or (transport is not None and is_quiet(transport)):
+                break
+            connection.close()
         attempt.connected = True
-        attempt.transport = connection.transport
+        attempt.transport = transport
         return connection
+
+    async def _create_connection(
+        self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout
+    ) -> ResponseHandler:
+        _ATTEMPT.get().fresh = True
+        return await super()._create_connection(req, traces, timeout)
 
 
 def translate(exc: BaseException, attempt: Attempt) -> SigmicGuardError:
@@ -123,59 +117,17 @@ def translate(exc: BaseException, attempt: Attempt) -> SigmicGuardError:
         return ConnectionFailed(
             f"The file {name!r} changed or vanished while it was being sent.", sent=True
         )
-    kind = type(exc).__name__
     if not attempt.connected:
-        return ConnectionFailed(_no_connection(exc, attempt), sent=False)
+        return failures.no_connection(exc, attempt.where)
     if isinstance(exc, (HttpProcessingError, aiohttp.ClientResponseError)):
-        return ProtocolError(f"The API's answer is no readable HTTP ({kind}).")
-    return ConnectionFailed(
-        f"The connection broke before the answer was complete ({kind}).", sent=True
-    )
+        return failures.no_http()
+    return failures.broken(exc)
 
 
-def _no_connection(exc: BaseException, attempt: Attempt) -> str:
-    """Say why there is no connection, in the words of the system, without the exception's text."""
-    where = f"No connection to {attempt.where or 'the API'} could be made"
-    kind = type(exc).__name__
-    error = _system_error(exc)
-    if error is None or error.errno is None:
-        return f"{where} ({kind})."
-    if error.errno in {errno.EMFILE, errno.ENFILE}:
-        whose = "this process" if error.errno == errno.EMFILE else "this machine"
-        return (
-            f"{where}: {whose} is out of file descriptors ({errno.errorcode[error.errno]}). Raise "
-            "the limit (ulimit -n), or run fewer tasks at once (max_tasks=…)."
-        )
-    if isinstance(error, socket.gaierror):
-        return f"{where}: no such name, or no answer from the name service ({kind})."
-    word = errno.errorcode.get(error.errno, str(error.errno))
-    reason = _REASONS.get(error.errno) or os.strerror(error.errno)
-    return f"{where}: {reason} ({word})."
-
-
-def _system_error(exc: BaseException) -> OSError | None:
-    """Return what the system said, which may be wrapped, or one of several addresses' answers."""
-    waiting: list[BaseException | None] = [exc]
-    seen = set[int]()
-    found: OSError | None = None
-    while waiting:
-        link = waiting.pop(0)
-        if link is None or id(link) in seen:
-            continue
-        seen.add(id(link))
-        if isinstance(link, OSError) and link.errno is not None:
-            if link.errno in {errno.EMFILE, errno.ENFILE} or isinstance(link, socket.gaierror):
-                return link
-            found = found or link
-        if isinstance(link, BaseExceptionGroup):
-            waiting += link.exceptions
-        waiting += [getattr(link, "os_error", None), link.__cause__, link.__context__]
-    return found
-
-
-class Transport:
+class AiohttpTransport:
     """A session with its connections. It belongs to the event loop of its first request.
 
+    :param base_url: where the API is, without a trailing slash.
     :param credential: ``None`` until :meth:`use` is called.
     :param connections: how many there may be at once; 0 for no limit. Further calls wait, within
         their time-outs.
@@ -184,12 +136,14 @@ class Transport:
 
     def __init__(
         self,
+        base_url: str,
         credential: Credential | None,
         *,
         connections: int,
         accept_encoding: str,
         on_request: OnRequest | None = None,
     ) -> None:
+        self._base_url = base_url
         self._credential = credential
         self._connections = connections
         self._accept_encoding = accept_encoding
@@ -206,10 +160,16 @@ class Transport:
             self._session.headers.update(credential.headers)
 
     async def call(
+        self, method: str, route: str, path: str, *, timeout: float, body: Body | None = None
+    ) -> Answer:
+        """Send a request and return its answer. See :class:`ControlTransport`."""
+        return await self.fetch(method, route, path, timeout=timeout, body=body, read=read_answer)
+
+    async def fetch(
         self,
         method: str,
         route: str,
-        url: URL,
+        path: str,
         *,
         timeout: float,
         read: Callable[[aiohttp.ClientResponse], Awaitable[ReadT]],
@@ -218,12 +178,15 @@ class Transport:
         """Send a request, and return what ``read`` makes of the response, whatever its status.
 
         :param route: the path with placeholders, for ``on_request``.
+        :param path: below the base URL, and encoded.
         :param timeout: seconds for all of it, ``read`` included.
         :raises ConnectionFailed: no complete answer came. The connection is dropped.
         :raises ProtocolError: what came was not HTTP. The connection is dropped.
         """
         if self.closed:
-            raise ConnectionFailed("The client is closed.", sent=False)
+            raise failures.closed()
+        # Encoded: yarl must not undo %2F and the like.
+        url = URL(self._base_url + path, encoded=True)
         attempt = Attempt(body, f"{url.host}:{url.port}")
         outcome = "cancelled"
         response: aiohttp.ClientResponse | None = None
@@ -239,17 +202,21 @@ class Transport:
         except FOREIGN as exc:
             if scope.expired() and isinstance(exc, TimeoutError):
                 outcome = "timeout"
-                failure = _too_slow(timeout, attempt)
+                failure = failures.too_slow(timeout, sent=attempt.connected)
             else:
                 outcome = "connection"
-                failure = translate(exc, attempt)
+                failure = (
+                    failures.closed_under_way(sent=attempt.connected)
+                    if self.closed
+                    else translate(exc, attempt)
+                )
         except asyncio.CancelledError as exc:
             if not self.closed or _is_cancelled():
                 # Unchanged, but for the frames below: they hold the request.
                 raise exc.with_traceback(None)  # noqa: B904
             # Nobody cancelled: that is how a closing pool tells those who wait for a place.
             outcome = "connection"
-            failure = ConnectionFailed("The client was closed.", sent=attempt.connected)
+            failure = failures.closed_under_way(sent=attempt.connected)
         else:
             outcome = str(response.status)
             return result
@@ -260,7 +227,7 @@ class Transport:
                 response.close()
             response = None  # its repr shows headers, and tracebacks may be printed with locals
             if self._on_request:
-                _tell(self._on_request, method, route, outcome, perf_counter() - started)
+                tell(self._on_request, method, route, outcome, perf_counter() - started)
         try:
             raise failure
         finally:
@@ -270,19 +237,23 @@ class Transport:
         """Return the response once its head is there. Redirects are not followed."""
         loop = asyncio.get_running_loop()
         if self._loop is not None and self._loop is not loop:
-            raise ConfigurationError("A client belongs to one event loop: make another one.")
+            raise failures.another_loop()
         if self._session is None:
             self._loop = loop
             headers = {} if self._credential is None else self._credential.headers
             self._session = aiohttp.ClientSession(
                 connector=_Connector(limit=self._connections, keepalive_timeout=_KEEP_ALIVE),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                headers=headers | {"Accept-Encoding": self._accept_encoding},
+                headers=headers
+                | {"Accept-Encoding": self._accept_encoding, "User-Agent": USER_AGENT},
                 timeout=aiohttp.ClientTimeout(total=None),
                 trust_env=False,
             )
+            # What is sent twice is for those to decide who know what it does.
+            self._session._retry_connection = False  # noqa: SLF001
+        data = None if body is None else BodyPayload(body)
         return await self._session.request(
-            method, url, data=body, headers=trace_headers.get(), allow_redirects=False
+            method, url, data=data, headers=trace_headers.get(), allow_redirects=False
         )
 
     async def aclose(self) -> None:
@@ -301,7 +272,7 @@ class Transport:
 
 async def read_answer(response: aiohttp.ClientResponse) -> Answer:
     """Read a response to its end, or as far as it makes sense."""
-    limit = MAX_JSON if 200 <= response.status < 300 else _MAX_REFUSAL
+    limit = MAX_JSON if 200 <= response.status < 300 else MAX_REFUSAL
     retry_after = response.headers.get("Retry-After")
     chunks = []
     size = 0
@@ -314,26 +285,7 @@ async def read_answer(response: aiohttp.ClientResponse) -> Answer:
     return Answer(response.status, b"".join(chunks), retry_after)
 
 
-def _tell(on_request: OnRequest, method: str, route: str, status: str, seconds: float) -> None:
-    """Call somebody else's function, which must not decide what becomes of a request."""
-    try:
-        on_request(method, route, status, seconds)
-    except Exception as exc:  # noqa: BLE001 - a user's
-        asyncio.get_running_loop().call_exception_handler(
-            {"message": "on_request raised", "exception": exc}
-        )
-
-
 def _is_cancelled() -> bool:
     """Whether anybody asked for the running task's cancellation, and has not taken it back."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-def _too_slow(timeout: float, attempt: Attempt) -> ConnectionFailed:
-    what = "answer" if attempt.connected else "connection"
-    return ConnectionFailed(
-        f"There was no {what} within {timeout:g} seconds.",
-        sent=attempt.connected,
-        timed_out=True,
-    )

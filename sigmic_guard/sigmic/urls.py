@@ -13,11 +13,14 @@ from sigmic_guard.errors import ConfigurationError
 from sigmic_guard.lifecycle.text import MAX_ID, shown_id
 from sigmic_guard.lifecycle.values import is_text, plain, shown
 
-__all__ = ["DEFAULT_BASE_URL", "check_base_url", "is_id", "task_url"]
+__all__ = ["DEFAULT_BASE_URL", "check_base_url", "is_id", "task_path"]
 
 DEFAULT_BASE_URL: Final = "https://api.sigmic.ai"
 #: Where the base URL comes from when none is given.
 ENVIRONMENT_VARIABLE: Final = "SIGMIC_BASE_URL"
+
+#: Where the tasks are, below the base URL.
+TASKS: Final = "/api/v1/tasks"
 
 _UNFIT: Final = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029?#]")
 
@@ -78,19 +81,20 @@ def check_id(name: str, value: object) -> str:
     return text
 
 
-def task_url(base_url: str, *segments: str) -> URL:
-    """Return the URL of the tasks, or of what the segments lead to, each encoded as one segment.
+def task_path(*segments: str) -> str:
+    """Return the path of the tasks below the base URL, or of what the segments lead to.
+
+    Each of them is encoded as one segment, and none is ever decoded again.
 
     :raises ConfigurationError: a segment can be no id, see :func:`is_id`.
     """
-    segments = tuple(map(plain, segments))
-    for segment in segments:
+    path = TASKS
+    for segment in map(plain, segments):
         if not is_id(segment):
             what = shown_id(segment) if type(segment) is str else shown(segment)
             raise ConfigurationError(
                 f"'{what}' is no id: it must be text of at most {MAX_ID} "
                 "characters, and not empty, '.' or '..'."
             )
-    path = "/".join(["/api/v1/tasks", *(quote(segment, safe="") for segment in segments)])
-    # Encoded: yarl must not undo %2F and the like.
-    return URL(base_url + path, encoded=True)
+        path += "/" + quote(segment, safe="")
+    return path

@@ -2,8 +2,7 @@
 
 Read it by shape (see shapes.py), in three steps.
 
-1. **What one request meets**: :data:`MEETS`, by the kind of fault; the same on every route. Kinds
-   in :data:`RESENT` may not be met at all where HTTP allows to send the request again.
+1. **What one request meets**: :data:`MEETS`, by the kind of fault; the same on every route.
 2. **Who is told**: the callers of the shapes in :data:`TOLD` get that error, for the request is
    theirs and sent once. All others are pursued: a fault that passes ends well (``ok``), and what
    one that stays ends in says :data:`STAYS`; ``waits`` is until a deadline or the shutdown.
@@ -82,9 +81,6 @@ STREAM_OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "drip": {"seconds": 0.0005},
     "oversize": {"size": 9 * 2**20},
 }
-
-RESENT: Final = frozenset({"reset_before", "lost_answer"})
-"""On a connection that was used before, a GET or DELETE that meets these may be sent again."""
 
 EFFECTIVE: Final = frozenset(
     {
@@ -174,8 +170,7 @@ def endings(case: Case) -> set[str]:
             return {OK, met}  # the event would come again; or GET tells the end first
         return {met} if case.kind in HOPELESS else {OK}
     if case.shape in TOLD:
-        resent = case.kind in RESENT and case.route == "get" and case.passes
-        return {OK, met} if resent else {met}
+        return {met}
     if case.shape is shapes.get_background and case.kind == "oversize":
         return {NO_ANSWER}  # it is not asked for again so soon
     if met == OK or case.passes:
