@@ -3,6 +3,15 @@
 One handler of ours stands for each of the two, however many supervisors listen, so that they can
 come and go in any order. It calls on to what stood there before, and where nobody listens any more
 it is as if it were not there. Being called at any instruction, it leaves notes and does no more.
+
+Who asks again is in a hurry, but one request may arrive twice: what is sent to a whole process
+group, by systemd, a terminal or ``timeout``, a worker gets from there and from its parent, which
+passes it on. Python does not tell a handler who sent a signal, and no interval tells the two apart:
+uvicorn passes it on within half a second, hypercorn when the first of its workers has gone. So a
+SIGTERM, whenever it comes, is the same request where our parent process handles SIGTERM itself.
+That costs little: service managers go on to SIGKILL, not to a second SIGTERM. A SIGINT after
+another signal is always somebody in a hurry: people press Ctrl-C twice, and those parents pass it
+on as SIGTERM.
 """
 
 from __future__ import annotations
@@ -12,6 +21,7 @@ import signal
 import threading
 from enum import Enum, auto
 from logging import WARNING
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from sigmic_guard.errors import ConfigurationError
@@ -24,6 +34,9 @@ if TYPE_CHECKING:
     from types import FrameType
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+#: What stands in ``/proc/PID/status`` before the masks of the signals that a process does not leave
+#: to the system: it has a handler, or waits for them.
+_HANDLED: Final = (b"SigCgt:", b"SigBlk:")
 
 
 class Asked(Enum):
@@ -33,10 +46,14 @@ class Asked(Enum):
     ONCE = auto()
     TWICE = auto()
 
-    @property
-    def again(self) -> Asked:
-        """What it is after one more signal."""
-        return Asked.ONCE if self is Asked.NEVER else Asked.TWICE
+    def after(self, *, relayed: bool) -> Asked:
+        """What it is after one more signal.
+
+        :param relayed: it may be the same request, passed on.
+        """
+        if self is Asked.NEVER:
+            return Asked.ONCE
+        return self if relayed else Asked.TWICE
 
 
 def check_signals(value: object) -> bool | Literal["auto"]:
@@ -93,9 +110,9 @@ class SignalHandlers:
         # None: it was not set by Python, and could neither be called nor be put back.
         return before is not None and not (self._yielding and before is signal.SIG_IGN)
 
-    def receive(self) -> None:
+    def receive(self, *, relayed: bool) -> None:
         """Take a signal."""
-        self._asked = self._asked.again
+        self._asked = self._asked.after(relayed=relayed)
         self._received()
 
     def note_end(self, number: int, end: BaseException | None, *, default: bool) -> None:
@@ -143,6 +160,7 @@ class _Handler:
         self._before: Any = signal.getsignal(number)
         self._listeners: list[SignalHandlers] = []
         self._asked = Asked.NEVER
+        self._parent = os.getppid()
 
     @property
     def __self__(self) -> object:
@@ -192,11 +210,12 @@ class _Handler:
             # Somebody calls on to us who has replaced us.
             self._pass_on(number, frame)
             return
-        self._asked = self._asked.again
+        relayed = self._may_be_relayed()
+        self._asked = self._asked.after(relayed=relayed)
         if self._asked is Asked.TWICE:
             self.step_down()  # who asks twice means it: a third goes past us
         for listener in listeners:
-            listener.receive()
+            listener.receive(relayed=relayed)
         end: BaseException | None = None
         try:
             if callable(self._before):
@@ -205,6 +224,15 @@ class _Handler:
             end = raised
         for listener in listeners:
             listener.note_end(number, end, default=self._before is signal.SIG_DFL)
+
+    def _may_be_relayed(self) -> bool:
+        """Tell whether our parent may have sent the signal because it got one itself."""
+        if self._number != signal.SIGTERM:
+            return False
+        parent = os.getppid()
+        if parent != self._parent:
+            return True  # by whoever started it: the same signal may have ended it
+        return parent != 0 and _handles(parent, self._number)
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
         if callable(self._before):
@@ -217,6 +245,16 @@ class _Handler:
         """Stand for nobody in a forked child: its signals are not its parent's."""
         self._listeners.clear()
         self.step_down()
+
+
+def _handles(pid: int, number: int) -> bool:
+    """Tell whether a process deals with a signal itself; also where that cannot be seen."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_bytes()
+    except OSError:
+        return True
+    masks = [line.split()[1] for line in status.splitlines() if line.startswith(_HANDLED)]
+    return not masks or any(int(mask, 16) >> (number - 1) & 1 for mask in masks)
 
 
 #: By number: the handler of ours that was set last, as long as somebody listens.
