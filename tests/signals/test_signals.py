@@ -172,17 +172,6 @@ async def test_a_handler_that_exits(number: signal.Signals, emulator: Emulator) 
     assert run.end["back"]
 
 
-@pytest.mark.parametrize("number", [TERM, INT])
-async def test_a_signal_that_was_ignored(number: signal.Signals, emulator: Emulator) -> None:
-    """Where the signal was ignored the tasks are cancelled all the same; the program goes on."""
-    options = ("--signals", "--handlers", "ignore", "--background", "3", "--wait", "tasks")
-    run = await serve(emulator, [number], *options)
-    assert emulator.live == 0
-    assert run.status == OWN
-    assert run.end["restored"]
-    assert run.end["back"]
-
-
 @pytest.mark.parametrize("runner", RUNNERS)
 async def test_without_signals(runner: str, emulator: Emulator) -> None:
     """Without signals=True no handler is touched; Ctrl-C is a cancellation, as Python has it."""
@@ -267,10 +256,11 @@ async def test_auto_with_handlers_of_the_program(handlers: str, emulator: Emulat
     assert run.end["restored"]
 
 
-async def test_auto_leaves_alone_what_is_ignored(emulator: Emulator) -> None:
-    """With signals="auto" a signal that was ignored stays so: no handler is touched."""
-    options = ("--signals", "auto", "--handlers", "ignore", "--background", "3")
-    async with program(emulator, "serve.py", *options) as run:
+@pytest.mark.parametrize("signals", [("--signals",), ("--signals", "auto")], ids=["true", "auto"])
+async def test_what_is_ignored_is_left_alone(signals: tuple[str, ...], emulator: Emulator) -> None:
+    """A signal that was ignored, as SIGINT by a shell's background job, stays so."""
+    options = ("--handlers", "ignore", "--background", "3")
+    async with program(emulator, "serve.py", *signals, *options) as run:
         await run.ready()
         await emulator.wait_for(lambda state: state["tasks"]["live"] == 3)
         run.kill(TERM)

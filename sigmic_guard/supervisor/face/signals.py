@@ -79,7 +79,7 @@ class SignalHandlers:
 
     :param received: called on each signal; may do no more than leave a note.
     :param yielding: leave the way in which the process dies to whoever decided it: a default action
-        is carried out after the drain, by the signal itself, and what is ignored stays so.
+        is carried out after the drain, by the signal itself.
     """
 
     def __init__(self, received: Callable[[], None], *, yielding: bool = False) -> None:
@@ -107,8 +107,9 @@ class SignalHandlers:
 
     def takes(self, before: Any) -> bool:
         """Tell whether this one wants to stand before that handler."""
-        # None: it was not set by Python, and could neither be called nor be put back.
-        return before is not None and not (self._yielding and before is signal.SIG_IGN)
+        # None: it was not set by Python, and could neither be called nor be put back. What was
+        # ignored when we came stays so: a shell's background jobs are not to end by a Ctrl-C.
+        return before is not None and before is not signal.SIG_IGN
 
     def receive(self, *, relayed: bool) -> None:
         """Take a signal."""

@@ -80,12 +80,12 @@ class Supervisor:
     :param observers: further observers (:class:`~sigmic_guard.observe.Observer`) of all that
         happens; one that raises is reported once, and breaks nothing.
     :param signals: shut down on SIGTERM and SIGINT; default ``False``. Handlers that stood before
-        are called as well, and put back at the end. Where there was none, the process ends as it
-        would have without us, after the drain: ``SystemExit(143)``, or ``KeyboardInterrupt``. Off
-        the main thread there are no signals to be had, and a line in the log says so. ``"auto"``
-        listens where it can, without a word where it cannot; what was ignored stays ignored, and
-        a process whom the signal would have killed dies of it after the drain, with no exception
-        in the body.
+        are called as well, and put back at the end; what was ignored stays ignored. Where there
+        was none, the process ends as it would have without us, after the drain:
+        ``SystemExit(143)``, or ``KeyboardInterrupt``. Off the main thread there are no signals to
+        be had, and a line in the log says so. ``"auto"`` listens where it can, without a word
+        where it cannot; a process whom the signal would have killed dies of it after the drain,
+        with no exception in the body.
     :param watchdog: start a small helper process, which ends our tasks at once when this process
         dies, even by ``kill -9``, and pursues further what a shutdown could not prove; default
         ``False``. Without it whoever starts next does.
