@@ -47,12 +47,13 @@ TERM, INT, KILL = signal.SIGTERM, signal.SIGINT, signal.SIGKILL
 class Host:
     """A server, and how it is known to go.
 
-    :ivar arguments: after ``python -m``; ``{port}`` and ``{app}`` are put in.
+    :ivar arguments: after ``python -m``; ``{port}``, ``{app}`` and its ``{folder}`` are put in.
     :ivar codes: its normal exit codes, by the signals that end it in order.
     :ivar impatient: further arguments, with which it does not wait for ever for its clients.
     :ivar graceful: seconds that it gives them then, or gives its workers.
     :ivar waits_for_clients: whether it waits for those that do not read, without a bound.
     :ivar workers: processes that serve.
+    :ivar websockets: whether it serves any.
     :ivar tells_websockets: whether the frame that closes a websocket arrives before the connection
         is closed.
     """
@@ -63,10 +64,14 @@ class Host:
     graceful: float = 0.0
     waits_for_clients: bool = False
     workers: int = 1
+    websockets: bool = True
     tells_websockets: bool = True
 
 
 HOSTS: Final = {
+    # The two that are no hosts: a program that listens by itself, and speaks no websockets.
+    "asyncio.run": Host(("plain", "run", "{port}"), {TERM: 143, INT: 130}, websockets=False),
+    "serve": Host(("plain", "serve", "{port}"), {TERM: 143, INT: 130}, websockets=False),
     "uvicorn": Host(
         ("uvicorn", "--port", "{port}", "{app}"),
         {TERM: -TERM, INT: 0},  # it raises the signal again, once it is done
@@ -78,6 +83,11 @@ HOSTS: Final = {
         impatient=("--timeout-graceful-shutdown", "3"),
         graceful=3,
         workers=2,
+    ),
+    "uvicorn --reload": Host(
+        ("uvicorn", "--reload", "--reload-dir", "{folder}", "--port", "{port}", "{app}"),
+        impatient=("--timeout-graceful-shutdown", "3"),
+        graceful=3,
     ),
     "hypercorn -w 0": Host(
         ("hypercorn", "-w", "0", "--bind", "127.0.0.1:{port}", "{app}"),
@@ -153,6 +163,12 @@ class Service:
             await anyio.sleep(0.02)
         pytest.fail(self.log)
 
+    async def until_said(self, words: str, times: int) -> None:
+        """Wait until it has said that so often."""
+        while self.log.count(words) < times:
+            assert not self.ended.is_set(), self.log
+            await anyio.sleep(0.02)
+
     async def read(self) -> None:
         """Read what it says until it has ended."""
         async with anyio.create_task_group() as group:
@@ -212,7 +228,8 @@ async def service(
         "GRACE": str(GRACE),
         "WITHOUT": without,
     }
-    arguments = [argument.format(port=port, app=app) for argument in (*host.arguments, *options)]
+    values = {"port": port, "app": app, "folder": folder}
+    arguments = [argument.format(**values) for argument in (*host.arguments, *options)]
     process = await anyio.open_process(
         [sys.executable, "-m", *arguments],
         stdin=subprocess.DEVNULL,

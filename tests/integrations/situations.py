@@ -175,11 +175,16 @@ async def _created(emulator: Emulator, count: int) -> None:
 async def open_all(
     emulator: Emulator, service: Service, kinds: Sequence[type[Situation]] = SITUATIONS
 ) -> AsyncIterator[list[Situation]]:
-    """Come into the middle of all of them; when the block is left they are hung up."""
+    """Come into the middle of all of them; when the block is left they are hung up.
+
+    Where the host serves no websockets, those are left out.
+    """
     async with AsyncExitStack() as stack:
         situations: list[Situation] = []
         created = 0
         for kind in kinds:
+            if kind is Chat and not service.host.websockets:
+                continue
             situation = kind(await stack.enter_async_context(service.client()))
             await situation.open(emulator)
             created += situation.tasks

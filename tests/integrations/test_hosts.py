@@ -169,7 +169,7 @@ async def test_hypercorn_with_a_worker(emulator: Emulator, *, group: bool) -> No
         assert it.process.returncode == 0, it.log
 
 
-# --- negative controls: each of the three is what does it -----------------------------------------
+# --- negative controls: each of them is what does it ----------------------------------------------
 
 
 async def test_without_the_middleware_a_hang_up_leaves_a_task(emulator: Emulator) -> None:
@@ -180,6 +180,16 @@ async def test_without_the_middleware_a_hang_up_leaves_a_task(emulator: Emulator
         async with it.client() as client:  # it has had its turn by then
             await client.get("/idle")
             await client.until(b"idle")
+        assert emulator.state()["tasks"]["live"] == 1
+
+
+@pytest.mark.slow
+async def test_without_a_handler_a_plain_program_leaves_a_task(emulator: Emulator) -> None:
+    host = HOSTS["asyncio.run"]
+    async with service(emulator, host, without="signals") as it, open_all(emulator, it, [Run]):
+        it.kill(TERM)
+        await it.ended.wait()
+        assert it.process.returncode == -TERM
         assert emulator.state()["tasks"]["live"] == 1
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from contextlib import AsyncExitStack
 from pathlib import Path
 from random import Random
+from time import time
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -14,8 +16,8 @@ import pytest
 
 from sigmic_guard.emulator import Emulator, Script
 from tests.integrations.browser import Answer
-from tests.integrations.hosts import HOSTS, INT, TERM, Host, Service, service
-from tests.integrations.situations import CHATTY, ChattyStream, QuietStream, open_all
+from tests.integrations.hosts import HOSTS, INT, PROGRAMS, TERM, Host, Service, service
+from tests.integrations.situations import CHATTY, ChattyStream, QuietStream, Run, open_all
 
 if TYPE_CHECKING:
     import signal
@@ -149,6 +151,27 @@ async def test_the_lines_of_the_page_are_a_service(emulator: Emulator, tmp_path:
         it.kill(TERM)
         await it.ended.wait()
         assert it.process.returncode == -TERM, it.log
+
+
+@pytest.mark.slow
+async def test_a_changed_source_file_under_reload(emulator: Emulator, tmp_path: Path) -> None:
+    """The old process gets SIGTERM, ends its tasks and tells its clients; the new one serves."""
+    source = tmp_path / "service.py"
+    source.write_text((PROGRAMS / "service.py").read_text())
+    host = HOSTS["uvicorn --reload"]
+    async with service(emulator, host, folder=tmp_path) as it:
+        async with open_all(emulator, it, [QuietStream, ChattyStream, Run]) as situations:
+            os.utime(source, (time() + 10, time() + 10))
+            for situation in situations:
+                await situation.check_shutdown(host)
+        await it.until_said("the service is ready", 2)
+        assert emulator.state()["tasks"]["live"] == 0
+        assert "Traceback" not in it.log, it.log
+        async with open_all(emulator, it, [QuietStream]):
+            it.kill(TERM)
+            await it.ended.wait()
+        assert it.process.returncode == 0, it.log
+        assert emulator.state()["tasks"]["live"] == 0
 
 
 async def test_the_admin_page_under_uvicorn(emulator: Emulator) -> None:
