@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from sigmic_guard.emulator import Emulator, Script
+from sigmic_guard.emulator import Emulator, Fault, Script
 from tests.integrations.hosts import BEYOND, GRACE, HOSTS, INT, KILL, TERM, Host, service
 from tests.integrations.situations import (
     SITUATIONS,
     ChattyStream,
+    Creating,
     QuietStream,
     Run,
     StalledGenerator,
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from tests.integrations.situations import Situation
 
 CORE = ["uvicorn", "aiohttp.web"]
+#: It takes longer than is left to a drain in a hurry.
+SLOW = Fault("latency", seconds=1.5)
 
 
 @pytest.fixture(
@@ -70,6 +73,7 @@ async def test_a_signal_to_each_of_its_processes(
     if number not in host.codes:
         pytest.skip("it cuts everything off: see what the next start ends, below")
     async with service(emulator, host) as it, open_all(emulator, it) as situations:
+        emulator.fault("delete", SLOW)
         it.kill(number, group=True)
         await it.ended.wait()
         it.check_end(number)
@@ -147,6 +151,21 @@ async def test_a_client_that_does_not_read(emulator: Emulator, host: Host) -> No
         assert it.process.returncode == host.codes[TERM], it.log
         assert "Exception in ASGI" not in it.log, it.log
         assert "integrations/asgi" not in it.log, it.log  # no traceback leads through us
+
+
+@pytest.mark.slow
+async def test_hypercorn_with_two_workers(emulator: Emulator) -> None:
+    """The one that has tasks gets another SIGTERM in its drain, when the other one has gone."""
+    host = Host(
+        ("hypercorn", "-w", "2", "--bind", "127.0.0.1:{port}", "{app}"), graceful=3, workers=2
+    )
+    async with service(emulator, host) as it, open_all(emulator, it, [Creating]) as situations:
+        emulator.fault("delete", SLOW)
+        it.kill(TERM, group=True)
+        await it.ended.wait()
+        assert emulator.state()["tasks"]["live"] == 0
+        await situations[0].check_shutdown(host)
+        assert it.process.returncode == 0, it.log
 
 
 @pytest.mark.slow
