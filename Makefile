@@ -52,9 +52,9 @@ coverage: $(READY)  ## The whole suite on this checkout, and which lines it miss
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-bench: $(READY)  ## Every script in benchmarks/
-	@set -e; for script in $(wildcard benchmarks/*.py); do \
-		echo "== $$script"; $(BIN)/python $$script; done
+bench: $(READY)  ## Every benchmark, small: this library beside what one would use without it
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group bench
+	$(BIN)/python -m benchmarks --quick
 
 promtool:  ## Install Debian's prometheus, whose promtool checks the alert rules (as root)
 	@command -v promtool >/dev/null || { apt-get update -qq && \
@@ -71,7 +71,7 @@ systemd:  ## Install Debian's systemd, whose systemd-analyze checks the unit in 
 constraints:  ## Write constraints.txt anew, with the newest versions
 	$(PYTHON) -m venv --clear .venv-constraints
 	.venv-constraints/bin/pip install --upgrade pip
-	.venv-constraints/bin/pip install --group dev -e '.[cli,otel,uvloop]'
+	.venv-constraints/bin/pip install --group dev --group bench -e '.[cli,otel,uvloop]'
 	{ sed -n '/^#/p' constraints.txt; \
 	  .venv-constraints/bin/pip freeze --all --exclude-editable --exclude setuptools; } > .venv-constraints/new
 	mv .venv-constraints/new constraints.txt

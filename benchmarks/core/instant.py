@@ -1,4 +1,4 @@
-"""A remote system that answers at once: what is measured on it is ours alone."""
+"""A remote system in memory that answers at once: what is measured on it is ours alone."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from anyio.lowlevel import checkpoint
 
+from benchmarks.core.site import Unsound
 from sigmic_guard.sigmic import TaskInfo, TaskPage
 
 if TYPE_CHECKING:
@@ -24,9 +25,20 @@ class InstantApi:
 
     def __init__(self) -> None:
         self.live: set[str] = set()
+        self.twice = 0
         self._number = count()
 
-    async def create(self, request: CreateRequest, *, timeout: float) -> str:
+    def check(self) -> None:
+        """Check that every task was deleted, and none twice.
+
+        :raises Unsound: it was not so.
+        """
+        if self.live:
+            raise Unsound(f"{len(self.live)} tasks still run: nobody sent a DELETE for them")
+        if self.twice:
+            raise Unsound(f"{self.twice} DELETEs of tasks that had been deleted")
+
+    async def create(self, request: CreateRequest | None, *, timeout: float) -> str:
         """Create a task; its id is as long as a real one."""
         await checkpoint()
         task_id = f"{next(self._number):036d}"
@@ -46,7 +58,10 @@ class InstantApi:
     async def delete(self, task_id: str, *, timeout: float) -> bool:
         """End a task."""
         await checkpoint()
-        self.live.discard(task_id)
+        if task_id in self.live:
+            self.live.remove(task_id)
+        else:
+            self.twice += 1
         return True
 
     async def send(

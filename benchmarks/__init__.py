@@ -1,0 +1,5 @@
+"""Benchmarks: this library beside what one would write, or use, without it.
+
+``python -m benchmarks --help`` says how to run them; ``benchmarks/RESULTS.md`` has the last full
+run. ``rows/`` holds one module for each row of the table, ``core/`` what they share.
+"""
