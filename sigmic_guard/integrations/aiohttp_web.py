@@ -53,7 +53,7 @@ RECHECK_SECONDS: Final = 0.1
 #: Seconds that are left for the DELETEs where somebody asks twice.
 HURRY_SECONDS: Final = 0.5
 #: What nginx calls a request whose client hung up; nobody reads it but the access log.
-_HUNG_UP: Final = 499
+HUNG_UP: Final = 499
 #: A key of a request's storage: a string, where aiohttp knows nothing better.
 _RESPONSE: Final[Any] = (
     web.RequestKey("response", ref) if hasattr(web, "RequestKey") else "sigmic_guard.response"
@@ -123,7 +123,7 @@ async def stream(
     )
     sink = _Sink(request)
     await source.respond(sink.send)
-    return sink.response or web.Response(status=_HUNG_UP)
+    return sink.response or web.Response(status=HUNG_UP)
 
 
 class _Host:
@@ -276,7 +276,7 @@ class _Exchange:
             self.tasks.hang_up()
         over = self.close(error)
         if self.tasks.disconnected and (over or consists_of(error, told_by_hang_up)):
-            return self._response or web.Response(status=_HUNG_UP)
+            return self._response or web.Response(status=HUNG_UP)
         if self._host.draining and (over or consists_of(error, told_by_shutdown)):
             return await self._turn_away()
         return (self._response or web.Response(status=500)) if over else None

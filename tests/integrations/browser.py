@@ -1,19 +1,29 @@
-"""A browser in memory, for the admin page: it keeps a cookie, and fills in forms."""
+"""A browser in memory, for the admin page: it keeps a cookie, and fills in forms.
+
+What asks for the fixture ``door`` runs twice, against the page for ASGI and that for aiohttp.web.
+"""
 
 from __future__ import annotations
 
 import re
+import sys
 from html import unescape
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlencode
 
-from sigmic_guard.integrations.admin import admin_app
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
+from yarl import URL
+
+from sigmic_guard.integrations import aiohttp_web
+from sigmic_guard.integrations.admin import admin_app, admin_subapp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
-    from sigmic_guard.integrations.asgi.protocol import Application, Message
+    from sigmic_guard.integrations.asgi.protocol import Application, Message, Receive, Scope, Send
 
 HOST = "ops.example"
 TOKEN = "correct-horse-battery-staple"
@@ -124,9 +134,89 @@ class Browser:
         return answer
 
 
+class Body:
+    """What an application of aiohttp's reads of a request."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._at_end = False
+
+    async def readany(self) -> bytes:
+        piece = b""
+        while not piece and not self._at_end:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ConnectionResetError
+            piece = message["body"]
+            self._at_end = not message.get("more_body")
+        return piece
+
+
+def as_asgi(make: Callable[[], web.Application]) -> Application:
+    """Call an application of aiohttp's in memory: without a server, on any event loop.
+
+    :param make: called for each request, for aiohttp binds an application to where it is mounted.
+    """
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        mounted = make()
+        if mount := scope.get("root_path", "").rstrip("/"):
+            outer = web.Application()
+            outer.add_subapp(mount, mounted)
+            mounted = outer
+        query = scope.get("query_string", b"").decode()
+        request = make_mocked_request(
+            scope["method"],
+            "/",
+            [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]],
+            app=mounted,
+            payload=Body(receive),  # type: ignore[arg-type]
+        ).clone(
+            rel_url=URL.build(path=scope["path"], query_string=query),
+            scheme=scope.get("scheme", "https"),
+        )
+        found = await mounted.router.resolve(request)
+        request._match_info = found  # as Application._handle does, which needs asyncio
+        response = await found.handler(request)
+        assert isinstance(response, web.Response)
+        if response.status == aiohttp_web.HUNG_UP:
+            return
+        assert isinstance(response.body, bytes)
+        headers = {name.lower().encode(): text.encode() for name, text in response.headers.items()}
+        headers[b"content-length"] = b"%d" % len(response.body)
+        start = {"status": response.status, "headers": list(headers.items())}
+        await send({"type": "http.response.start", **start})
+        body = b"" if scope["method"] == "HEAD" else response.body
+        await send({"type": "http.response.body", "body": body})
+
+    return app
+
+
+def for_asgi(guard: Any, token: Any) -> Application:
+    return admin_app(guard, token=token)
+
+
+def for_aiohttp(guard: Any, token: Any) -> Application:
+    admin_subapp(guard, token=token)
+    return as_asgi(lambda: admin_subapp(guard, token=token))
+
+
+_doors = [for_asgi]
+
+
+@pytest.fixture(params=[for_asgi, for_aiohttp], ids=["asgi", "aiohttp"])
+def door(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What :func:`make_page` makes the page with."""
+    monkeypatch.setattr(sys.modules[__name__], "_doors", [request.param])
+
+
+def make_page(guard: Any, token: Any = TOKEN) -> Application:
+    return _doors[0](guard, token)
+
+
 def page_of(supervisor: Any, **scope: Any) -> Browser:
     """A browser at the page of a supervisor; nobody has logged in."""
-    return Browser(admin_app(SimpleNamespace(supervisor=supervisor), token=TOKEN), **scope)
+    return Browser(make_page(SimpleNamespace(supervisor=supervisor)), **scope)
 
 
 async def logged_in(supervisor: Any, **scope: Any) -> Browser:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 import anyio
 import pytest
@@ -17,13 +16,12 @@ from sigmic_guard.integrations.admin.listing import PAGE
 from sigmic_guard.integrations.asgi import Guard
 from sigmic_guard.testing import HANG, FakeSigmic
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
-from tests.integrations.browser import TOKEN, Answer, Browser, logged_in, page_of
+from tests.integrations.browser import TOKEN, Answer, Browser, door, logged_in, make_page, page_of
 from tests.supervisor.lab import FORBIDDEN, Lab
 
-if TYPE_CHECKING:
-    pass
+__all__ = ["door"]
 
-
+pytestmark = pytest.mark.usefixtures("door")
 virtual = pytest.mark.backends(TRIO_VIRTUAL)
 
 
@@ -216,7 +214,7 @@ def test_mounted_in_fastapi_beside_the_guard_s_own_requests() -> None:
 async def test_a_supervisor_that_is_not_open_is_said_to_be_none() -> None:
     lab = Lab()
     never = await logged_in(lab.make())
-    guard = Browser(admin_app(Guard(client=lab.fake, ledger="memory:"), token=TOKEN))
+    guard = Browser(make_page(Guard(client=lab.fake, ledger="memory:")))
     await guard.log_in(TOKEN)
     for browser in (never, guard):
         for path in ("/", "/task?task=i"):

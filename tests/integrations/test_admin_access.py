@@ -5,20 +5,19 @@ from __future__ import annotations
 import re
 import traceback
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from sigmic_guard import ConfigurationError, State
-from sigmic_guard.integrations.admin import access, admin_app, app, requests
+from sigmic_guard.integrations.admin import access, app, requests
 from tests.backends import TRIO_VIRTUAL
-from tests.integrations.browser import BEARER, HOST, TOKEN, logged_in, page_of
+from tests.integrations.browser import BEARER, HOST, TOKEN, door, logged_in, make_page, page_of
 from tests.supervisor.lab import Lab
 
-if TYPE_CHECKING:
-    pass
+__all__ = ["door"]
 
-
+pytestmark = pytest.mark.usefixtures("door")
 virtual = pytest.mark.backends(TRIO_VIRTUAL)
 
 
@@ -34,7 +33,7 @@ virtual = pytest.mark.backends(TRIO_VIRTUAL)
 )
 def test_a_token_that_cannot_be_one_is_refused_and_not_shown(token: Any, why: str) -> None:
     with pytest.raises(ConfigurationError, match=why) as caught:
-        admin_app(SimpleNamespace(supervisor=object()), token=token)
+        make_page(SimpleNamespace(supervisor=object()), token)
     shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
     ours = [frame for frame in shown.stack if "sigmic_guard/" in frame.filename]
     assert ours
@@ -43,7 +42,7 @@ def test_a_token_that_cannot_be_one_is_refused_and_not_shown(token: Any, why: st
 
 def test_a_guard_without_a_supervisor_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="'guard' has none"):
-        admin_app("guard", token=TOKEN)  # type: ignore[arg-type]
+        make_page("guard")
 
 
 PATHS = ["/", "/task?task=i", "/nothing", "/../secret", "/%2e%2e/", "//", "/task/", "/login/x"]
@@ -228,7 +227,7 @@ async def test_without_the_signature_s_check_a_forged_form_works(
 ) -> None:
     """The negative control: nothing else stands between such a form and the task."""
     monkeypatch.setattr(access.Access, "is_signed", lambda *_: True)
-    monkeypatch.setattr(app._Admin, "_notice", lambda *_: None)
+    monkeypatch.setattr(app.Admin, "_notice", lambda *_: None)
     lab = Lab()
     async with lab.open() as supervisor:
         task = await supervisor.start("m")

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import pytest
 
 from sigmic_guard.integrations.admin import pages
 from sigmic_guard.integrations.admin.listing import PAGE
 from tests.backends import TRIO_VIRTUAL
-from tests.integrations.browser import Answer, logged_in, page_of
+from tests.integrations.browser import Answer, door, logged_in, page_of
 from tests.supervisor.lab import Lab
 
-if TYPE_CHECKING:
-    pass
+__all__ = ["door"]
 
-
+pytestmark = pytest.mark.usefixtures("door")
 virtual = pytest.mark.backends(TRIO_VIRTUAL)
 
 #: What a page must not hold as it stands, wherever it came from.

@@ -1,5 +1,9 @@
-"""A page of the live tasks, with a cancel button for each: :func:`admin_app`."""
+"""A page of the live tasks, with a cancel button for each.
 
-from sigmic_guard.integrations.admin.app import admin_app
+:func:`admin_app` is one for ASGI, :func:`admin_subapp` for aiohttp.web.
+"""
 
-__all__ = ["admin_app"]
+from sigmic_guard.integrations.admin.aiohttp_web import admin_subapp
+from sigmic_guard.integrations.admin.asgi import admin_app
+
+__all__ = ["admin_app", "admin_subapp"]

@@ -1,4 +1,7 @@
-"""The application: which request is answered with what, and who may ask."""
+"""The pages: which request is answered with what, and who may ask.
+
+Nothing here knows what a request came over; :mod:`.asgi` and :mod:`.aiohttp_web` do.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,14 @@ from sigmic_guard import ConfigurationError, State, SupervisorShutdown
 from sigmic_guard.integrations.admin import pages
 from sigmic_guard.integrations.admin.access import SESSION_SECONDS, Access
 from sigmic_guard.integrations.admin.listing import list_tasks
-from sigmic_guard.integrations.admin.requests import HungUp, Refused, Request
-from sigmic_guard.integrations.standalone import serve_other
+from sigmic_guard.integrations.admin.requests import Refused
 from sigmic_guard.lifecycle.values import shown
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sigmic_guard import Supervisor
-    from sigmic_guard.integrations.asgi.protocol import Application, Receive, Scope, Send
+    from sigmic_guard.integrations.admin.requests import Request
 
 #: Seconds that a request waits for what comes of a cancel.
 CANCEL_SECONDS: Final = 1.0
@@ -54,67 +58,47 @@ class HasSupervisor(Protocol):
         """The supervisor, as long as it runs."""
 
 
-def admin_app(guard: HasSupervisor, *, token: str) -> Application:
-    """Return an ASGI application that shows the live tasks of this process, and cancels them.
+def supervisor_of(guard: HasSupervisor) -> Callable[[], Supervisor]:
+    """Return what finds the supervisor of a guard.
 
-    ``app.mount("/admin/tasks", admin_app(guard, token=os.environ["ADMIN_TOKEN"]))``. A browser logs
-    in with the token, for eight hours; other clients send ``Authorization: Bearer``. It shows ids,
-    states, times and errors; no message, no answer and no key. It is to be served by the event loop
-    in which the supervisor runs, and over TLS.
-
-    :param guard: whose ``supervisor`` is shown: a ``Guard``, or something else that has one.
-    :param token: whoever has it sees and cancels all tasks: at least 16 visible ASCII characters.
-    :raises ConfigurationError: the token is too short, or cannot be one; ``guard`` has no
-        supervisor.
+    :raises ConfigurationError: it has none.
     """
-    try:
-        if inspect.getattr_static(guard, "supervisor", None) is None:
-            raise ConfigurationError(
-                f"guard must have a supervisor, as a Guard does: {shown(guard)} has none"
-            )
-        access = Access(token)
-    finally:
-        del token  # a traceback that is printed with its locals must not show it
-    admin = _Admin(guard, access)
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await serve_other(scope, receive, send)
-            return
-        request = Request(scope, receive)
-        try:
-            response = await admin.respond(request)
-        except HungUp:
-            return
-        body = b"" if request.method == "HEAD" else response.body
-        await send(
-            {"type": "http.response.start", "status": response.status, "headers": response.headers}
+    if inspect.getattr_static(guard, "supervisor", None) is None:
+        raise ConfigurationError(
+            f"guard must have a supervisor, as a Guard does: {shown(guard)} has none"
         )
-        await send({"type": "http.response.body", "body": body})
-
-    return app
+    return lambda: guard.supervisor
 
 
-class _Response(NamedTuple):
+class Response(NamedTuple):
+    """An answer. The length of its body is for whoever sends it to say."""
+
     status: int
     headers: list[tuple[bytes, bytes]]
     body: bytes
 
 
-class _Admin:
-    """The pages over one supervisor."""
+class Admin:
+    """The pages over one supervisor.
 
-    def __init__(self, guard: HasSupervisor, access: Access) -> None:
-        self._guard = guard
-        self._access = access
+    :param token: whoever has it sees and cancels all tasks.
+    :raises ConfigurationError: the token is too short, or cannot be one.
+    """
 
-    async def respond(self, request: Request) -> _Response:
+    def __init__(self, token: str) -> None:
+        try:
+            self._access = Access(token)
+        finally:
+            del token  # a traceback that is printed with its locals must not show it
+
+    async def respond(self, request: Request, find: Callable[[], Supervisor]) -> Response:
         """Return what a request is answered with.
 
+        :param find: returns the supervisor; only called for who has the token.
         :raises HungUp: with nothing.
         """
         try:
-            return await self._respond(request)
+            return await self._respond(request, find)
         except Refused as refused:
             return _message(request, refused.status, refused.sentence, *refused.headers)
         except (ConfigurationError, SupervisorShutdown) as error:
@@ -122,7 +106,7 @@ class _Admin:
             headers = (b"retry-after", b"%d" % RETRY_AFTER)
             return _message(request, 503, f"{error}.", headers)
 
-    async def _respond(self, request: Request) -> _Response:
+    async def _respond(self, request: Request, find: Callable[[], Supervisor]) -> Response:
         if not request.route:  # else the links of the page would lead beside it
             return _redirect(quote(request.mount.rpartition("/")[2]) + "/", status=308)
         methods = _ROUTES.get(request.route)
@@ -146,8 +130,8 @@ class _Admin:
                 raise Refused(403, "The form is not of this session. Load its page again.")
             if request.route == "/logout":
                 return _redirect("./", request.cookie("", 0))
-            return await self._cancel(session, form)
-        return await self._show(request, session)
+            return await self._cancel(find(), session, form)
+        return await self._show(find(), request, session)
 
     def _session_of(self, request: Request) -> str | None:
         """Return the session, an empty one for who presents the token itself; ``None``: neither."""
@@ -156,16 +140,15 @@ class _Admin:
         now = time.time()
         return next(filter(lambda it: self._access.is_session(it, now), request.sessions()), None)
 
-    async def _log_in(self, request: Request) -> _Response:
+    async def _log_in(self, request: Request) -> Response:
         form = await request.form()
         if not self._access.has_token(form.get("token", "")):
             return _ask_for_token(request, refused=True)
         session = self._access.new_session(time.time())
         return _redirect("./", request.cookie(session, SESSION_SECONDS))
 
-    async def _show(self, request: Request, session: str) -> _Response:
+    async def _show(self, supervisor: Supervisor, request: Request, session: str) -> Response:
         query = request.query
-        supervisor = self._guard.supervisor
         snapshot = supervisor.snapshot()
         view = pages.View(
             csrf=self._access.sign("csrf", session),
@@ -180,8 +163,7 @@ class _Admin:
             raise Refused(404, "It is no live task of this process: it has ended, or is another's.")
         return _page(200, "Task", pages.task_page(task, snapshot.taken_at, view))
 
-    async def _cancel(self, session: str, form: dict[str, str]) -> _Response:
-        supervisor = self._guard.supervisor
+    async def _cancel(self, supervisor: Supervisor, session: str, form: dict[str, str]) -> Response:
         task = supervisor.find(form.get("task", ""))
         if supervisor.draining:
             result = "draining"
@@ -220,7 +202,7 @@ def _where(fields: dict[str, str]) -> tuple[State | None, int]:
     return State(state) if known else None, max(1, number)
 
 
-def _ask_for_token(request: Request, *, refused: bool) -> _Response:
+def _ask_for_token(request: Request, *, refused: bool) -> Response:
     challenge = b'Bearer error="invalid_token"' if refused else b"Bearer"
     headers = (b"www-authenticate", challenge)
     return _page(401, "Log in", pages.log_in(request.home, refused=refused), headers)
@@ -228,13 +210,13 @@ def _ask_for_token(request: Request, *, refused: bool) -> _Response:
 
 def _message(
     request: Request, status: int, sentence: str, *headers: tuple[bytes, bytes]
-) -> _Response:
+) -> Response:
     return _page(
         status, _TITLES[status], pages.message(_TITLES[status], sentence, request.home), *headers
     )
 
 
-def _page(status: int, title: str, body: pages.Html, *headers: tuple[bytes, bytes]) -> _Response:
+def _page(status: int, title: str, body: pages.Html, *headers: tuple[bytes, bytes]) -> Response:
     nonce = token_urlsafe(16)
     policy = (
         f"default-src 'none'; style-src 'nonce-{nonce}'; form-action 'self'; "
@@ -246,17 +228,16 @@ def _page(status: int, title: str, body: pages.Html, *headers: tuple[bytes, byte
 
 def _redirect(
     location: str, *headers: tuple[bytes, bytes], status: int = 303, text: str = ""
-) -> _Response:
+) -> Response:
     where = (b"location", location.encode())
     return _answer(status, "text/plain", f"{text}\n".encode(), where, *headers)
 
 
-def _answer(status: int, kind: str, body: bytes, *headers: tuple[bytes, bytes]) -> _Response:
+def _answer(status: int, kind: str, body: bytes, *headers: tuple[bytes, bytes]) -> Response:
     always = [
         (b"content-type", f"{kind}; charset=utf-8".encode()),
-        (b"content-length", b"%d" % len(body)),
         (b"cache-control", b"no-store"),
         (b"x-content-type-options", b"nosniff"),
         (b"referrer-policy", b"no-referrer"),
     ]
-    return _Response(status, [*always, *headers], body)
+    return Response(status, [*always, *headers], body)

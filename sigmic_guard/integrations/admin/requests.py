@@ -1,4 +1,7 @@
-"""What is asked of the page, read with care: where, by whom, and a form of bounded size."""
+"""What is asked of the page, read with care: where, by whom, and a form of bounded size.
+
+What it came over is the business of :mod:`.asgi` and :mod:`.aiohttp_web`.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,10 @@ from anyio import move_on_after
 from sigmic_guard.integrations.admin.access import COOKIE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
 
-    from sigmic_guard.integrations.asgi.protocol import Receive, Scope
+    #: Returns the next piece of a body, ``None`` at its end; raises :class:`HungUp`.
+    Read = Callable[[], Awaitable[bytes | None]]
 
 #: Bytes of a form.
 MAX_FORM: Final = 4096
@@ -41,21 +45,36 @@ class Request:
 
     :ivar mount: the path below which the application is, without a slash at its end.
     :ivar route: the path from there on; empty where the slash is missing.
+    :param query: what follows the question mark.
+    :param headers: their names in lower case.
+    :param secure: whether it came over TLS, as far as the host knows.
+    :param http1: whether one request follows another on its connection.
+    :param read: gets the body.
     """
 
-    __slots__ = ("_headers", "_receive", "_scope", "method", "mount", "route")
+    __slots__ = ("_headers", "_http1", "_query", "_read", "_secure", "method", "mount", "route")
 
-    def __init__(self, scope: Scope, receive: Receive) -> None:
-        self._scope = scope
-        self._receive = receive
-        self.method: str = scope["method"]
-        self.mount: str = scope.get("root_path", "").rstrip("/")
-        path: str = scope["path"]
-        # The path that an application is called with has the mount in it, in most frameworks.
-        below = path == self.mount or path.startswith(self.mount + "/")
-        self.route = path[len(self.mount) :] if below else path
+    def __init__(
+        self,
+        *,
+        method: str,
+        mount: str,
+        route: str,
+        query: bytes,
+        headers: Iterable[tuple[bytes, bytes]],
+        secure: bool,
+        http1: bool,
+        read: Read,
+    ) -> None:
+        self.method = method
+        self.mount = mount
+        self.route = route
+        self._query = query
+        self._secure = secure
+        self._http1 = http1
+        self._read = read
         self._headers: dict[bytes, bytes] = {}
-        for name, value in scope["headers"]:
+        for name, value in headers:
             before = self._headers.get(name)
             self._headers[name] = value if before is None else before + b"; " + value
 
@@ -74,7 +93,7 @@ class Request:
 
         :raises Refused: there are too many.
         """
-        return _fields(self._scope.get("query_string", b""))
+        return _fields(self._query)
 
     @property
     def bearer(self) -> str | None:
@@ -105,7 +124,7 @@ class Request:
 
     def cookie(self, session: str, seconds: int) -> tuple[bytes, bytes]:
         """Return the header that sets the session's cookie for so many seconds."""
-        secure = "; Secure" if self._scope.get("scheme") == "https" else ""
+        secure = "; Secure" if self._secure else ""
         path = quote(self.mount) or "/"
         text = f"{COOKIE}={session}; Path={path}; Max-Age={seconds}; HttpOnly; SameSite=Strict"
         return b"set-cookie", (text + secure).encode("latin-1")
@@ -117,18 +136,14 @@ class Request:
         :raises HungUp: it was broken off.
         """
         close = (b"connection", b"close")  # what is left of it is not read
-        headers = [close] if self._scope.get("http_version", "1.1").startswith("1") else []
+        headers = [close] if self._http1 else []
         body = b""
         with move_on_after(FORM_TIMEOUT):
-            while True:
-                message = await self._receive()
-                if message["type"] == "http.disconnect":
-                    raise HungUp
-                body += message.get("body", b"")
+            while (piece := await self._read()) is not None:
+                body += piece
                 if len(body) > MAX_FORM:
                     raise Refused(413, f"A form has at most {MAX_FORM} bytes here.", *headers)
-                if not message.get("more_body"):
-                    return _fields(body)
+            return _fields(body)
         raise Refused(408, "The form did not arrive in time.", *headers)
 
 
