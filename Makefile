@@ -9,7 +9,7 @@ endif
 
 BIN := .venv/bin
 # Test processes at once: they wait more than they compute.
-export WORKERS ?= 6
+export WORKERS ?= 8
 READY := .venv/.ready
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1

@@ -128,6 +128,7 @@ def test_every_case_is_judged_by_the_rules() -> None:
     assert list(complaints(judge)) == []
 
 
+@pytest.mark.slow
 def test_the_rules_leave_one_verdict_for_every_case() -> None:
     """The rules as they stand here allow exactly one verdict, and need each of them."""
     needed = set()
