@@ -21,7 +21,6 @@ import signal
 import threading
 from enum import Enum, auto
 from logging import WARNING
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from sigmic_guard.errors import ConfigurationError
@@ -37,6 +36,8 @@ SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 #: What stands in ``/proc/PID/status`` before the masks of the signals that a process does not leave
 #: to the system: it has a handler, or waits for them.
 _HANDLED: Final = (b"SigCgt:", b"SigBlk:")
+#: Bytes of that file that are read: the masks stand within its first two kilobytes.
+_STATUS_SIZE: Final = 4096
 
 
 class Asked(Enum):
@@ -251,7 +252,11 @@ class _Handler:
 def _handles(pid: int, number: int) -> bool:
     """Tell whether a process deals with a signal itself; also where that cannot be seen."""
     try:
-        status = Path(f"/proc/{pid}/status").read_bytes()
+        file = os.open(f"/proc/{pid}/status", os.O_RDONLY | os.O_NONBLOCK)  # there is no disk in it
+        try:
+            status = os.read(file, _STATUS_SIZE)
+        finally:
+            os.close(file)
     except OSError:
         return True
     masks = [line.split()[1] for line in status.splitlines() if line.startswith(_HANDLED)]
