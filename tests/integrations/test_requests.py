@@ -463,6 +463,48 @@ async def test_the_answer_of_a_framework_to_the_shutdowns_error_is_replaced(
         assert (b"Internal" in request.body) == (status != 500)
 
 
+@pytest.mark.parametrize("code", [1011, 4500, 4418])
+async def test_a_framework_that_closes_a_websocket_for_the_shutdowns_error_is_corrected(
+    code: int,
+) -> None:
+    """As Litestar, which lets no error out. Another code is somebody's own."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        try:
+            await tasks_in(scope).run("m")
+        except SupervisorShutdown:
+            await send({"type": "websocket.close", "code": code, "reason": "of its own"})
+
+    async with bench() as at:
+        websocket = at.websocket(app)
+        websocket.say(type="websocket.connect")
+        await at.until_live(1)
+        at.guard.supervisor.request_shutdown()
+        await websocket.over.wait()
+        assert websocket.error is None
+        assert [message["type"] for message in websocket.sent[1:]] == ["websocket.close"]
+        assert websocket.sent[-1]["code"] == (4418 if code == 4418 else 1012)
+
+
+async def test_an_error_from_the_shutdowns_error_comes_out_before_the_response_begins() -> None:
+    """It can be answered, and somebody may have meant it."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await runs(scope, receive, send)
+        except SupervisorShutdown as error:
+            raise RuntimeError("mine") from error
+
+    async with bench() as at:
+        request = at.request(app)
+        await at.until_live(1)
+        at.guard.supervisor.request_shutdown()
+        await request.over.wait()
+        assert str(request.error) == "mine"
+
+
 async def stream(scope: Scope, receive: Receive, send: Send) -> None:
     await send(EVENTS)
     async with tasks_in(scope).task("m"):
@@ -492,8 +534,16 @@ async def handles_it_itself(scope: Scope, receive: Receive, send: Send) -> None:
         await send(body(b"data: my own last words\n\n"))
 
 
+async def wraps_it(scope: Scope, receive: Receive, send: Send) -> None:
+    """As Litestar does once the response has begun."""
+    try:
+        await stream(scope, receive, send)
+    except SupervisorShutdown as error:
+        raise RuntimeError("Exception caught after response started") from error
+
+
 @pytest.mark.parametrize(
-    "app", [stream, ends_before_it_raises, ends_without_an_error, handles_it_itself]
+    "app", [stream, ends_before_it_raises, ends_without_an_error, handles_it_itself, wraps_it]
 )
 async def test_an_event_stream_ends_complete_with_a_farewell(app: Any) -> None:
     async with bench() as at:

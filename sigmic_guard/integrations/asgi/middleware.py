@@ -27,6 +27,13 @@ if TYPE_CHECKING:
 
 #: Tells a websocket's client that the service restarts. Source: RFC 6455's registry, "1012".
 SERVICE_RESTART: Final = 1012
+#: As what frameworks close a websocket whose handler raised: the registry's, and Litestar's.
+_INTERNAL_ERRORS: Final = frozenset({1011, 4500})
+_RESTARTS: Final[dict[str, Any]] = {
+    "type": "websocket.close",
+    "code": SERVICE_RESTART,
+    "reason": "the service is shutting down",
+}
 _REFUSAL: Final = b"The service is shutting down. Please try again.\n"
 
 
@@ -113,9 +120,17 @@ class _Exchange(ABC):
         return self.tasks.cut or self.tasks.disconnected
 
     def _is_expected(self, error: BaseException) -> bool:
-        if self.tasks.disconnected:
-            return consists_of(error, told_by_hang_up)
-        return self._guard.draining and consists_of(error, told_by_shutdown)
+        if not (self.tasks.disconnected or self._guard.draining):
+            return False
+        kind = told_by_hang_up if self.tasks.disconnected else told_by_shutdown
+        # Litestar raises that it comes too late from an error after the response has begun.
+        cause = error.__cause__ if self._has_begun else None
+        return consists_of(error, kind) or (cause is not None and consists_of(cause, kind))
+
+    @property
+    def _has_begun(self) -> bool:
+        """Whether a response has, so that no error can be answered any more."""
+        return False
 
     def _leave(self, error: BaseException | None) -> bool:
         self._receiver.stop()
@@ -165,6 +180,10 @@ class _Http(_Exchange):
         await self._send(message)
 
     @property
+    def _has_begun(self) -> bool:
+        return self._headers is not None
+
+    @property
     def _is_event_stream(self) -> bool:
         """Whether an event can be added to the body as it is."""
         fields = {name.lower(): value for name, value in self._headers or ()}
@@ -199,14 +218,15 @@ class _WebSocket(_Exchange):
             kind == "websocket.http.response.body" and not message.get("more_body", False)
         ):
             self._completed()
+            if message.get("code") in _INTERNAL_ERRORS and self.tasks.turned_away:
+                message = {**_RESTARTS}  # some frameworks let no error out
         await self._send(message)
 
     async def _end(self) -> None:
         if not self._accepted and "websocket.http.response" in self._scope.get("extensions", ()):
             await refuse(self._scope, self._send, self.tasks.retry_after)
         else:
-            reason = "the service is shutting down"
-            await self._send({"type": "websocket.close", "code": SERVICE_RESTART, "reason": reason})
+            await self._send({**_RESTARTS})
 
 
 async def refuse(scope: Scope, send: Send, retry_after: float) -> None:
