@@ -10,6 +10,8 @@ endif
 BIN := .venv/bin
 # Test processes at once: they wait more than they compute.
 export WORKERS ?= 8
+# Where the chat listens; 0: on any free port.
+PORT := 8000
 READY := .venv/.ready
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -25,7 +27,7 @@ demo: $(READY)  ## A few hundred tasks, SIGTERM, then SIGKILL and a next start: 
 	$(BIN)/python examples/demo
 
 chat: $(READY)  ## A chat in the browser, with a cancel button, against a local server; Ctrl-C ends it
-	@exec $(BIN)/python examples/chat_service
+	@exec $(BIN)/python examples/chat_service --port $(PORT)
 
 test: $(READY)  ## The suite on this checkout, without the tests marked slow
 	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS)

@@ -56,7 +56,10 @@ def emulator() -> Emulator:
 
 
 async def serve(remote: Emulator, port: int) -> Process:
-    """Start the service in a process of its own; a Ctrl-C at the terminal is for us alone."""
+    """Start the service in a process of its own; a Ctrl-C at the terminal is for us alone.
+
+    It ends with us, however we end.
+    """
     given = {
         "SIGMIC_BASE_URL": remote.url,
         "SIGMIC_API_KEY": "sigmic_chat",
@@ -64,8 +67,10 @@ async def serve(remote: Emulator, port: int) -> Process:
         "PYTHONPATH": os.pathsep.join(sys.path),
     }
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "uvicorn", "chat_service.app:app", "--port", str(port)),
+        *(sys.executable, "-m", "until_eof"),
+        *("uvicorn", "chat_service.app:app", "--port", str(port)),
         *("--timeout-graceful-shutdown", "10", "--no-access-log", "--no-use-colors"),
+        stdin=PIPE,
         stderr=PIPE,
         env=os.environ | given,
         start_new_session=True,

@@ -76,8 +76,8 @@ class Emulator:
 
 @asynccontextmanager
 async def emulator(faults: Iterable[Fault]) -> AsyncIterator[Emulator]:
-    """Run an emulator whose requests meet these faults."""
-    arguments = ("-m", "sigmic_guard.emulator", "--port", "0", "--heartbeat", "5")
+    """Run an emulator whose requests meet these faults; it ends with us, however we end."""
+    arguments = ("-m", "until_eof", "sigmic_guard.emulator", "--port", "0", "--heartbeat", "5")
     async with _process(*arguments) as process, aiohttp.ClientSession() as http:
         assert process.stdout is not None
         line = (await process.stdout.readline()).decode()
@@ -136,9 +136,7 @@ async def worker(
         "SIGMIC_GUARD_LEDGER": ledger,
     }
     with tempfile.TemporaryFile() as complaints:
-        async with _process(
-            *arguments, stdin=asyncio.subprocess.PIPE, stderr=complaints, **environment
-        ) as process:
+        async with _process(*arguments, stderr=complaints, **environment) as process:
             yield Worker(process)
         complaints.seek(0)
         if process.returncode != expected_code and (said := complaints.read()):
@@ -148,7 +146,6 @@ async def worker(
 @asynccontextmanager
 async def _process(
     *arguments: str,
-    stdin: int = asyncio.subprocess.DEVNULL,
     stderr: IO[bytes] | None = None,
     **environment: str,
 ) -> AsyncIterator[Process]:
@@ -156,7 +153,7 @@ async def _process(
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *arguments,
-        stdin=stdin,
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=stderr,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},

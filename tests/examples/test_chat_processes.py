@@ -132,6 +132,16 @@ async def test_make_chat_answers_and_ends_with_ctrl_c(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+async def test_the_service_ends_with_make_chat() -> None:
+    """Also where that is killed, and can tell it nothing."""
+    async with program(str(EXAMPLES / "chat_service"), "--port", "0") as running:
+        await running.until_told(running.out, b"The chat is at")
+        running.process.kill()
+        with pytest.raises(anyio.EndOfStream):
+            while True:  # the service has this end as well
+                await running.out.receive()
+
+
 async def test_the_cancel_button_ends_the_stream(remote: Emulator, service: Running) -> None:
     """The route of the button ends the task; the open stream says so; no follow-up is taken."""
     async with service.client() as client:

@@ -85,3 +85,14 @@ async def test_a_signal_to_the_demo(
     process.send_signal(number)
     assert (await finish(process)).code == code  # its pipes are closed: nobody holds them any more
     assert list(home.iterdir()) == []
+
+
+async def test_the_emulator_ends_with_the_demo() -> None:
+    """Also where that is killed, and can tell it nothing: nobody holds its pipes any more."""
+    process = await _start("--tasks", "20")
+    assert process.stdout is not None
+    async for line in process.stdout:
+        if b"at most" in line:
+            break
+    process.kill()
+    assert (await finish(process)).code == -signal.SIGKILL
