@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from rich.console import Console
@@ -16,7 +16,12 @@ from benchmarks.core.judging import compare
 from benchmarks.core.machine import facts
 from benchmarks.core.report import remarks, tables
 from benchmarks.core.results import Run
+from benchmarks.core.stats import median
 from benchmarks.rows import NAMES, load
+
+if TYPE_CHECKING:
+    from benchmarks.core.model import Row
+    from benchmarks.core.results import RowResult
 
 #: Exit statuses: a sanity check failed; a figure got worse than in the run that was compared with.
 UNSOUND: Final = 1
@@ -102,14 +107,28 @@ def run_all(names: list[str], options: Options, run: Run, console: Console) -> N
         for row in rows:
             result = runner.run(row, progress)
             run.rows.append(result)
+            note_rates(row, result, run)
             for table in tables(row, result):
                 console.print(table)
             for remark in remarks(result):
                 console.print(remark, style="dim")
 
 
+def note_rates(row: Row, result: RowResult, run: Run) -> None:
+    """Keep what tells whether the server is the limit of anything."""
+    rates = {
+        who: median(figures["rate"]) for _, who, figures in result.lines() if "rate" in figures
+    }
+    if row.name == "server":
+        run.limit = rates.get("pipelining", 0.0)
+    elif row.requests and rates:
+        run.fastest = max(run.fastest, max(rates.values()) * row.requests)
+
+
 def conclude(run: Run, against: Path | None, console: Console) -> int:
     """Say what failed and what got worse."""
+    if run.limit and run.fastest:
+        console.print(f"The server: {run.told_limit}.", highlight=False)
     for failure in run.failures:
         console.print(f"NOT SOUND: {failure}", style="red", highlight=False, markup=False)
     worse: list[str] = []

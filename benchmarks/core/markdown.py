@@ -49,6 +49,8 @@ def page(run: Run, plots: list[str]) -> Iterator[str]:
     yield _INTRODUCTION
     yield f"{'A quick run' if run.quick else 'A full run'}, {run.rounds} rounds.\n"
     yield from _table(["this machine", ""], run.facts.items())
+    if run.limit:
+        yield f"\nThe server: {run.told_limit}."
     yield "\n## Goals\n"
     verdicts = (
         [f"`{result.name}`", *goal_cells(verdict)]

@@ -82,6 +82,7 @@ class Row:
     """One row of the table.
 
     :ivar headline: the measure that contestants are compared by in the table.
+    :ivar requests: that a piece of work makes, of which ``rate`` tells; 0 for none to speak of.
     :ivar cases: called with whether it shall be quick.
     :ivar all_end: whether the server's books are to show, after each turn, that every task was
         deleted once, or completed by itself.
@@ -94,6 +95,7 @@ class Row:
     cases: Callable[[bool], list[Case]]
     goals: tuple[Goal, ...] = ()
     plots: tuple[Plot, ...] = ()
+    requests: int = 0
     all_end: bool = False
 
 

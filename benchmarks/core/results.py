@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = ["RowResult", "Run"]
+
+#: How many times as many requests as the fastest client makes the server has to answer.
+FASTER: Final = 1.5
 
 #: Of one contestant: its figures by measure, one for each round.
 Figures = dict[str, list[float]]
@@ -62,7 +65,22 @@ class Run(msgspec.Struct, kw_only=True):
     rounds: int
     rows: list[RowResult] = []
 
+    #: The requests a second of the fastest client, and those that the server can answer.
+    fastest: float = 0.0
+    limit: float = 0.0
+
     @property
     def failures(self) -> list[str]:
         """Every sanity check that failed."""
-        return [f"{row.name}: {failure}" for row in self.rows for failure in row.failures]
+        failed = [f"{row.name}: {failure}" for row in self.rows for failure in row.failures]
+        if self.limit and self.limit < self.fastest * FASTER:
+            failed.append(f"the server was the limit: {self.told_limit}")
+        return failed
+
+    @property
+    def told_limit(self) -> str:
+        """Say how far the fastest client was from what the server can do."""
+        return (
+            f"it answers {self.limit:,.0f} requests a second, "
+            f"and the fastest client made {self.fastest:,.0f}"
+        )

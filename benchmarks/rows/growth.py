@@ -83,7 +83,7 @@ def cases(quick: bool) -> list[Case]:
             label=f"{n:,}",
             numbers={"n": n, "callers": 256, "within": 0},
             contestants=tuple(WORKS) if n < 100_000 else ("start", "drain", "snapshot"),
-            rounds=1 if quick else None,
+            rounds=1 if quick else 3,
             seconds=400,
         )
         for n in sizes

@@ -148,5 +148,6 @@ ROW = Row(
         Plot(measure="rate", title="Tasks created and cancelled a second"),
         Plot(measure="p99", title="Create and cancel, p99 in ms"),
     ),
+    requests=2,  # POST and DELETE
     all_end=True,
 )

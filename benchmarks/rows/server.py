@@ -1,8 +1,9 @@
 """The limit: how many requests a second the server under all this answers, and what it is to nginx.
 
-Every other row runs below this, or its figures are the server's. The client is a raw socket that
-sends 64 requests at once and does no more than count the answers; wrk is another one, where it is
-installed. nginx, where it is, answers the same client with the same bytes.
+Every other row runs below this, or its figures are the server's: a run fails if it did not. The
+client is a raw socket that sends 64 requests at once and does no more than count the answers; wrk
+is another one, where it is installed. nginx, where it is, answers the same clients with the same
+bytes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 import shutil
 import socket
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, Popen, run
 from time import perf_counter
@@ -22,10 +24,11 @@ from benchmarks.core.model import Case, Goal, Plot, Row
 from benchmarks.core.site import KEY, Unsound
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from benchmarks.core.site import Site
 
+NGINX, WRK, WRK_NGINX = "pipelining, nginx", "wrk", "wrk, nginx"
 AT_ONCE: Final = 64
 _NGINX: Final = """\
 daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log;
@@ -74,23 +77,29 @@ async def pipelining(site: Site) -> Mapping[str, float]:
     return delete_all(site.url, site["n"])
 
 
-async def nginx(site: Site) -> Mapping[str, float]:
-    """Ask nginx, on the server's core."""
-    program = shutil.which("nginx")
-    if program is None:
-        raise ModuleNotFoundError(name="nginx")
+@contextmanager
+def nginx_serving(site: Site) -> Iterator[str]:
+    """Run nginx on the server's core, with the same answer to everything; give its URL."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     settings = Path(site.folder) / "nginx.conf"
     settings.write_text(_NGINX.format(folder=site.folder, port=port), encoding="utf-8")
-    command = ["taskset", "-c", ",".join(map(str, site.server_cores or [0])), program]
+    command = ["taskset", "-c", ",".join(map(str, site.server_cores or [0])), find("nginx")]
     with Popen([*command, "-c", str(settings)], stderr=DEVNULL) as process:
         try:
             _await_port(port)
-            return delete_all(f"http://127.0.0.1:{port}", site["n"])
+            yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
+
+
+def find(program: str) -> str:
+    """Return where a program is, or say that it is not installed."""
+    found = shutil.which(program)
+    if found is None:
+        raise ModuleNotFoundError(name=program)
+    return found
 
 
 def _await_port(port: int) -> None:
@@ -104,22 +113,34 @@ def _await_port(port: int) -> None:
     raise Unsound("nginx did not start")
 
 
-async def wrk(site: Site) -> Mapping[str, float]:
-    """Let wrk read one task for two seconds, over as many connections."""
-    program = shutil.which("wrk")
-    if program is None:
-        raise ModuleNotFoundError(name="wrk")
-    site.script(seed=1)
-    command = [program, "-t1", f"-c{AT_ONCE}", "-d2", f"{site.tasks}/{task_id(0)}"]
+async def pipelining_nginx(site: Site) -> Mapping[str, float]:
+    """Ask nginx in the same way."""
+    with nginx_serving(site) as url:
+        return delete_all(url, site["n"])
+
+
+def wrk(url: str) -> dict[str, float]:
+    """Let wrk read for two seconds, over as many connections."""
+    command = [find("wrk"), "-t1", f"-c{AT_ONCE}", "-d2", f"{url}/api/v1/tasks/{task_id(0)}"]
     told = run(command, stdout=PIPE, text=True, check=True).stdout
     found = re.search(r"Requests/sec:\s+([\d.]+)", told)
     assert found is not None
     return {"rate": float(found[1])}
 
 
+async def wrk_ours(site: Site) -> Mapping[str, float]:
+    site.script(seed=1)
+    return wrk(site.url)
+
+
+async def wrk_nginx(site: Site) -> Mapping[str, float]:
+    with nginx_serving(site) as url:
+        return wrk(url)
+
+
 def cases(quick: bool) -> list[Case]:
     number = 32_000 if quick else 256_000
-    who = ("pipelining", "wrk", "nginx")
+    who = ("pipelining", NGINX, WRK, WRK_NGINX)
     return [Case(label="DELETE", numbers={"n": number}, contestants=who)]
 
 
@@ -127,23 +148,29 @@ ROW = Row(
     name="server",
     title="requests a second that the server answers, on its core",
     headline="rate",
-    contestants={"pipelining": pipelining, "wrk": wrk, "nginx": nginx},
+    contestants={
+        "pipelining": pipelining,
+        NGINX: pipelining_nginx,
+        WRK: wrk_ours,
+        WRK_NGINX: wrk_nginx,
+    },
     cases=cases,
     goals=(
         Goal(
-            text="faster than any client here",
+            text="against nginx, pipelining",
             case="DELETE",
             who="pipelining",
             measure="rate",
-            at_least=40_000,
+            over=NGINX,
+            at_least=1.0,
         ),
         Goal(
-            text="as fast as nginx",
+            text="against nginx, by wrk",
             case="DELETE",
-            who="pipelining",
+            who=WRK,
             measure="rate",
-            over="nginx",
-            at_least=0.5,
+            over=WRK_NGINX,
+            at_least=0.3,
         ),
     ),
     plots=(Plot(measure="rate", title="Requests a second that the server answers"),),

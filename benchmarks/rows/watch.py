@@ -116,7 +116,7 @@ async def polling(site: Site) -> Mapping[str, float]:
 
 
 def cases(quick: bool) -> list[Case]:
-    number, seconds = (1_000, 4) if quick else (10_000, 30)
+    number, seconds = (1_000, 4) if quick else (10_000, 20)
     return [
         Case(
             label=f"{number:,}",

@@ -176,6 +176,12 @@ def test_a_run_fails_by_its_rows_failures() -> None:
     assert run.failures == ["row: unsound"]
 
 
+@pytest.mark.parametrize("fastest, limited", [(6_000.0, False), (8_000.0, True)])
+def test_a_run_fails_that_the_server_was_the_limit_of(fastest: float, limited: bool) -> None:
+    run = Run(facts={}, quick=True, rounds=1, fastest=fastest, limit=10_000.0)
+    assert bool(run.failures) is limited
+
+
 def test_every_row_is_in_the_list_and_names_what_it_has() -> None:
     """Goals and plots of a row name its own contestants and cases."""
     folder = Path(rows.__file__).parent
