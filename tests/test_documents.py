@@ -29,7 +29,8 @@ pytestmark = pytest.mark.skipif(
 
 #: The documents whose code spans are looked at, and how many lines somebody reads of each.
 LINES: Final = {"ARCHITECTURE.md": 300, "CONTRIBUTING.md": 200}
-LINKED: Final = [*LINES, "README.md", "CHANGELOG.md"]
+PAGES: Final = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").rglob("*.md"))]
+LINKED: Final = [*LINES, "README.md", "CHANGELOG.md", *PAGES]
 
 #: Code spans that name nothing of ours: other people's software, and what is typed.
 FOREIGN: Final = {
@@ -220,7 +221,7 @@ def test_links_lead_somewhere(document: str) -> None:
         if re.match(r"https?://", link):
             continue
         path, _, anchor = link.partition("#")
-        target = ROOT / (path or document)
+        target = (ROOT / document).parent / path if path else ROOT / document
         if not target.exists() or (anchor and anchor not in slugs(target)):
             broken.append(link)
     assert broken == []
@@ -230,6 +231,12 @@ def test_the_readme_leads_to_both() -> None:
     """Whoever wants to change something finds them."""
     for document in LINES:
         assert f"]({document})" in (ROOT / "README.md").read_text()
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    """A host's page that nobody finds helps nobody."""
+    text = (ROOT / "README.md").read_text()
+    assert [page for page in PAGES if f"]({page}" not in text] == []
 
 
 @pytest.mark.parametrize("document, most", LINES.items())
