@@ -257,7 +257,10 @@ def test_every_error_that_is_named_exists() -> None:
 
 def test_every_example_that_is_named_exists() -> None:
     """The sentence about the examples names all of them."""
-    programs = {path.stem for path in (README.parent / "examples").glob("*.py")} - {"anywhere", "until_eof"}
+    programs = {path.stem for path in (README.parent / "examples").glob("*.py")} - {
+        "anywhere",
+        "until_eof",
+    }
     [sentence] = re.findall(r"`python examples/.*?`\.", TEXT, re.DOTALL)
     assert set(re.findall(r"`(?:python examples/)?(\w+)(?:\.py)?`", sentence)) == programs
 
