@@ -1,14 +1,16 @@
 """The metrics as a page of a web service: for ASGI, for aiohttp.web, and for several processes.
 
 With prometheus_client's ``PROMETHEUS_MULTIPROC_DIR`` the page tells of all processes that share
-that directory, whichever of them answers. Sums are right then. A worker that is killed leaves its
-gauges, its live tasks among them, until :func:`child_exit` or ``mark_process_dead`` forgets them;
-from then on started = finished + live cannot hold, for nobody saw how its tasks ended.
+that directory, whichever of them answers. Sums are right then. A worker that is killed leaves the
+file of its gauges, its live tasks among them: the page leaves out those of processes that are gone.
+From then on started = finished + live cannot hold, for nobody saw how its tasks ended.
 """
 
 from __future__ import annotations
 
 import os
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
@@ -21,7 +23,9 @@ from sigmic_guard.errors import ConfigurationError
 from sigmic_guard.integrations.standalone import serve_other
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from prometheus_client import Metric
 
     from sigmic_guard.integrations.asgi.protocol import Application, Receive, Scope, Send
 
@@ -30,6 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["child_exit", "metrics_app", "metrics_handler"]
 
 _DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"
+#: The file of gauges that tell of living processes only, and whose it is.
+_LIVE_GAUGES: Final = re.compile(r"gauge_live[a-z]*_([0-9]{1,10})\.db")
 
 
 def metrics_app(registry: CollectorRegistry | None = None) -> Application:
@@ -77,14 +83,38 @@ def metrics_handler(registry: CollectorRegistry | None = None) -> Handler:
 
 
 def child_exit(server: object, worker: Any) -> None:
-    """Forget the gauges of a worker that is gone: gunicorn's hook of that name.
+    """Remove the gauges of a worker that is gone: gunicorn's hook of that name.
 
     ``from sigmic_guard.integrations.metrics import child_exit`` in ``gunicorn.conf.py`` is enough.
-    It does nothing without ``PROMETHEUS_MULTIPROC_DIR``.
+    Without it the page leaves them out as well, but a process that gets the same number would bring
+    them back. It does nothing without ``PROMETHEUS_MULTIPROC_DIR``.
     """
     del server
     if _DIRECTORY in os.environ:
         mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+
+
+class _LivingCollector(MultiProcessCollector):
+    """Collects what all processes tell, but gauges of live tasks only of those that live."""
+
+    def collect(self) -> Iterable[Metric]:
+        """Read the files, but those left by the dead."""
+        files = [str(file) for file in Path(self._path).glob("*.db") if not _left_by_dead(file)]
+        metrics: Iterable[Metric] = self.merge(files)  # type: ignore[no-untyped-call]
+        return metrics
+
+
+def _left_by_dead(file: Path) -> bool:
+    gauges = _LIVE_GAUGES.fullmatch(file.name)
+    if gauges is None:
+        return False
+    try:
+        os.kill(int(gauges[1]), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):  # of another user; or no process's number
+        return False
+    return False
 
 
 class _Page:
@@ -96,7 +126,7 @@ class _Page:
         if self._shared:
             registry = CollectorRegistry()
             try:
-                MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+                _LivingCollector(registry)  # type: ignore[no-untyped-call]
             except ValueError:
                 raise ConfigurationError(
                     f"{_DIRECTORY} is no directory: make it, empty, before the service starts"

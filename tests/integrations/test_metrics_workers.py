@@ -1,4 +1,4 @@
-"""The page of the metrics under gunicorn, with several workers, one of which is killed."""
+"""The page of the metrics under hosts with several workers, one of which is killed."""
 
 from __future__ import annotations
 
@@ -26,10 +26,19 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 REAPED = "sigmic_guard_orphans_reaped_total"
+#: One with the hook that its documentation names, and one that knows no such thing.
+HOSTS = {
+    "gunicorn": (
+        *("gunicorn", "-w", "2", "-k", "aiohttp.GunicornWebWorker", "--graceful-timeout", "10"),
+        *("-c", str(PROGRAMS / "gunicorn_metrics.py"), "--bind", "127.0.0.1:{port}"),
+        "metrics_service:app",
+    ),
+    "uvicorn": ("uvicorn", "--workers", "2", "--port", "{port}", "metrics_asgi:app"),
+}
 
 
 @asynccontextmanager
-async def gunicorn(port: int, emulator: Emulator, folder: Path) -> AsyncIterator[None]:
+async def workers(host: str, port: int, emulator: Emulator, folder: Path) -> AsyncIterator[None]:
     """Two workers that share a ledger and a directory for their metrics."""
     (folder / "metrics").mkdir()
     environment = {
@@ -40,11 +49,12 @@ async def gunicorn(port: int, emulator: Emulator, folder: Path) -> AsyncIterator
         "SIGMIC_GUARD_LEDGER": f"sqlite:///{folder / 'ledger.db'}",
         "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics"),
     }
-    command = [sys.executable, "-m", "gunicorn", "-w", "2", "-k", "aiohttp.GunicornWebWorker"]
-    command += ["-c", str(PROGRAMS / "gunicorn_metrics.py"), "--graceful-timeout", "10"]
-    command += ["--bind", f"127.0.0.1:{port}", "metrics_service:app"]
+    command = [argument.format(port=port) for argument in HOSTS[host]]
     process = await anyio.open_process(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", *command],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         yield
@@ -67,17 +77,18 @@ async def get(port: int, path: str) -> str:
             await anyio.sleep(0.05)
 
 
-async def test_a_killed_worker_is_forgotten(tmp_path: Path) -> None:
+@pytest.mark.parametrize("host", HOSTS)
+async def test_a_killed_worker_is_forgotten(host: str, tmp_path: Path) -> None:
     """Its live tasks are on the page no more; what the next one ends for it is told as orphaned."""
     async with Emulator(script=Script(hold=True)) as emulator:
         with anyio.fail_after(40):
-            await check(emulator, tmp_path)
+            await check(host, emulator, tmp_path)
         assert emulator.state()["tasks"]["live"] == 0
 
 
-async def check(emulator: Emulator, folder: Path) -> None:
+async def check(host: str, emulator: Emulator, folder: Path) -> None:
     port = free_port()
-    async with gunicorn(port, emulator, folder):
+    async with workers(host, port, emulator, folder):
         began: dict[int, int] = {}
         while len(began) < 2:  # until both of them have had a turn
             pid = int(await get(port, "/start"))
