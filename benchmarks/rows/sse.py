@@ -6,83 +6,25 @@ The peers are httpx-sse with ``json.loads``, and lines read with aiohttp by hand
 from __future__ import annotations
 
 import asyncio
-import json
 import tracemalloc
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from functools import partial
 from time import perf_counter, process_time
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.core import peers
+from benchmarks.core import peers, readers
 from benchmarks.core.books import task_id
 from benchmarks.core.model import OURS, Case, Goal, Plot, Row
-from benchmarks.core.site import HEADERS, KEY, Unsound
+from benchmarks.core.site import KEY, Unsound
 from benchmarks.rows.tracking import traced
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import Mapping
 
     from benchmarks.core.site import Site
 
 HTTPX, AIOHTTP = "httpx-sse", "aiohttp by hand"
 IDLE, IDLE_AIOHTTP = "sigmic_guard, idle", "aiohttp, idle"
-
-
-def url(site: Site, index: int = 0) -> str:
-    return f"{site.tasks}/{task_id(index)}/stream"
-
-
-@asynccontextmanager
-async def our_texts(site: Site) -> AsyncIterator[AsyncIterator[str]]:
-    from prometheus_client import CollectorRegistry
-
-    from sigmic_guard import Supervisor
-
-    site.script(events=site["events"], size=site["size"])
-    async with (
-        Supervisor(
-            api_key=KEY, base_url=site.base, ledger="memory:", registry=CollectorRegistry()
-        ) as supervisor,
-        supervisor.task("bench") as task,
-    ):
-        yield (event.text async for event in task.events())
-
-
-@asynccontextmanager
-async def httpx_texts(site: Site) -> AsyncIterator[AsyncIterator[str]]:
-    from httpx_sse import aconnect_sse
-
-    site.script(seed=1, events=site["events"], size=site["size"])
-    async with (
-        peers.httpx_client(1) as client,
-        aconnect_sse(client, "GET", url(site)) as source,
-    ):
-        yield (
-            json.loads(event.data)["text"]
-            async for event in source.aiter_sse()
-            if event.event == "content"
-        )
-
-
-@asynccontextmanager
-async def aiohttp_texts(site: Site) -> AsyncIterator[AsyncIterator[str]]:
-    site.script(seed=1, events=site["events"], size=site["size"])
-
-    async def read(content: Any) -> AsyncIterator[str]:
-        kind = b""
-        async for line in content:
-            if line.startswith(b"event: "):
-                kind = line[7:-1]
-            elif line.startswith(b"data: ") and kind == b"content":
-                yield json.loads(line[6:])["text"]
-
-    import aiohttp
-
-    async with (
-        aiohttp.ClientSession(headers=HEADERS, read_bufsize=2**22) as session,
-        session.get(url(site)) as answer,
-    ):
-        yield read(answer.content)
 
 
 async def read_all(texts: Any, site: Site) -> Mapping[str, float]:
@@ -154,7 +96,7 @@ async def idle_aiohttp(site: Site) -> Mapping[str, float]:
     async with peers.aiohttp_session(number + 1) as session, AsyncExitStack() as stack:
 
         async def opened(index: int) -> Any:
-            answer = await stack.enter_async_context(session.get(url(site, index)))
+            answer = await stack.enter_async_context(session.get(readers.url(site, index)))
             await answer.content.readany()
             return answer
 
@@ -198,9 +140,9 @@ ROW = Row(
     title="event streams, decoded and typed",
     headline="rate",
     contestants={
-        OURS: partial(contend, our_texts),
-        HTTPX: partial(contend, httpx_texts),
-        AIOHTTP: partial(contend, aiohttp_texts),
+        OURS: partial(contend, readers.our_texts),
+        HTTPX: partial(contend, readers.httpx_texts),
+        AIOHTTP: partial(contend, readers.aiohttp_texts),
         IDLE: idle,
         IDLE_AIOHTTP: idle_aiohttp,
     },
