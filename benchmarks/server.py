@@ -4,7 +4,8 @@
 
 One process with httptools and uvloop. It answers creates, looks, lists, DELETEs and streams as the
 API does, and counts every POST and DELETE by id. ``GET /books`` tells the sums; ``POST /reset``
-begins anew, as a ``Script`` says. It prints its ports, and serves until it is terminated.
+begins anew, as a ``Script`` says. It prints its ports, and serves until its standard input ends:
+with whoever started it, however that ends.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import ssl
+import sys
 from itertools import islice
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, cast
@@ -266,7 +268,7 @@ class Connection(asyncio.Protocol):
 
 
 async def serve(certificate: list[str] | None) -> None:
-    """Serve for ever."""
+    """Serve until the standard input ends."""
     world = World()
     loop = asyncio.get_running_loop()
     ports = []
@@ -280,7 +282,9 @@ async def serve(certificate: list[str] | None) -> None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(*certificate)
     print(*ports, flush=True)
-    await asyncio.Event().wait()
+    over = asyncio.Event()
+    loop.add_reader(sys.stdin.fileno(), over.set)
+    await over.wait()
 
 
 if __name__ == "__main__":

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import closing
+from http.client import HTTPConnection
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+#: Seconds that the server may take to answer: it may be deep in somebody else's requests.
+TIMEOUT: Final = 30.0
 
 
 class Script(msgspec.Struct, frozen=True):
@@ -40,6 +46,26 @@ class Books(msgspec.Struct):
     last_delete: float = 0.0
     #: When the tasks completed that did so by themselves.
     finished: dict[str, float] = {}
+
+
+class Control:
+    """Sets the server, and reads its books."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def reset(self, script: Script) -> None:
+        """Begin anew."""
+        self._ask("POST", "/reset", msgspec.json.encode(script))
+
+    def books(self) -> Books:
+        """Return what it saw since then."""
+        return msgspec.json.decode(self._ask("GET", "/books"), type=Books)
+
+    def _ask(self, method: str, path: str, body: bytes = b"") -> bytes:
+        with closing(HTTPConnection(urlsplit(self.url).netloc, timeout=TIMEOUT)) as connection:
+            connection.request(method, path, body)
+            return connection.getresponse().read()
 
 
 def task_id(number: int) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from subprocess import TimeoutExpired, run
+from subprocess import PIPE, Popen, TimeoutExpired
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
 
@@ -128,22 +129,26 @@ class Contest:
         variables = {"HOME": str(home), "XDG_STATE_HOME": str(home), "TMPDIR": str(folder)}
         if trusted is not None:
             variables["SSL_CERT_FILE"] = str(trusted)
-        try:
-            ended = run(
-                [sys.executable, "-m", "benchmarks.core.child"],
-                input=msgspec.json.encode(order),
-                capture_output=True,
-                cwd=folder,
-                env=environment(**variables),
-                timeout=case.seconds,
-                check=False,
-            )
-        except TimeoutExpired:
-            return Report(unsound=f"it took more than {case.seconds:g} s")
-        if ended.returncode:
-            last = ended.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        with Popen(
+            [sys.executable, "-m", "benchmarks.core.child"],
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=PIPE,
+            cwd=folder,
+            env=environment(**variables),
+            start_new_session=True,
+        ) as process:
+            try:
+                told, errors = process.communicate(msgspec.json.encode(order), case.seconds)
+            except TimeoutExpired:
+                return Report(unsound=f"it took more than {case.seconds:g} s")
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)  # whatever it has started
+        if process.returncode:
+            last = errors.decode(errors="replace").strip().splitlines()[-1:]
             return Report(unsound=f"it failed: {' '.join(last)}")
-        report = msgspec.json.decode(ended.stdout.splitlines()[-1], type=Report)
+        report = msgspec.json.decode(told.splitlines()[-1], type=Report)
         report.written += [str(path) for path in home.rglob("*") if path.is_file()]
         return report
 

@@ -6,43 +6,25 @@ import os
 import shutil
 import sys
 from contextlib import contextmanager
-from http.client import HTTPConnection
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, Popen, run
 from typing import TYPE_CHECKING, Final
 
-import msgspec
-
-from benchmarks.core.books import Books, Script
+from benchmarks.core.books import Control
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT: Final = Path(__file__).parents[2]
-#: Seconds that the server may take to begin, and to answer.
-TIMEOUT: Final = 30.0
 
 
-class Server:
-    """A server that runs, and its books."""
+class Server(Control):
+    """A server that runs."""
 
     def __init__(self, port: int, tls_port: int | None, certificate: Path | None) -> None:
-        self.url = f"http://127.0.0.1:{port}"
+        super().__init__(f"http://127.0.0.1:{port}")
         self.tls = None if tls_port is None else f"https://127.0.0.1:{tls_port}"
         self.certificate = certificate
-        self._connection = HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
-
-    def reset(self, script: Script) -> None:
-        """Begin anew."""
-        self._ask("POST", "/reset", msgspec.json.encode(script))
-
-    def books(self) -> Books:
-        """Return what it saw since then."""
-        return msgspec.json.decode(self._ask("GET", "/books"), type=Books)
-
-    def _ask(self, method: str, path: str, body: bytes = b"") -> bytes:
-        self._connection.request(method, path, body)
-        return self._connection.getresponse().read()
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -59,7 +41,7 @@ def serving(folder: Path, cores: list[int]) -> Iterator[Server]:
     command = [sys.executable, "-m", "benchmarks.server"]
     if pair is not None:
         command += ["--tls", *map(str, pair)]
-    with Popen(command, stdout=PIPE, text=True, env=environment()) as process:
+    with Popen(command, stdin=PIPE, stdout=PIPE, text=True, env=environment()) as process:
         try:
             if cores and hasattr(os, "sched_setaffinity"):
                 os.sched_setaffinity(process.pid, cores)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import closing
-from http.client import HTTPConnection
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import TYPE_CHECKING, Final, Self
-from urllib.parse import urlsplit
 
 import msgspec
 
-from benchmarks.core.books import Books, Script, check_books
+from benchmarks.core.books import Books, Control, Script, check_books
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -66,12 +63,11 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
 
     def script(self, **script: float) -> None:
         """Have the server begin anew, as a :class:`~benchmarks.core.books.Script` of these says."""
-        made = msgspec.convert(script, Script, strict=False)
-        self._ask("POST", "/reset", msgspec.json.encode(made))
+        Control(self.url).reset(msgspec.convert(script, Script, strict=False))
 
     def books(self) -> Books:
         """Return what the server saw."""
-        return msgspec.json.decode(self._ask("GET", "/books"), type=Books)
+        return Control(self.url).books()
 
     def check(self) -> None:
         """Check that the server saw every task's end, once.
@@ -80,11 +76,6 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
         """
         for failure in check_books(self.books()):
             raise Unsound(failure)
-
-    def _ask(self, method: str, path: str, body: bytes = b"") -> bytes:
-        with closing(HTTPConnection(urlsplit(self.url).netloc, timeout=30)) as connection:
-            connection.request(method, path, body)
-            return connection.getresponse().read()
 
 
 class Clock:
