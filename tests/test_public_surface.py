@@ -157,6 +157,7 @@ def test_supervisor_is_called_as_designed() -> None:
         "signals": False,
         "watchdog": False,
         "account": None,
+        "transport": "wire",
     }
     assert len(defaults_of(found)) == len(found)
 

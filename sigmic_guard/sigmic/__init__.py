@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sigmic_guard.sigmic.api import ApprovalOutcome, EventStream, TaskApi
 from sigmic_guard.sigmic.client import SigmicClient
-from sigmic_guard.sigmic.control import trace_headers
+from sigmic_guard.sigmic.control import TransportKind, trace_headers
 from sigmic_guard.sigmic.models import (
     TERMINAL_STATUSES,
     CreateRequest,
@@ -30,6 +30,7 @@ __all__ = [
     "TaskInfo",
     "TaskOutput",
     "TaskPage",
+    "TransportKind",
     "check_create",
     "check_files",
     "check_id",

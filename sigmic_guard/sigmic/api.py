@@ -1,6 +1,6 @@
 """The one small protocol between the supervisor and whatever speaks to the remote system.
 
-:class:`~sigmic_guard.sigmic.client.SigmicClient` implements it with aiohttp; tests and other
+:class:`~sigmic_guard.sigmic.client.SigmicClient` implements it over HTTP; tests and other
 transports implement it with something else. Every call is bounded by its ``timeout`` (seconds) and
 raises nothing but :class:`~sigmic_guard.errors.ApiError`, ``ProtocolError``, ``ConnectionFailed``
 and ``ConfigurationError``.

@@ -37,10 +37,14 @@ class Body:
         self.failed_file: LocalFile | None = None
 
     @property
-    def data(self) -> bytes | None:
-        """All of it; ``None`` where files are part of it."""
-        pieces = [piece for piece in self.pieces if isinstance(piece, bytes)]
-        return b"".join(pieces) if len(pieces) == len(self.pieces) else None
+    def has_files(self) -> bool:
+        """Whether files are part of it."""
+        return any(isinstance(piece, LocalFile) for piece in self.pieces)
+
+    @property
+    def data(self) -> bytes:
+        """All of it, of one without files."""
+        return b"".join([piece for piece in self.pieces if isinstance(piece, bytes)])
 
     def again(self) -> Body:
         """Return the same body, to be sent once more."""

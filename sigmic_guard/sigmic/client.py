@@ -1,4 +1,4 @@
-"""The remote system over HTTP with aiohttp: one method for each of its endpoints.
+"""The remote system over HTTP: one method for each of its endpoints.
 
 Source: the API page, "Endpoints".
 """
@@ -6,7 +6,7 @@ Source: the API page, "Endpoints".
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Final, NoReturn, Self, TypeVar, get_args
 
 import msgspec
 
@@ -14,12 +14,14 @@ from sigmic_guard.errors import ApiError, ConfigurationError, ProtocolError
 from sigmic_guard.lifecycle.text import tidy_status
 from sigmic_guard.lifecycle.values import (
     check_callable,
+    check_choice,
     check_count,
     check_paths,
     check_seconds,
     plain,
 )
 from sigmic_guard.sigmic.bodies import json_body
+from sigmic_guard.sigmic.control import TransportKind
 from sigmic_guard.sigmic.keyring import FIRST_TIMEOUT, Keyring
 from sigmic_guard.sigmic.models import TaskPage
 from sigmic_guard.sigmic.reading import read_info, read_infos, read_pagination, tidy
@@ -36,6 +38,7 @@ from sigmic_guard.sigmic.sending import explained, send
 from sigmic_guard.sigmic.stream import SigmicEventStream, read_head
 from sigmic_guard.sigmic.transport import AiohttpTransport
 from sigmic_guard.sigmic.urls import TASKS, check_base_url, is_id, task_path
+from sigmic_guard.sigmic.wire import WireTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
 
     from sigmic_guard.sigmic.api import ApprovalOutcome
     from sigmic_guard.sigmic.bodies import Body
+    from sigmic_guard.sigmic.control import ControlTransport
     from sigmic_guard.sigmic.credentials import Redactor
     from sigmic_guard.sigmic.keyring import ApiKey
     from sigmic_guard.sigmic.models import CreateRequest, TaskInfo
@@ -98,7 +102,10 @@ class SigmicClient:
         ``"timeout"``, ``"connection"``, ``"cancelled"``) and seconds after each request.
         What it raises goes to the loop's exception handler: the request is what it was.
     :param connections: for all that are not streams; further calls wait for one. 0 for no limit.
+        Uploads have as many of their own, unless ``transport`` is ``"aiohttp"``.
     :param stream_connections: for streams; 0 for no limit.
+    :param transport: what carries all that are neither streams nor uploads: ``"wire"``, HTTP/1.1 on
+        httptools, or ``"aiohttp"``, which carries those two in either case.
     :raises ConfigurationError: no or no possible API key, or base URL; or an argument of another
         kind.
     """
@@ -112,6 +119,7 @@ class SigmicClient:
         on_request: Callable[[str, str, str, float], None] | None = None,
         connections: int = 100,
         stream_connections: int = 0,
+        transport: TransportKind = "wire",
     ) -> None:
         try:
             self._keyring = Keyring.of(api_key, account)
@@ -120,13 +128,23 @@ class SigmicClient:
             # A traceback that is printed with its locals must not show them.
             del api_key, base_url
         on_request = check_callable("on_request", on_request)
-        self._control = AiohttpTransport(
+        kind = check_choice("transport", transport, get_args(TransportKind))
+        connections = check_count("connections", connections, least=0)
+        self._uploads = AiohttpTransport(
             self._base_url,
             self._keyring.credential,
-            connections=check_count("connections", connections, least=0),
+            connections=connections,
             accept_encoding="gzip, deflate",
             on_request=on_request,
         )
+        self._control: ControlTransport = self._uploads
+        if kind == "wire":
+            self._control = WireTransport(
+                self._base_url,
+                self._keyring.credential,
+                connections=connections,
+                on_request=on_request,
+            )
         self._streams = AiohttpTransport(
             self._base_url,
             self._keyring.credential,
@@ -135,7 +153,7 @@ class SigmicClient:
             on_request=on_request,
         )
 
-        self._keyring.listeners += [self._control.use, self._streams.use]
+        self._keyring.listeners += [self._control.use, self._uploads.use, self._streams.use]
 
     def __repr__(self) -> str:
         # A traceback with locals asks for it also where __init__ raised.
@@ -303,6 +321,7 @@ class SigmicClient:
         await self._keyring.aclose()
         await self._streams.aclose()
         await self._control.aclose()
+        await self._uploads.aclose()
 
     async def _call(
         self,
@@ -330,9 +349,10 @@ class SigmicClient:
         body: Body | None = None,
         redact: Redactor | None = None,
     ) -> Envelope:
+        transport = self._control if body is None or not body.has_files else self._uploads
         answer = await send(
             self._keyring,
-            self._control.call,
+            transport.call,
             method,
             route,
             path,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     #: Method, route, status (or "timeout", "connection", "cancelled"), seconds.
     OnRequest = Callable[[str, str, str, float], None]
 
-__all__ = ["USER_AGENT", "ControlTransport", "tell", "trace_headers"]
+__all__ = ["USER_AGENT", "ControlTransport", "TransportKind", "tell", "trace_headers"]
+
+#: What the short calls may be carried by.
+TransportKind: TypeAlias = Literal["wire", "aiohttp"]
 
 USER_AGENT: Final = "sigmic-guard"
 

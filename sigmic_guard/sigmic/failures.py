@@ -19,6 +19,7 @@ __all__ = [
     "broken",
     "closed",
     "closed_under_way",
+    "hung_up",
     "no_connection",
     "no_http",
     "too_slow",
@@ -81,6 +82,14 @@ def no_connection(exc: BaseException, where: str) -> ConnectionFailed:
     return ConnectionFailed(f"{text}: {reason}.", sent=False)
 
 
+def hung_up(where: str) -> ConnectionFailed:
+    """Return what it means that a connection ended before anything was handed to it.
+
+    :param where: host and port.
+    """
+    return ConnectionFailed(f"The connection to {where} ended before it was used.", sent=False)
+
+
 def _system_reason(exc: BaseException) -> str | None:
     """Say what the system said; ``None`` if it said nothing."""
     error = _system_error(exc)
@@ -115,6 +124,10 @@ def _system_error(exc: BaseException) -> OSError | UnicodeError | None:
         if link is None or id(link) in seen:
             continue
         seen.add(id(link))
+        wrapped = getattr(link, "os_error", None) or getattr(link, "certificate_error", None)
+        if wrapped is not None:
+            waiting.insert(0, wrapped)
+            continue
         if isinstance(link, OSError) and (link.errno is not None or isinstance(link, ssl.SSLError)):
             if link.errno in {errno.EMFILE, errno.ENFILE} or isinstance(link, socket.gaierror):
                 return link
@@ -123,5 +136,5 @@ def _system_error(exc: BaseException) -> OSError | UnicodeError | None:
             found = found or link
         if isinstance(link, BaseExceptionGroup):
             waiting += link.exceptions
-        waiting += [getattr(link, "os_error", None), link.__cause__, link.__context__]
+        waiting += [link.__cause__, link.__context__]
     return found

@@ -1,4 +1,4 @@
-"""The one door to the network, and the funnel that no aiohttp exception gets past.
+"""Requests by aiohttp, and the funnel that no aiohttp exception gets past.
 
 aiohttp's exceptions and frames carry request headers, and so the credential. Hence what is raised
 here is raised outside of any ``except``, with neither cause nor context, and a cancellation passes
@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import aiohttp
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_exceptions import ContentEncodingError, HttpProcessingError
 from yarl import URL
 
 from sigmic_guard.errors import ConnectionFailed, SigmicGuardError
@@ -119,7 +119,10 @@ def translate(exc: BaseException, attempt: Attempt) -> SigmicGuardError:
         )
     if not attempt.connected:
         return failures.no_connection(exc, attempt.where)
-    if isinstance(exc, (HttpProcessingError, aiohttp.ClientResponseError)):
+    unreadable = (HttpProcessingError, aiohttp.ClientResponseError)
+    # A body that cannot be decompressed aiohttp tells as one that did not come.
+    wrapped = isinstance(exc.__cause__ or exc.__context__, ContentEncodingError)
+    if wrapped or isinstance(exc, unreadable):
         return failures.no_http()
     return failures.broken(exc)
 

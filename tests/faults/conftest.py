@@ -9,6 +9,7 @@ import pytest
 
 from sigmic_guard.lifecycle import Backoff
 from tests.faults.witness import Witness
+from tests.transports import transport  # noqa: F401 - a fixture
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

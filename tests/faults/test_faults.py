@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from sigmic_guard.sigmic import CreateRequest
     from tests.faults.witness import Witness
 
+pytestmark = pytest.mark.usefixtures("transport")
+
 QUICK = Script(duration=0.02)
 
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from tests.faults.witness import Witness
 
+pytestmark = pytest.mark.usefixtures("transport")
+
 NAUGHTY = [
     "a/b",
     "/",

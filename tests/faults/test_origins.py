@@ -18,6 +18,8 @@ from tests.faults.witness import KEY, echo
 if TYPE_CHECKING:
     from tests.faults.witness import Witness
 
+pytestmark = pytest.mark.usefixtures("transport")
+
 QUICK = Script(duration=0.02)
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from tests.faults.witness import Witness
 
+pytestmark = pytest.mark.usefixtures("transport")
+
 HOLD = Script(duration=0.0, hold=True)
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     Call = Callable[[Supervisor, dict[str, Any]], Awaitable[Any]]
 
+pytestmark = pytest.mark.usefixtures("transport")
+
 
 def supervisor(**options: Any) -> Supervisor:
     return Supervisor(api_key=KEY, **options)

@@ -18,7 +18,12 @@ from tests.observe.sums import add_up
 if TYPE_CHECKING:
     from tests.faults.witness import Witness
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(150)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.alone,
+    pytest.mark.timeout(150),
+    pytest.mark.usefixtures("transport"),
+]
 
 TASKS = 200
 ASK = Script(duration=0.05, approval="shell")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-pytestmark = pytest.mark.backends(ASYNCIO, UVLOOP_SLOWLY)
+pytestmark = [pytest.mark.backends(ASYNCIO, UVLOOP_SLOWLY), pytest.mark.usefixtures("transport")]
 
 HOLD = Script(hold=True)
 #: Seconds for whatever never ends.

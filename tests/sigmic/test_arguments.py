@@ -25,6 +25,8 @@ from tests.sigmic.raw_server import KEY, client_of, raw_server, success
 if TYPE_CHECKING:
     from tests.sigmic.raw_server import Exchange
 
+pytestmark = pytest.mark.usefixtures("transport")
+
 Call = Callable[[SigmicClient, Any], Awaitable[Any]]
 
 CALLS: dict[str, Call] = {

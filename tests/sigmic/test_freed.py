@@ -19,6 +19,8 @@ from sigmic_guard.testing import FakeSigmic
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
+pytestmark = pytest.mark.usefixtures("transport")
+
 KEY = "sigmic_test"
 TASK = "5b3f7a52-6f0e-4c58-9a3c-0d6f1f0f2a11"
 FAULTS = [

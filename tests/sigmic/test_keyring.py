@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
+pytestmark = pytest.mark.usefixtures("transport")
+
 OLD, NEW = "eyJold.credential.one", "eyJnew.credential.two"
 INFO = {"id": "x", "status": "running"}
 ENVELOPE = {"success": False, "error": {"code": "INVALID_TOKEN", "message": "expired"}}

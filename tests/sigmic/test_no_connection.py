@@ -22,7 +22,7 @@ from tests.sigmic.raw_server import answering, client_of, success
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.backends(ASYNCIO, UVLOOP)
+pytestmark = [pytest.mark.backends(ASYNCIO, UVLOOP), pytest.mark.usefixtures("transport")]
 
 ADDRESS: Any = ConnectionKey("h", 80, False, True, None, None, None)
 

@@ -21,6 +21,8 @@ from sigmic_guard.sigmic.requests import MAX_FILE_SIZE, create_body
 from tests.open_files import open_files
 from tests.sigmic.raw_server import Exchange, client_of, success
 
+pytestmark = pytest.mark.usefixtures("transport")
+
 HIDDEN = "hunter2-the-secret"
 
 
@@ -122,7 +124,6 @@ def test_what_is_accepted_can_be_encoded(**arguments: Any) -> None:
     except ConfigurationError:
         return
     body = create_body(request, ()).data
-    assert body is not None
     if request.env or request.secrets:
         sent = json.loads(body)
         assert (sent.get("env", {}), sent.get("secrets", {})) == (request.env, request.secrets)

@@ -27,6 +27,8 @@ from sigmic_guard.sigmic.credentials import Redactor
 from sigmic_guard.sigmic.responses import Answer, read_success
 from tests.sigmic.raw_server import KEY, answering, client_of, response, success
 
+pytestmark = pytest.mark.usefixtures("transport")
+
 HTML = b"<html><h1>Nope</h1>" + b"x" * 500
 DEEP = b"[" * 100_000
 

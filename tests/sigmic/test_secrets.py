@@ -22,6 +22,8 @@ REQUEST = CreateRequest(
     message="m", env={"A": "b"}, secrets={"S": SECRET, "T": "y" * 3_000_000, "Z": SECRET}
 )
 
+pytestmark = pytest.mark.usefixtures("transport")
+
 
 def echo(status: int) -> Callable[[Exchange], Awaitable[None]]:
     """Sends back all it was sent, as the message of an error, and as cookies and headers."""

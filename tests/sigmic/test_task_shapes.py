@@ -13,6 +13,8 @@ from sigmic_guard.errors import ProtocolError
 from sigmic_guard.sigmic.models import TaskInfo
 from sigmic_guard.sigmic.reading import read_info, read_infos, read_pagination
 
+pytestmark = pytest.mark.usefixtures("transport")
+
 WELL = {"id": "a", "status": "running", "env": {"X": "1"}, "createdAt": "2026-01-26T15:50:54.870Z"}
 
 NAMES = ["id", "status", "env", "completedAt", "output", "total", "hasMore", "message"]

@@ -36,7 +36,7 @@ from tests.sigmic.raw_server import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.backends(ASYNCIO, UVLOOP)
+pytestmark = [pytest.mark.backends(ASYNCIO, UVLOOP), pytest.mark.usefixtures("transport")]
 
 CREATE = CreateRequest(message="m")
 
@@ -444,7 +444,7 @@ class TestFunnel:
 
     async def test_none_gets_out(self) -> None:
         """No exception of aiohttp reaches a user, not even as a cause or context."""
-        async with SigmicClient(KEY, "http://h") as client:
+        async with SigmicClient(KEY, "http://h", transport="aiohttp") as client:
             for exc in self.exceptions():
                 with aioresponses() as mock:
                     mock.get(re.compile(".*"), exception=exc)
@@ -455,7 +455,7 @@ class TestFunnel:
 
     async def test_a_bug_is_seen(self) -> None:
         """What is none of aiohttp's doing is not turned into a failed connection."""
-        async with SigmicClient(KEY, "http://h") as client:
+        async with SigmicClient(KEY, "http://h", transport="aiohttp") as client:
             for bug in (TypeError("x"), KeyError("x"), AttributeError("x")):
                 with aioresponses() as mock:
                     mock.get(re.compile(".*"), exception=bug)

@@ -15,6 +15,8 @@ from sigmic_guard.sigmic import SigmicClient
 from sigmic_guard.sigmic.urls import check_base_url, is_id, task_path
 from tests.sigmic.raw_server import KEY, Exchange, client_of, success
 
+pytestmark = pytest.mark.usefixtures("transport")
+
 NAUGHTY = [
     "a/b",
     "/",

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from sigmic_guard.ledger import Ledger
     from sigmic_guard.observe import Observer
-    from sigmic_guard.sigmic import TaskApi
+    from sigmic_guard.sigmic import TaskApi, TransportKind
     from sigmic_guard.sigmic.keyring import ApiKey
     from sigmic_guard.supervisor.face.core import Core
     from sigmic_guard.supervisor.face.intake import Order
@@ -92,6 +92,8 @@ class Supervisor:
     :param account: names whose tasks these are, so that rows can be reaped with another credential
         than they were made with; default: ``SIGMIC_ACCOUNT``, and then the (first) credential's
         fingerprint. Whoever is to reap them needs the same.
+    :param transport: what carries all that are neither streams nor uploads: ``"wire"``, which is
+        ours, or ``"aiohttp"``, which carries those two in either case.
     :raises ConfigurationError: an argument cannot be right.
     """
 
@@ -114,10 +116,15 @@ class Supervisor:
         signals: bool | Literal["auto"] = False,
         watchdog: bool = False,
         account: str | None = None,
+        transport: TransportKind = "wire",
     ) -> None:
         try:
-            if client is not None and any(x is not None for x in (api_key, base_url, account)):
-                raise ConfigurationError("give either client, or api_key, base_url and account")
+            if client is not None and (
+                any(x is not None for x in (api_key, base_url, account)) or transport != "wire"
+            ):
+                raise ConfigurationError(
+                    "give either client, or api_key, base_url, account and transport"
+                )
             if client is not None and not callable(getattr(client, "create", None)):
                 raise ConfigurationError(f"client must be a TaskApi, not {shown(client)}")
             settings = check_settings(
@@ -140,6 +147,7 @@ class Supervisor:
                     base_url,
                     on_request=lambda *answer: observer.observe(RequestAnswered(*answer)),
                     connections=settings.max_cancels + OTHER_CONNECTIONS,
+                    transport=transport,
                 )
             ledger = choose_ledger(ledger)
             helper: watchdogs.Watchdog | None = None
