@@ -160,9 +160,10 @@ def verify(text: str, folder: Path) -> str:
         if os.environ.get("CI"):
             pytest.fail(missing)
         pytest.skip(missing)
-    here = str(Path(sys.executable).parent)
+    for name in ("uvicorn", "sigmic-guard"):
+        (folder / name).touch(mode=0o755)
     path = folder / "ask.service"
-    path.write_text(text.replace("/opt/ask/.venv/bin", here))
+    path.write_text(text.replace("/opt/ask/.venv/bin", str(folder)))
     done = subprocess.run(
         [found, "verify", "--man=no", path], capture_output=True, text=True, check=False, timeout=40
     )
@@ -180,7 +181,7 @@ def test_systemd_takes_the_unit(unit: Callable[[], str], tmp_path: Path) -> None
     [
         ("KillMode=mixed", "KillMode=mixd", "Failed to parse kill mode"),
         ("RestartSec", "RestartSecs", "Unknown key"),
-        (".venv/bin/uvicorn", ".venv/bin/uvicorn-there-is-none", "not executable"),
+        ("bin/uvicorn", "bin/there-is-none", "not executable"),
     ],
 )
 def test_systemd_finds_a_unit_that_is_wrong(
