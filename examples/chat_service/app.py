@@ -6,15 +6,13 @@ page ends the turn, unless it is to be kept; a cancel button ends it from anothe
 Put your own log-in in front: whoever reaches this service starts and cancels tasks.
 """
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from fastapi import Depends, FastAPI, HTTPException, Request
-from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, Field
-from starlette.types import Receive, Scope, Send
 
 from sigmic_guard import (
     ApiError,
@@ -25,7 +23,6 @@ from sigmic_guard import (
     TaskNotFound,
     TaskPolicy,
 )
-from sigmic_guard.integrations import sse
 from sigmic_guard.integrations.asgi import Guard, OnDisconnect
 from sigmic_guard.integrations.fastapi import Tasks, TaskStream
 
@@ -54,6 +51,10 @@ class Message(BaseModel):
     #: Whether the task goes on when the page is closed.
     keep: bool = False
 
+    @property
+    def on_disconnect(self) -> OnDisconnect:
+        return "keep" if self.keep else "cancel"
+
 
 class Decision(BaseModel):
     outcome: Literal["proceed_once", "cancel"]
@@ -68,48 +69,18 @@ async def page() -> FileResponse:
 @app.post("/tasks")
 async def start(turn: Message, tasks: Tasks) -> TaskStream:
     """The first turn: a task that belongs to this request, and ends with it."""
-    how: OnDisconnect = "keep" if turn.keep else "cancel"
+    how = turn.on_disconnect
     return TaskStream(tasks, turn.message, auto_execute=False, on_disconnect=how)
 
 
 @app.post("/tasks/{task_id}/messages")
-async def follow_up(task_id: str, turn: Message, tasks: Tasks) -> "Reply":
+async def follow_up(task_id: str, turn: Message, tasks: Tasks) -> TaskStream:
     """A later one: its task ended with the request before, and is taken on again."""
     try:
-        task = await tasks.supervisor.adopt(task_id)
+        task = await tasks.adopt(task_id, on_disconnect=turn.on_disconnect)
     except ConfigurationError as error:  # it is supervised already
         raise HTTPException(409, "The task is still at work.") from error
-    try:
-        await task.send(turn.message)
-    except BaseException:
-        task.request_cancel()
-        raise
-    return Reply(task, keep=turn.keep)
-
-
-class Reply(StreamingResponse):
-    """What a task says to a follow-up; it ends with this response, unless it is kept."""
-
-    def __init__(self, task: RemoteTask, *, keep: bool) -> None:
-        super().__init__(_events(task), media_type=sse.MEDIA_TYPE)
-        self.headers["cache-control"] = "no-store"
-        self._task = task
-        self._keep = keep
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            if not self._keep:
-                self._task.request_cancel()  # which changes nothing where it has ended
-
-
-async def _events(task: RemoteTask) -> AsyncIterator[bytes]:
-    async for event in task.events():
-        if (piece := sse.encode_event(event)) is not None:
-            yield piece
-    result = await task.wait()
-    yield sse.event_bytes("end", {"outcome": result.outcome, "reason": result.reason})
+    return TaskStream(tasks, turn.message, task=task)
 
 
 @app.get("/tasks")

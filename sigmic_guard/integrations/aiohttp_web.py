@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from weakref import ReferenceType
 
+    from sigmic_guard import RemoteTask
     from sigmic_guard.integrations.asgi.protocol import Message
     from sigmic_guard.integrations.asgi.streaming import Encode, StreamOptions
 
@@ -101,14 +102,15 @@ def tasks_of(request: web.Request) -> RequestTasks:
 
 async def stream(
     request: web.Request,
-    message: str,
+    message: str | None = None,
     *,
+    task: RemoteTask | None = None,
     encode: Encode = sse.encode_event,
     heartbeat: float | timedelta | None = 15.0,
     farewell: bytes | str | None = None,
     **options: Unpack[StreamOptions],
 ) -> web.StreamResponse:
-    """Create a task, stream what it does, and return the response, for the handler to return.
+    """Stream what a task does, a new one or ``task``, and return the response for the handler.
 
     The arguments, the events and what is raised are those of
     :class:`sigmic_guard.integrations.asgi.TaskStream`.
@@ -116,6 +118,7 @@ async def stream(
     source = TaskStream(
         tasks_of(request),
         message,
+        task=task,
         encode=encode,
         heartbeat=heartbeat,
         farewell=farewell,

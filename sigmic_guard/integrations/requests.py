@@ -19,11 +19,14 @@ if TYPE_CHECKING:
         TaskOptions,
         TaskResult,
     )
+    from sigmic_guard.supervisor.face.options import Watch
 
 #: What becomes of a task when the client hangs up: it is cancelled, it is kept until the request
 #: ends, or it is kept for so many seconds.
 OnDisconnect: TypeAlias = "Literal['cancel', 'keep'] | float | timedelta"
 _Checked: TypeAlias = "Literal['cancel', 'keep'] | float"
+#: How the request came to its tasks.
+_Way: TypeAlias = Literal["begun", "adopted", "started"]
 
 _HUNG_UP: Final = "the client has hung up"
 
@@ -43,7 +46,7 @@ def check_on_disconnect(value: OnDisconnect) -> _Checked:
 
 
 class RequestTasks:
-    """The remote tasks that one request, or one websocket, begins; made by the guard's middleware.
+    """The remote tasks of one request, or of one websocket; made by the guard's middleware.
 
     What :meth:`task` and :meth:`run` begin belongs to the request. It ends with the request at the
     latest, by record, whatever became of the code that held it, a generator that nobody iterates
@@ -51,6 +54,10 @@ class RequestTasks:
     ``on_disconnect`` says: ``"cancel"`` (at once; the body of the block is cancelled, and
     :class:`~sigmic_guard.TaskCancelled` comes out of it), ``"keep"`` (not before the request does),
     or a number of seconds for which it may go on. Default: the guard's.
+
+    What :meth:`adopt` takes on ends with the request as well, but for a client that hangs up: then
+    ``"keep"`` leaves it to the service, and a number of seconds does so for as long. A task that
+    several requests own ends when the last of them lets go of it.
 
     What :meth:`start` begins belongs to the service, and outlives the request.
     """
@@ -62,7 +69,7 @@ class RequestTasks:
         "_find",
         "_forget_drain",
         "_groups",
-        "_started",
+        "_hung_up",
         "cut",
         "disconnected",
         "retry_after",
@@ -84,10 +91,11 @@ class RequestTasks:
         self.retry_after = retry_after
         #: Whether the request has asked for a task.
         self._asked = False
-        #: By what a hang-up does to their tasks.
-        self._groups: dict[_Checked, RemoteTaskGroup] | None = None
-        self._started: dict[_Checked, RemoteTaskGroup] | None = None
+        #: And by what a hang-up does to their tasks.
+        self._groups: dict[tuple[_Way, _Checked], RemoteTaskGroup] | None = None
         self._forget_drain: Callable[[], None] | None = None
+        #: What else is told of a hang-up.
+        self._hung_up: Callable[[], None] | None = None
         #: Whether the client has hung up before the response was complete, as far as anybody
         #: listened: from the first task on somebody does.
         self.disconnected = False
@@ -118,7 +126,7 @@ class RequestTasks:
         :raises SupervisorShutdown: the service shuts down; unless it is caught, the middleware
             answers 503 with ``Retry-After``.
         """
-        return self._group(on_disconnect).task(message, **options)
+        return self._group("begun", on_disconnect).task(message, **options)
 
     async def run(
         self,
@@ -131,7 +139,30 @@ class RequestTasks:
 
         Raises what :meth:`task` and :meth:`Supervisor.run` do.
         """
-        return await self._group(on_disconnect).run(message, **options)
+        return await self._group("begun", on_disconnect).run(message, **options)
+
+    async def adopt(
+        self,
+        task: RemoteTask | str,
+        *,
+        on_disconnect: OnDisconnect | None = None,
+        **options: Unpack[Watch],
+    ) -> RemoteTask:
+        """Take on a task that exists already, as if the request had begun it.
+
+        No block is around it: when it is ended, its events come to their end, and
+        :meth:`RemoteTask.result` raises.
+
+        :param task: a handle, from ``supervisor.tasks`` or ``supervisor.find(intent_id)``; or the
+            remote id of a task that the supervisor does not know, or that has completed.
+        :param options: those of :meth:`Supervisor.adopt`, with an id.
+        :raises ConfigurationError: the id is supervised already: give the handle. Or ``options``
+            were given with one.
+        :raises TaskCancelled: the client has hung up, and ``on_disconnect`` is ``"cancel"``.
+        :raises SupervisorShutdown: the service shuts down; see :meth:`task`.
+        :raises SigmicGuardError: the API refused to show the task, or gave no answer.
+        """
+        return await self._group("adopted", on_disconnect).adopt(task, **options)
 
     async def start(
         self,
@@ -149,29 +180,40 @@ class RequestTasks:
         if how == "keep":
             supervisor, self._asked = self.supervisor, True
             return await supervisor.start(message, **options)
-        self._started = self._listen(self._started)
-        return await self._of(self._started, how).start(message, **options)
+        return await self._group("started", how).start(message, **options)
 
     # --- for the host's side ----------------------------------------------------------------------
 
     @property
     def used(self) -> bool:
-        """Whether a task was begun that belongs to the request, or that a hang-up may end."""
-        return self._groups is not None or self._started is not None
+        """Whether the request has tasks, or shows what one does: a hang-up matters."""
+        return self._forget_drain is not None
 
     @property
     def turned_away(self) -> bool:
         """Whether the request asks for tasks of a supervisor that takes none any more."""
         return self._asked and self._find().draining
 
+    def listen(self, hung_up: Callable[[], None] | None = None) -> None:
+        """From now on hear of a hang-up, and of the drain.
+
+        :param hung_up: a plain call that is made when the client hangs up.
+        """
+        if self._forget_drain is None:
+            self._forget_drain = self._find().on_drain(self._drain_begins)
+            self._asked = True
+            self._began()
+        self._hung_up = hung_up or self._hung_up
+
     def hang_up(self) -> None:
         """Handle the client's hang-up; a plain call."""
         if self.disconnected:
             return
         self.disconnected = True
-        for groups in (self._groups, self._started):
-            for how, group in (groups or {}).items():
-                _hang_up(group, how)
+        for (_, how), group in (self._groups or {}).items():
+            _hang_up(group, how)
+        if self._hung_up is not None:
+            self._hung_up()
 
     def close(self, error: BaseException | None) -> bool:
         """End what is left of the request's tasks; to be called where the request's code was.
@@ -181,39 +223,32 @@ class RequestTasks:
         """
         if self._forget_drain is not None:
             self._forget_drain()
+        self._hung_up = None
         ours = False
-        for group in (self._groups or {}).values():
-            ours = group.close(error) or ours
-        for group in (self._started or {}).values():
-            group.release()
+        for (way, how), group in (self._groups or {}).items():
+            if way == "begun" or (how == "cancel" if self.disconnected else way == "adopted"):
+                ours = group.close(error) or ours
+            elif how in {"cancel", "keep"} or not self.disconnected:
+                group.release()
+            # Else its time runs.
         return ours
 
-    def _group(self, on_disconnect: OnDisconnect | None) -> RemoteTaskGroup:
+    def _group(self, way: _Way, on_disconnect: OnDisconnect | None) -> RemoteTaskGroup:
         how = self._default if on_disconnect is None else check_on_disconnect(on_disconnect)
-        self._groups = self._listen(self._groups)
-        return self._of(self._groups, how)
-
-    def _listen(
-        self, groups: dict[_Checked, RemoteTaskGroup] | None
-    ) -> dict[_Checked, RemoteTaskGroup]:
-        if not self.used:
-            self._forget_drain = self._find().on_drain(self._drain_begins)
-            self._asked = True
-            self._began()
-        return {} if groups is None else groups
-
-    def _of(self, groups: dict[_Checked, RemoteTaskGroup], how: _Checked) -> RemoteTaskGroup:
+        self.listen()
         if self.disconnected and how == "cancel":
             raise TaskCancelled(_HUNG_UP, reason=CancelReason.SCOPE)
-        group = groups.get(how)
+        groups = self._groups = {} if self._groups is None else self._groups
+        group = groups.get((way, how))
         if group is None:
-            group = groups[how] = self._find().group()
+            group = groups[way, how] = self._find().group()
             if self.disconnected:
                 _hang_up(group, how)
         return group
 
     def _drain_begins(self) -> None:
-        self.cut = any(group.live for group in (self._groups or {}).values())
+        groups = (self._groups or {}).items()
+        self.cut = any(group.live for (way, _), group in groups if way != "started")
 
 
 def consists_of(error: BaseException, kind: Callable[[BaseException], bool]) -> bool:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
     from starlette.types import Receive, Scope, Send
 
+    from sigmic_guard import RemoteTask
     from sigmic_guard.integrations.asgi.streaming import Encode, StreamOptions
 
 __all__ = ["TaskStream", "tasks_of"]
@@ -45,8 +46,9 @@ class TaskStream(Response):
     def __init__(
         self,
         tasks: RequestTasks,
-        message: str,
+        message: str | None = None,
         *,
+        task: RemoteTask | None = None,
         encode: Encode = sse.encode_event,
         heartbeat: float | timedelta | None = 15.0,
         farewell: bytes | str | None = None,
@@ -56,7 +58,13 @@ class TaskStream(Response):
     ) -> None:
         # Not the base's: there is no body to be measured.
         self._stream = stream = asgi.TaskStream(
-            tasks, message, encode=encode, heartbeat=heartbeat, farewell=farewell, **options
+            tasks,
+            message,
+            task=task,
+            encode=encode,
+            heartbeat=heartbeat,
+            farewell=farewell,
+            **options,
         )
         self.status_code = stream.status_code
         self.background = background

@@ -208,7 +208,7 @@ async def test_a_deploy_ends_follow_ups(remote: Emulator, service: Running) -> N
     async with service.client() as client:
         await follow_up(remote, client)
         service.process.send_signal(signal.SIGTERM)
-        await client.until(b'{"outcome":"cancelled","reason":"shutdown"}')
+        await client.until(b"event: shutdown")
         await client.to_the_end()
         assert client.complete
     assert await service.process.wait() == -signal.SIGTERM

@@ -15,7 +15,7 @@ from aiohttp.test_utils import TestServer
 from anyio import fail_after, sleep_forever
 from prometheus_client import CollectorRegistry
 
-from sigmic_guard import ConfigurationError, LedgerError, Supervisor, TaskFailed
+from sigmic_guard import ConfigurationError, LedgerError, RemoteTask, Supervisor, TaskFailed
 from sigmic_guard.integrations import aiohttp_web
 from sigmic_guard.integrations.aiohttp_web import setup, stream, tasks_of
 from sigmic_guard.testing import FakeSigmic, Gate
@@ -45,6 +45,8 @@ class Service:
         self.app.router.add_get("/lines", self.lines)
         self.app.router.add_get("/start", self.start)
         self.app.router.add_get("/socket", self.socket)
+        self.app.router.add_get("/again", self.again)
+        self.app.router.add_get("/watch", self.watch)
         self.options: dict[str, Any] = {}
 
     @asynccontextmanager
@@ -100,6 +102,19 @@ class Service:
     async def start(self, request: web.Request) -> web.Response:
         task = await tasks_of(request).start("m", **self.options)
         return web.Response(status=202, text=task.id)
+
+    async def again(self, request: web.Request) -> web.StreamResponse:
+        tasks = tasks_of(request)
+        task = await tasks.adopt(self.task, **self.options)
+        return await stream(request, request.query.get("message"), task=task)
+
+    async def watch(self, request: web.Request) -> web.StreamResponse:
+        return await stream(request, task=self.task)
+
+    @property
+    def task(self) -> RemoteTask:
+        [task] = self.app[aiohttp_web._HOST].find().tasks.values()
+        return task
 
     async def socket(self, request: web.Request) -> web.StreamResponse:
         socket = web.WebSocketResponse()
@@ -281,6 +296,55 @@ async def test_a_websocket_that_is_cut_ends_the_task() -> None:
         transport.abort()
         await live(service, 0)
         await socket.close()
+
+
+@pytest.mark.parametrize("path", ["/again", "/watch"])
+async def test_a_task_that_exists_already_is_streamed(path: str) -> None:
+    service = Service()
+    async with service.serve() as client:
+        (await client.get("/start")).close()
+        async with client.get(path) as response:
+            assert b"event: start" in await response.content.readuntil(b"\n")
+            assert service.fake.complete(service.task.id)
+            assert await last_line(response) == 'data: {"outcome":"completed","reason":null}'
+        assert len(service.fake.created) == 1
+
+
+@pytest.mark.parametrize("path, deletes", [("/again", 1), ("/watch", 0)])
+async def test_a_client_that_hangs_up_ends_what_its_request_adopted(
+    path: str, deletes: int
+) -> None:
+    """Quiet as it is; what the request only shows goes on."""
+    service = Service()
+    async with service.serve() as client:
+        (await client.get("/start")).close()
+        task = service.task
+        response = await client.get(path)
+        response.close()
+        if deletes:
+            await task.wait()
+        await hung_up(service)
+        assert len(service.fake.live) == 1 - deletes
+        assert service.fake.count("delete") == deletes
+
+
+async def test_an_adopted_task_that_is_kept_is_left_to_the_service() -> None:
+    service = Service(on_disconnect="keep")
+    async with service.serve() as client:
+        (await client.get("/start")).close()
+        (await client.get("/again")).close()
+        await hung_up(service)
+        assert service.task.reason is None
+
+
+@pytest.mark.parametrize("path", ["/again", "/watch"])
+async def test_a_stream_of_a_task_that_exists_ends_with_a_farewell_too(path: str) -> None:
+    service = Service()
+    async with service.serve() as client:
+        (await client.get("/start")).close()
+        async with client.get(path) as response:
+            await service.stop()
+            assert await last_line(response) == 'data: {"retry_after":2.0}'
 
 
 async def test_a_request_may_keep_its_task() -> None:

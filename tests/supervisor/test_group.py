@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import anyio
@@ -16,6 +17,7 @@ from sigmic_guard import (
     Supervisor,
     SupervisorShutdown,
     TaskCancelled,
+    TaskNotFound,
 )
 from sigmic_guard.supervisor.face.members import MOST_OVER, Members
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
@@ -220,6 +222,166 @@ async def test_a_group_nobody_leaves_holds_nothing_back() -> None:
         await supervisor.group().start("background")
         gc.collect()
     assert lab.finished == {("cancelled", "shutdown"): 1}
+
+
+# --- tasks that exist already ---------------------------------------------------------------------
+
+
+async def test_an_adopted_task_ends_with_the_group() -> None:
+    lab = Lab()
+    async with lab.open() as supervisor:
+        task = await supervisor.start("in the background")
+        async with supervisor.group() as group:
+            assert await group.adopt(task) is task
+            assert await group.adopt(task) is task
+            assert group.live == 1
+        assert not lab.fake.live
+    assert lab.finished == {("cancelled", "scope"): 1}
+
+
+async def test_a_completed_one_is_adopted_by_its_id_and_asked_again() -> None:
+    lab = Lab(duration=1)
+    async with lab.open() as supervisor:
+        first = await supervisor.run("a question")
+        assert first.id is not None
+        async with supervisor.group() as group:
+            task = await group.adopt(first.id, timeout=60)
+            await task.send("and then?")
+            assert (await task.wait()).outcome is Outcome.COMPLETED
+            assert await group.adopt(first.id) is not task
+        assert not supervisor.tasks
+
+
+async def test_the_last_owner_to_leave_ends_it() -> None:
+    lab = Lab()
+    async with lab.open() as supervisor:
+        background = await supervisor.start("in the background")
+        one, other = supervisor.group(), supervisor.group()
+        await one.adopt(background)
+        started = await one.start("the first's")
+        for task in background, started:
+            await other.adopt(task)
+        one.close()
+        one.close()
+        assert lab.fake.live == {background.id, started.id}
+        other.close()
+        await lab.fake.until(lambda: not lab.fake.live)
+    assert lab.finished == {("cancelled", "scope"): 2}
+
+
+@pytest.mark.parametrize("ending", ["normal", "error", "cancelled", "group"])
+async def test_a_block_leaves_its_task_to_the_group_that_adopted_it(ending: str) -> None:
+    lab = Lab()
+    async with lab.open() as supervisor, supervisor.group() as other:
+        first = supervisor.group()
+        with anyio.CancelScope() as scope, suppress(ZeroDivisionError, TaskCancelled):
+            async with first.task("scoped") as task:
+                await other.adopt(task)
+                if ending == "error":
+                    raise ZeroDivisionError
+                if ending == "cancelled":
+                    scope.cancel()
+                elif ending == "group":
+                    first.end()
+                    await anyio.sleep_forever()
+                await anyio.lowlevel.checkpoint()
+        first.close()
+        assert lab.fake.live == {task.id}
+        assert task.reason is None
+        assert lab.deletes() == 0
+    assert lab.finished == {("cancelled", "scope"): 1}
+
+
+async def test_a_block_ends_what_a_group_has_let_go() -> None:
+    lab = Lab()
+    async with lab.open() as supervisor:
+        async with supervisor.task("scoped") as task:
+            async with supervisor.group() as group:
+                await group.adopt(task)
+            assert task.reason is None
+            released = supervisor.group()
+            await released.adopt(task)
+            released.release()
+            released.release()
+        assert not lab.fake.live
+
+
+async def test_a_group_that_nobody_holds_owns_nothing() -> None:
+    lab = Lab()
+    async with lab.open() as supervisor:
+        async with supervisor.task("scoped") as task:
+            await supervisor.group().adopt(task)
+            gc.collect()
+        assert not lab.fake.live
+
+
+async def test_a_cancel_ends_it_for_all_its_owners() -> None:
+    lab = Lab()
+    reasons: list[CancelReason | None] = []
+    async with (
+        lab.open() as supervisor,
+        supervisor.group() as first,
+        supervisor.group() as other,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(stand_in, first, reasons)
+        await lab.fake.until(lambda: len(supervisor.tasks) == 1)
+        [task] = supervisor.tasks.values()
+        await other.adopt(task)
+        await task.cancel()
+    assert reasons == [CancelReason.USER]
+
+
+async def test_a_lost_generator_leaves_its_task_to_the_group_that_adopted_it() -> None:
+    lab = Lab()
+    async with lab.open() as supervisor:
+        first, other = supervisor.group(), supervisor.group()
+        generator = generate(first)
+        await anext(generator)
+        [task] = supervisor.tasks.values()
+        await other.adopt(task)
+        await generator.aclose()
+        assert not first.close()
+        assert task.reason is None
+        other.close()
+        await task.wait()
+    assert lab.finished == {("cancelled", "scope"): 1}
+
+
+async def test_what_cannot_be_adopted_is_refused() -> None:
+    lab, another = Lab(), Lab()
+    async with lab.open() as supervisor, another.open() as stranger:
+        task, foreign = await supervisor.start("ours"), await stranger.start("another's")
+        async with supervisor.group() as group:
+            with pytest.raises(ConfigurationError, match="another supervisor"):
+                await group.adopt(foreign)
+            with pytest.raises(ConfigurationError, match="must be a RemoteTask"):
+                await group.adopt(1)  # type: ignore[arg-type]
+            with pytest.raises(ConfigurationError, match="give none"):
+                await group.adopt(task, timeout=1)
+            with pytest.raises(ConfigurationError, match="supervised already"):
+                await group.adopt(task.id)
+            with pytest.raises(TaskNotFound):
+                await group.adopt("unknown")
+        for late in task, task.id:
+            with pytest.raises(ConfigurationError, match="the group has ended"):
+                await group.adopt(late)
+        assert lab.fake.live == {task.id}
+
+
+async def test_a_group_that_ends_while_it_adopts_ends_the_task_once_it_has_it() -> None:
+    lab = Lab(duration=1)
+    async with lab.open() as supervisor:
+        first = await supervisor.run("a question")
+        assert first.id is not None
+        group = supervisor.group()
+        gate = lab.fake.gate("get")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(group.adopt, first.id)
+            await lab.fake.until(lambda: lab.fake.in_flight("get"))
+            group.end()
+            gate.open()
+        assert not supervisor.tasks
 
 
 async def test_the_drain_keeps_its_reason_and_policies() -> None:

@@ -1,4 +1,4 @@
-"""A response that owns its task, and streams what that does: :class:`TaskStream`."""
+"""A response that streams what a task does: :class:`TaskStream`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Unpack
 
 from anyio import move_on_after
 
-from sigmic_guard import SupervisorShutdown, TaskError, TaskEvent
+from sigmic_guard import ConfigurationError, Outcome, SupervisorShutdown, TaskError, TaskEvent
 from sigmic_guard.integrations import sse
 from sigmic_guard.lifecycle.values import check_seconds
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 #: Seconds for the last event, to a client that may not read.
 LAST_WORDS: Final = 1.0
+_BY_ITSELF: Final = frozenset({Outcome.COMPLETED, Outcome.FAILED})
 
 
 class TaskStream:
@@ -40,16 +41,23 @@ class TaskStream:
     ``id``, for a cancel button. The last one tells the end: ``end``, with ``outcome`` and, where it
     was cancelled, ``reason``; or the farewell, where the service shuts down.
 
+    Given a ``task`` that exists already, it creates none, and streams what that one says, its
+    history first. It owns the task only if the request does, by :meth:`RequestTasks.adopt`; of
+    another one it shows what happens, and a client that hangs up changes nothing.
+
     :param tasks: of the request.
-    :param message: what the task is asked to do.
+    :param message: what the task is asked to do; with ``task``, a follow-up that is sent to it, or
+        ``None`` for none.
+    :param task: the one to be streamed; default: a new one.
     :param encode: returns what is sent for an event, ``None`` for nothing; default: server-sent
         events of the same names, their data as JSON, without what a reconnect repeats.
     :param heartbeat: seconds of silence after which a comment is sent, at least 1; default 15.
         ``None`` sends none.
     :param farewell: what is sent last where the service shuts down; default: an event
         ``shutdown``, with ``retry_after``.
-    :param options: those of :meth:`RequestTasks.task`.
-    :raises ConfigurationError: ``heartbeat`` is too short.
+    :param options: those of :meth:`RequestTasks.task`, for a new task.
+    :raises ConfigurationError: ``heartbeat`` is too short; there is neither ``message`` nor
+        ``task``; or ``options`` are given with a task that has its own.
     """
 
     #: Set another one with an ``encode`` that makes no server-sent events.
@@ -58,15 +66,23 @@ class TaskStream:
     def __init__(
         self,
         tasks: RequestTasks,
-        message: str,
+        message: str | None = None,
         *,
+        task: RemoteTask | None = None,
         encode: Encode = sse.encode_event,
         heartbeat: float | timedelta | None = 15.0,
         farewell: bytes | str | None = None,
         **options: Unpack[StreamOptions],
     ) -> None:
+        if task is None and message is None:
+            raise ConfigurationError("give a message, or the task that is to be streamed")
+        if task is not None and options:
+            raise ConfigurationError(
+                "a task that exists has its options: give on_disconnect to tasks.adopt()"
+            )
         self._tasks = tasks
         self._message = message
+        self._task = task
         self._encode = encode
         self._heartbeat = (
             inf if heartbeat is None else check_seconds("heartbeat", heartbeat, least=1.0)
@@ -89,11 +105,17 @@ class TaskStream:
         """Create the task, send what it does, and end it."""
         writer = _Writer(send, self._tasks)
         try:
-            async with self._tasks.task(self._message, **self._options) as task:
-                await writer.start(self.status_code, self.raw_headers)
-                await writer.write(self._encode(TaskEvent("start", {"id": task.id})))
-                await self._stream(task, writer)
-                result = await task.wait()
+            if self._task is None:
+                assert self._message is not None
+                async with self._tasks.task(self._message, **self._options) as task:
+                    await self._stream(task, writer)
+                    end: RemoteTask | TaskResult = await task.wait()
+            else:
+                self._tasks.listen()
+                if self._message is not None:
+                    await self._task.send(self._message)
+                await self._stream(self._task, writer)
+                end = await self._until_over(self._task)
         except SupervisorShutdown:
             if not writer.started:
                 raise
@@ -104,10 +126,13 @@ class TaskStream:
                 raise
             await self._tell_end(error.result, writer)
         else:
-            await self._tell_end(result, writer)
+            await self._tell_end(end, writer)
 
     async def _stream(self, task: RemoteTask, writer: _Writer) -> None:
         events = task.events()
+        self._tasks.listen(events.close)
+        await writer.start(self.status_code, self.raw_headers)
+        await writer.write(self._encode(TaskEvent("start", {"id": task.id})))
         try:
             while not self._tasks.disconnected:
                 event = await self._next(events, writer)
@@ -124,8 +149,21 @@ class TaskStream:
                 return await anext(events, None)
             await writer.write(sse.HEARTBEAT)
 
-    async def _tell_end(self, result: TaskResult, writer: _Writer) -> None:
-        end = {"outcome": result.outcome, "reason": result.reason}
+    async def _until_over(self, task: RemoteTask) -> RemoteTask:
+        """Wait for the end of a task that has no block here, no longer than a block would.
+
+        :raises SupervisorShutdown: the service shuts down, and it did not end before.
+        """
+        if self._tasks.supervisor.draining and task.outcome not in _BY_ITSELF:
+            raise SupervisorShutdown("the supervisor shut down")
+        if not self._tasks.disconnected:
+            patience = None if task.reason is None else task.record.policy.cancel_wait
+            with move_on_after(patience):
+                await task.wait()
+        return task
+
+    async def _tell_end(self, task: RemoteTask | TaskResult, writer: _Writer) -> None:
+        end = {"outcome": task.outcome or Outcome.CANCELLED, "reason": task.reason}
         await writer.finish(self._encode(TaskEvent("end", end)))
 
     def _last_words(self) -> bytes | str | None:

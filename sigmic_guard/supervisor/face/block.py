@@ -168,7 +168,7 @@ class TaskBlock:
         self._decide(task, error)
         try:
             ours = self._leave_scope(error)
-            if task.pursued:
+            if task.pursued and not _is_left_to_a_group(task):
                 with move_on_after(task.record.policy.cancel_wait, shield=True):
                     await task.until_settled()
         finally:
@@ -193,6 +193,8 @@ class TaskBlock:
     def _decide(self, task: Entry, error: BaseException | None) -> None:
         """Record why the task is to end, if it is to: the first cause stays."""
         core, policy = self._core, task.record.policy
+        if _is_left_to_a_group(task) and not core.lifetime.closing:
+            return
         if error is None:
             if policy.on_exit == "detach" and task.record.reason is None:
                 core.roster.apply(task, Event.DETACH)
@@ -233,6 +235,11 @@ async def run_block(block: TaskBlock) -> TaskResult:
 
 #: None: it ended by itself. The others: the body ended before it.
 _ENDS_NORMALLY = frozenset({None, CancelReason.SCOPE, CancelReason.ERROR})
+
+
+def _is_left_to_a_group(task: Entry) -> bool:
+    """Whether the block is not its last owner, and nobody has asked for its end."""
+    return task.claimed and task.reason is None
 
 
 def _is_cancellation(error: BaseException) -> bool:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Self, Unpack
 from anyio import current_time, move_on_after
 
 from sigmic_guard.errors import ConfigurationError
-from sigmic_guard.sigmic import check_files
+from sigmic_guard.sigmic import check_files, check_id
 from sigmic_guard.supervisor.face.block import TaskBlock, run_block
 from sigmic_guard.supervisor.face.members import Members
-from sigmic_guard.supervisor.face.task import handle_of
+from sigmic_guard.supervisor.face.task import entry_of, handle_of
 from sigmic_guard.supervisor.work.wish import Wish
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from sigmic_guard.supervisor.face.core import Core
     from sigmic_guard.supervisor.face.intake import Order
-    from sigmic_guard.supervisor.face.options import TaskOptions
+    from sigmic_guard.supervisor.face.options import TaskOptions, Watch
     from sigmic_guard.supervisor.face.task import RemoteTask
     from sigmic_guard.supervisor.ground.results import TaskResult
     from sigmic_guard.supervisor.ground.timer import Alarm
@@ -32,17 +32,24 @@ class RemoteTaskGroup:
     What one request, one job or one session begins belongs in one group. When the group ends, each
     of its tasks that is still live is ended, those of ``start`` included, and the bodies of their
     blocks are cancelled; whatever became of the code that began them, and in whatever asyncio or
-    trio task. A group lives in no cancel scope, so that it can be left elsewhere than where it was
-    entered, and may be kept across a ``yield``.
+    trio task. A task that another block or group owns as well (:meth:`adopt`) goes on: the last
+    of its owners ends it. A group lives in no cancel scope, so that it can be left elsewhere than
+    where it was entered, and may be kept across a ``yield``.
 
     Leaving the block waits for the DELETEs to be acknowledged, at most the longest ``cancel_wait``
     of the tasks, and raises nothing of its own. Neither the failure of a task nor the shutdown
     cancels the block's body.
     """
 
-    def __init__(self, core: Core, make_order: Callable[[Wish], Order]) -> None:
+    def __init__(
+        self,
+        core: Core,
+        make_order: Callable[[Wish], Order],
+        make_watch: Callable[[Wish], Order],
+    ) -> None:
         self._core = core
         self._make_order = make_order
+        self._make_watch = make_watch
         self._members = Members(core.decider, core.lifetime)
         self._alarm: Alarm | None = None
 
@@ -88,6 +95,35 @@ class RemoteTaskGroup:
             await check_files(order.request.files)
         return handle_of(core, await core.intake.start(order))
 
+    async def adopt(self, task: RemoteTask | str, **options: Unpack[Watch]) -> RemoteTask:
+        """Take on a task that exists already, and return its handle.
+
+        :param task: a handle of this supervisor's, whoever began the task; or the remote id of a
+            task that it does not know, as for :meth:`Supervisor.adopt`.
+        :param options: of a task that is given by its id.
+        :raises ConfigurationError: the group has ended; the handle is another supervisor's, or has
+            options; the id is supervised already.
+        :raises SupervisorShutdown: the supervisor is not open.
+        :raises SigmicGuardError: the API refused to show the task, or gave no answer.
+        """
+        core, wish = self._core, Wish("", options)
+        del options
+        core.ground.check_here()
+        core.ground.inbox.flush()
+        core.ground.check_open()
+        self._members.check_open()
+        order = self._make_watch(wish)
+        if isinstance(task, str):
+            entry = await core.intake.adopt(
+                check_id("task", task), replace(order, members=self._members)
+            )
+        elif wish.options:
+            raise ConfigurationError("a handle's task has its options: give none")
+        else:
+            entry = entry_of(core, task)
+            self._members.claim(entry)
+        return handle_of(core, entry)
+
     def end(self, *, after: float = 0.0) -> None:
         """End all tasks of the group now, or in ``after`` seconds, and go on.
 
@@ -112,7 +148,10 @@ class RemoteTaskGroup:
         return self._members.end_left_behind(error)
 
     def release(self) -> None:
-        """Own the tasks no more: what :meth:`start` began belongs to the supervisor from now on."""
+        """Own the tasks no more: the supervisor does, of what :meth:`start` and :meth:`adopt` did.
+
+        One that had completed when it was adopted, and was asked nothing since, is finished.
+        """
         self._core.ground.timer.forget(self._alarm)
         self._members.leave_alone()
 
@@ -138,6 +177,7 @@ class RemoteTaskGroup:
             raise
         left = self._members.live
         self.close()
+        left = [task for task in left if task.record.reason is not None]
         if left and not isinstance(exc, GeneratorExit):  # nobody may wait in what is being closed
             longest = max(task.record.policy.cancel_wait for task in left)
             with move_on_after(longest, shield=True):

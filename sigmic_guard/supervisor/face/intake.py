@@ -90,8 +90,10 @@ class Intake:
             order.key,
             None if block is None else Block(block),
         )
-        if order.members is not None:
+        if order.members is not None and block is not None:
             order.members.add(task)
+        elif order.members is not None:
+            order.members.claim(task)
         return task
 
     async def start(self, order: Order) -> Entry:
@@ -160,6 +162,8 @@ class Intake:
         else:
             await self._take_key(task, task_id)
         ground.readings.adopt(task, info)
+        if order.members is not None:
+            order.members.claim(task)
         await self._write_down(task)
         return task
 

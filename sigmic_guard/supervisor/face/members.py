@@ -23,12 +23,15 @@ class Members:
     cannot keep its task alive.
     """
 
-    __slots__ = ("_decider", "_lifetime", "_look_at", "_tasks", "ended")
+    __slots__ = ("__weakref__", "_claims", "_decider", "_lifetime", "_look_at", "_tasks", "ended")
 
     def __init__(self, decider: Decider, lifetime: Lifetime) -> None:
         self._decider = decider
         self._lifetime = lifetime
+        #: Begun in blocks, which own them.
         self._tasks: list[Entry] = []
+        #: Owned by the group itself, and maybe by others as well.
+        self._claims: list[Entry] = []
         self._look_at = MOST_OVER
         #: Whether no task is taken on any more.
         self.ended = False
@@ -45,28 +48,52 @@ class Members:
             )
 
     def add(self, task: Entry) -> None:
-        """Own one more task."""
-        if len(self._tasks) >= self._look_at:
-            self._tasks = [task for task in self._tasks if not _done_with(task)]
-            self._look_at = max(MOST_OVER, 2 * len(self._tasks))
+        """Take on a task that is begun in a block."""
+        self._drop_done()
         self._tasks.append(task)
+
+    def claim(self, task: Entry) -> None:
+        """Own a task that no block of this group does; others may own it as well.
+
+        A group that has ended meanwhile lets go of it at once.
+        """
+        self._drop_done()
+        if task.claim(self):
+            self._claims.append(task)
+        if self.ended:
+            self._let_go(task)
+
+    def _drop_done(self) -> None:
+        if len(self._tasks) + len(self._claims) >= self._look_at:
+            self._tasks = [task for task in self._tasks if not _done_with(task)]
+            self._claims = [task for task in self._claims if not task.record.over]
+            self._look_at = max(MOST_OVER, 2 * (len(self._tasks) + len(self._claims)))
 
     @property
     def live(self) -> list[Entry]:
         """Those that are not over."""
-        return [task for task in self._tasks if not task.record.over]
+        return [task for task in (*self._tasks, *self._claims) if not task.record.over]
 
     def end(self) -> None:
-        """End all that are live; the bodies of their blocks are cancelled."""
+        """End all that nobody else owns; the bodies of their blocks are cancelled."""
         self.ended = True
         if self._lifetime.closing:
             return  # the drain ends them, with a reason and a policy of its own
-        for task in self.live:
+        for task in self._claims:
+            self._let_go(task)
+        for task in self._tasks:
+            if task.record.over:
+                continue
             if task.has_body:
-                self._decider.cancel(task, CancelReason.SCOPE)
+                if not task.claimed:
+                    self._decider.cancel(task, CancelReason.SCOPE)
                 task.interrupt(CancelReason.SCOPE)
             else:
                 self._decider.release(task)
+
+    def _let_go(self, task: Entry) -> None:
+        if task.unclaim(self) and not (task.record.over or task.has_body):
+            self._decider.release(task)
 
     def end_left_behind(self, error: BaseException | None) -> bool:
         """End all that are live, once the running asyncio or trio task has left their code.
@@ -85,12 +112,17 @@ class Members:
                 ours = block.leave_behind(None if ours else error) or ours
         self.end()
         self._tasks.clear()
+        self._claims.clear()
         return ours
 
     def leave_alone(self) -> None:
         """Own nothing any more, and end nothing."""
         self.ended = True
+        for task in self._claims:
+            if task.unclaim(self) and not (task.has_body or task.claimed):
+                self._decider.leave(task)  # one that had completed is asked nothing more
         self._tasks.clear()
+        self._claims.clear()
 
 
 def _done_with(task: Entry) -> bool:

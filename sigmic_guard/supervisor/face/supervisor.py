@@ -247,8 +247,8 @@ class Supervisor:
         del options
         core = self._open()
         core.ground.check_here()
-        order = make_watch(wish, self._policy)
-        return handle_of(core, await core.intake.adopt(check_id("task_id", task_id), order))
+        entry = await core.intake.adopt(check_id("task_id", task_id), self._watch(wish))
+        return handle_of(core, entry)
 
     @property
     def tasks(self) -> Mapping[str, RemoteTask]:
@@ -296,11 +296,12 @@ class Supervisor:
         """Return an owner of several tasks: ``async with supervisor.group() as group:``.
 
         What one request, job or session begins with ``group.task``, ``group.run`` and
-        ``group.start`` ends with the group, whatever became of the code that began it.
+        ``group.start``, or takes on with ``group.adopt``, ends with the group, whatever became of
+        the code that began it.
 
         :raises SupervisorShutdown: the supervisor is not open.
         """
-        return RemoteTaskGroup(self._open(), self._order)
+        return RemoteTaskGroup(self._open(), self._order, self._watch)
 
     # --- the end --------------------------------------------------------------------------------
 
@@ -385,6 +386,9 @@ class Supervisor:
 
     def _order(self, wish: Wish) -> Order:
         return make_order(wish, self._policy, marker=self._session.parts.settings.marker)
+
+    def _watch(self, wish: Wish) -> Order:
+        return make_watch(wish, self._policy)
 
     def _open(self, *, closing: bool = False) -> Core:
         core = self._core

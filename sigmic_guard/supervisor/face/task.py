@@ -13,6 +13,7 @@ from sigmic_guard.errors import ConfigurationError, ProtocolError, TaskError
 from sigmic_guard.lifecycle import CancelReason, State
 from sigmic_guard.lifecycle.states import NAMELESS
 from sigmic_guard.lifecycle.text import shown_id
+from sigmic_guard.lifecycle.values import shown
 from sigmic_guard.supervisor.ground.from_entry import cancellation_of, error_of, result_of
 from sigmic_guard.supervisor.work.wish import Wish
 
@@ -221,6 +222,18 @@ def handle_of(core: Core, entry: Entry) -> RemoteTask:
         handle = RemoteTask(core, entry)
         entry.handle = ref(handle)
     return handle
+
+
+def entry_of(core: Core, task: object) -> Entry:
+    """Return what a handle stands for.
+
+    :raises ConfigurationError: it is no handle, or another supervisor's.
+    """
+    if not isinstance(task, RemoteTask):
+        raise ConfigurationError(f"task must be a RemoteTask, or a remote id, not {shown(task)}")
+    if task._core is not core:  # noqa: SLF001 - a handle shows nothing of this to its users
+        raise ConfigurationError(f"{task!r} belongs to another supervisor")
+    return task._entry  # noqa: SLF001
 
 
 class Handles(Mapping[str, RemoteTask]):

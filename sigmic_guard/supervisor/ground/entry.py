@@ -277,6 +277,21 @@ class Entry:
         return self.block is not None and self.block.phase is BlockPhase.BODY
 
     @property
+    def claimed(self) -> bool:
+        """Whether a group owns it, beside its block or alone."""
+        return self.block is not None and self.block.claimed
+
+    def claim(self, group: object) -> bool:
+        """Note that a group owns it too; ``False`` if it did before."""
+        if self.block is None:
+            self.block = Block(None)
+        return self.block.claim(group)
+
+    def unclaim(self, group: object) -> bool:
+        """Note that it does so no more; ``False`` if it did not before."""
+        return self.block is not None and self.block.unclaim(group)
+
+    @property
     def accepts_follow_up(self) -> bool:
         """Whether a block may still send a follow-up."""
         return self.block is not None and self.block.phase is not BlockPhase.LEFT

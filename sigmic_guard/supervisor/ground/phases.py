@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from weakref import ref
 
 if TYPE_CHECKING:
+    from weakref import ReferenceType
+
     from sigmic_guard.errors import ApiError, SigmicGuardError
     from sigmic_guard.lifecycle import CancelReason, CancelResult
     from sigmic_guard.sigmic.models import CreateRequest
@@ -60,9 +62,9 @@ class Interruptible(Protocol):
 
 
 class Block:
-    """The block that owns a task; written by itself, as its methods are called."""
+    """The block that owns a task, and the groups that do; written by them, through its methods."""
 
-    __slots__ = ("_block", "interruption", "phase")
+    __slots__ = ("_block", "_claims", "interruption", "phase")
 
     def __init__(self, block: Interruptible | None) -> None:
         #: Only its caller keeps it alive: a scope leads to the task that entered it, and from there
@@ -71,11 +73,32 @@ class Block:
         self.phase = BlockPhase.LEFT if block is None else BlockPhase.BODY
         #: Why the body was cancelled by us, if it was: the first cause.
         self.interruption: CancelReason | None = None
+        #: The groups that own the task beside the block: the last owner to leave ends it. A group
+        #: that nobody holds any more will not.
+        self._claims: tuple[ReferenceType[object], ...] = ()
 
     @property
     def alive(self) -> Interruptible | None:
         """The block itself, if its body is not over and it was not left behind for good."""
         return None if self._block is None else self._block()
+
+    @property
+    def claimed(self) -> bool:
+        """Whether a group owns the task too."""
+        return any(claim() is not None for claim in self._claims)
+
+    def claim(self, group: object) -> bool:
+        """Note that a group owns the task too; ``False`` if it did before."""
+        if any(claim() is group for claim in self._claims):
+            return False
+        self._claims = (*self._claims, ref(group))
+        return True
+
+    def unclaim(self, group: object) -> bool:
+        """Note that it does so no more; ``False`` if it did not before."""
+        before = self._claims
+        self._claims = tuple(claim for claim in before if claim() is not group)
+        return len(self._claims) < len(before)
 
     def interrupt(self, reason: CancelReason) -> None:
         """Cancel the body, if it runs."""

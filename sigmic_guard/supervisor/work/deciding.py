@@ -50,8 +50,9 @@ class Decider:
         self.release(task)
 
     def release(self, task: Entry) -> None:
-        """End a task whose block is over, and take no follow-up any more."""
-        self.cancel(task, CancelReason.SCOPE)
+        """End a task whose owner is gone, unless a group owns it; take no follow-up any more."""
+        if not task.claimed:
+            self.cancel(task, CancelReason.SCOPE)
         self.leave(task)
 
     def leave(self, task: Entry) -> None:
