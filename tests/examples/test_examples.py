@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 EXAMPLES: Final = Path(__file__).parents[2] / "examples"
-HELPER: Final = EXAMPLES / "anywhere.py"
+HELPERS: Final = {"anywhere.py", "until_eof.py"}
 ID: Final = "[0-9a-f-]{36}"
 
 #: What each of them prints, line by line, on the emulator that it starts itself.
@@ -165,7 +165,7 @@ async def test_a_program_without_a_supervisor_leaks(tmp_path: Path) -> None:
 
 def test_every_example_is_run() -> None:
     """No program lies in the folder that the tests above forget."""
-    programs = {path.name for path in EXAMPLES.glob("*.py")} - {HELPER.name}
+    programs = {path.name for path in EXAMPLES.glob("*.py")} - HELPERS
     assert programs == set(ON_ITS_OWN) == set(GIVEN_A_KEY)
 
 
