@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     Block = Callable[[Callable[[], None]], Coroutine[Any, Any, None]]
 
 OURS_IN_ASYNCIO: Final = "sigmic_guard, TaskGroup"
+#: Seconds; no block gives up before its DELETE is acknowledged, for then it would only seem fast.
+PATIENCE: Final = 600.0
 SHIELD, FINALLY, AIOJOBS = "anyio, shield", "TaskGroup, finally", "aiojobs"
 
 
@@ -91,10 +93,15 @@ async def in_aiojobs(number: int, block: Block) -> Clock:
 async def supervised(api: InstantApi) -> AsyncIterator[Block]:
     from prometheus_client import CollectorRegistry
 
-    from sigmic_guard import Supervisor
+    from sigmic_guard import Supervisor, TaskPolicy
 
     async with Supervisor(
-        client=api, ledger="memory:", registry=CollectorRegistry(), grace=60
+        client=api,
+        ledger="memory:",
+        registry=CollectorRegistry(),
+        policy=TaskPolicy(cancel_wait=PATIENCE),
+        create_timeout=PATIENCE,
+        grace=PATIENCE,
     ) as supervisor:
 
         async def block(entered: Callable[[], None]) -> None:
@@ -135,7 +142,9 @@ async def measure(
 def cases(quick: bool) -> list[Case]:
     everybody = (OURS, SHIELD, OURS_IN_ASYNCIO, FINALLY, AIOJOBS)
     sizes = (1_000, 4_000) if quick else (1_000, 8_000, 10_000, 30_000)
-    return [Case(label=f"{n:,}", numbers={"n": n}, contestants=everybody) for n in sizes]
+    return [
+        Case(label=f"{n:,}", numbers={"n": n}, contestants=everybody, seconds=400) for n in sizes
+    ]
 
 
 ROW = Row(
