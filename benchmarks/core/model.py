@@ -68,6 +68,7 @@ class Goal:
 class Plot:
     """One picture of a row.
 
+    :ivar cases: that it shows; ``None`` for all.
     :ivar over: the number of the cases that is the x axis of a log-log plot; ``None`` for bars.
     """
 

@@ -53,6 +53,7 @@ def draw(plot: Plot, result: RowResult) -> Figure | None:
         case
         for case, contestants in result.cases.items()
         if any(plot.measure in figures for figures in contestants.values())
+        and (plot.cases is None or case in plot.cases)
     ]
     if plot.over:
         return _lines(plot, plot.over, result) if len(cases) > 1 else None

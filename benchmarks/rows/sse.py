@@ -173,7 +173,11 @@ ROW = Row(
         ),
     ),
     plots=(
-        Plot(measure="rate", title="Events a second from a socket, decoded and typed"),
+        Plot(
+            measure="rate",
+            title="Events a second from a socket, decoded and typed",
+            cases=("realistic", "10 MB in small pieces"),
+        ),
         Plot(measure="bytes", title="Bytes of an idle stream"),
     ),
 )

@@ -197,3 +197,6 @@ def test_every_row_is_in_the_list_and_names_what_it_has() -> None:
             assert goal.grows_with or goal.who in cases[goal.case].contestants
             assert goal.over is None or goal.over in it.contestants
             assert goal.over_case is None or goal.over_case in cases
+        for plot in it.plots:
+            assert plot.measure in MEASURES
+            assert set(plot.cases or ()) <= cases.keys()
