@@ -81,7 +81,7 @@ def cases(quick: bool) -> list[Case]:
     return [
         Case(
             label=f"{n:,}",
-            numbers={"n": n, "callers": 256, "within": 0},
+            numbers={"n": n, "callers": 256, "within": 0, "allowed": 4},
             contestants=tuple(WORKS) if n < 100_000 else ("start", "drain", "snapshot"),
             rounds=1 if quick else 3,
             seconds=400,
