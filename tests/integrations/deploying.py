@@ -37,6 +37,20 @@ KNOWN: Final = {
 }
 
 
+def text_of(name: str) -> str:
+    return (FOLDER / name).read_text()
+
+
+def worker_unit() -> str:
+    """The unit with the lines that its page has for a plain program."""
+    unit, lines = re.findall(r"```ini\n(.*?)```", text_of("systemd.md"), re.DOTALL)
+    for line in lines.splitlines():
+        key = line.partition("=")[0]
+        unit, count = re.subn(rf"(?m)^{key}=.*$", line, unit)
+        assert count == 1
+    return str(unit)
+
+
 def waits_for_clients(command: list[str]) -> float:
     """Return the seconds that uvicorn gives its clients."""
     return float(command[command.index("--timeout-graceful-shutdown") + 1])
