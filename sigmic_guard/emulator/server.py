@@ -52,7 +52,7 @@ class Server:
     async def open(self, host: str, port: int) -> int:
         """Listen; returns the port, which the kernel chose if 0 was asked for."""
         low_level = web.Server(
-            self._handle, handler_cancellation=True, access_log=None, lingering_time=0.0
+            self._serve, handler_cancellation=True, access_log=None, lingering_time=0.0
         )
         runner = web.ServerRunner(low_level, shutdown_timeout=_SHUTDOWN_TIMEOUT)
         await runner.setup()
@@ -70,6 +70,12 @@ class Server:
         self._bells.ring_all()
         if self._runner is not None:
             await self._runner.cleanup()
+
+    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            return await self._handle(request)
+        except ConnectionError:  # its reader has left, before aiohttp would cancel this
+            return delivery.drop(request)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.raw_path.partition("?")[0]
