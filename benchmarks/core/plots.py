@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from benchmarks.core.results import RowResult, Run
 
 #: Ours, in its variants, and the others: distinct also for who cannot tell red from green.
-_OURS: Final = ("#d1495b", "#edae49")
+_OURS: Final = ("#d1495b", "#edae49", "#e78a6b")
 _OTHERS: Final = (
     *("#00798c", "#1f3b73", "#8d99ae", "#8e5ea2", "#3c9d4e", "#c77dff", "#6b4f3a", "#52b2cf"),
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.core import peers
 from benchmarks.core.model import OURS, Case, Goal, Plot, Row
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from benchmarks.core.site import Site
 
 SQLITE: Final = "sigmic_guard, SQLite"
+OVER_AIOHTTP: Final = "sigmic_guard, over aiohttp"
 #: The cases that the pictures have room for.
 SHOWN: Final = ("64 callers", "256 callers", "256 callers, TLS")
 #: Lifecycles before those that count.
@@ -73,13 +74,17 @@ async def httpx(site: Site) -> Mapping[str, float]:
         return await measure(site, peers.lifecycle_httpx(client, site))
 
 
-async def ours(ledger: Callable[[Site], str], site: Site) -> Mapping[str, float]:
+async def ours(site: Site, *, sqlite: bool = False, **options: Any) -> Mapping[str, float]:
     from prometheus_client import CollectorRegistry
 
     from sigmic_guard import Supervisor
 
     async with Supervisor(
-        api_key=KEY, base_url=site.base, ledger=ledger(site), registry=CollectorRegistry()
+        api_key=KEY,
+        base_url=site.base,
+        ledger=site.sqlite if sqlite else "memory:",
+        registry=CollectorRegistry(),
+        **options,
     ) as supervisor:
 
         async def one() -> None:
@@ -91,7 +96,7 @@ async def ours(ledger: Callable[[Site], str], site: Site) -> Mapping[str, float]
 
 def cases(quick: bool) -> list[Case]:
     """Return all sizes; quick: without TLS, 256 callers."""
-    everybody = (OURS, SQLITE, "naive", "by hand", "tuned")
+    everybody = (OURS, SQLITE, OVER_AIOHTTP, "naive", "by hand", "tuned")
     if quick:
         return [_case(256, 2_000, everybody, tls=False)]
     return [
@@ -114,8 +119,9 @@ ROW = Row(
     title="create a task and cancel it",
     headline="rate",
     contestants={
-        OURS: partial(ours, lambda _: "memory:"),
-        SQLITE: partial(ours, lambda site: site.sqlite),
+        OURS: ours,
+        SQLITE: partial(ours, sqlite=True),
+        OVER_AIOHTTP: partial(ours, transport="aiohttp"),
         "naive": naive,
         "by hand": by_hand,
         "tuned": tuned,
