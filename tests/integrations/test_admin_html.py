@@ -122,7 +122,7 @@ class Whole(HTMLParser):
             self.wrong.append("a heading of a table has no scope")
         if tag == "table" and "main" not in self.open:
             self.wrong.append("a table stands outside of the main part")
-        if tag == "input" and has.get("type") != "hidden":
+        if tag == "input" and has.get("type") != "hidden" and "hidden" not in has:
             self.inputs.append(has.get("id"))
         if tag == "label":
             self.labels.append(has.get("for"))

@@ -41,7 +41,8 @@ _NO_CANCEL: Final = ENDED | {State.CANCELLING}
 
 _STYLE: Final = """
 :root { color-scheme: light dark; --line: color-mix(in srgb, CanvasText 22%, Canvas);
-  --soft: color-mix(in srgb, CanvasText 6%, Canvas); }
+  --soft: color-mix(in srgb, CanvasText 6%, Canvas);
+  --edge: color-mix(in srgb, CanvasText 60%, Canvas); }
 * { box-sizing: border-box; }
 body { font: 1rem/1.5 system-ui, sans-serif; margin: 0 auto; padding: 1rem; max-width: 72rem;
   background: Canvas; color: CanvasText; }
@@ -49,28 +50,39 @@ header { display: flex; flex-wrap: wrap; gap: .5rem 1rem; align-items: center;
   justify-content: space-between; }
 h1 { font-size: 1.35rem; margin: .5rem 0; overflow-wrap: anywhere; }
 nav ul { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .5rem; }
-nav a { display: block; padding: .25rem .75rem; border: 1px solid var(--line);
+nav a { display: block; padding: .25rem .75rem; border: 1px solid var(--edge);
   border-radius: 1rem; text-decoration: none; color: inherit; }
 nav a[aria-current] { background: CanvasText; color: Canvas; }
-[role=status], [role=alert] { padding: .75rem 1rem; border: 1px solid var(--line);
+[role=status], [role=alert] { padding: .75rem 1rem; border: 1px solid var(--edge);
   border-inline-start: .35rem solid CanvasText; background: var(--soft); }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 caption { text-align: start; padding: .5rem 0; }
 th, td { text-align: start; padding: .4rem .6rem; border-block-end: 1px solid var(--line);
-  vertical-align: top; }
+  vertical-align: baseline; }
 tbody th { font-weight: normal; font-family: ui-monospace, monospace; overflow-wrap: anywhere; }
 dt { font-weight: 600; } dd { margin: 0 0 .5rem; overflow-wrap: anywhere; }
 ol li { overflow-wrap: anywhere; }
 button, input { font: inherit; padding: .3rem .8rem; border-radius: .4rem;
-  border: 1px solid var(--line); min-height: 2.5rem; }
-button { cursor: pointer; background: ButtonFace; color: ButtonText; }
+  border: 1px solid var(--edge); min-height: 2.5rem; }
+button { cursor: pointer; white-space: nowrap; background: ButtonFace; color: ButtonText; }
 input { width: 100%; max-width: 28rem; background: Field; color: FieldText; }
 label { display: block; margin-block-end: .25rem; }
 form p { margin: .75rem 0; }
-:focus-visible { outline: .18rem solid Highlight; outline-offset: .12rem; }
+:focus-visible { outline: .18rem solid LinkText; outline-offset: .12rem; }
 .scroll { overflow-x: auto; }
-@media (max-width: 40rem) { .extra { display: none; } body { padding: .75rem; }
-  th, td { padding: .4rem .3rem; } }
+@media (max-width: 40rem) {
+  body { padding: .75rem; }
+  table, caption, tbody { display: block; }
+  thead { display: block; position: absolute; width: 1px; height: 1px; overflow: hidden;
+    clip-path: inset(50%); }
+  tbody tr { display: flex; flex-wrap: wrap; align-items: baseline; gap: .25rem .9rem;
+    padding-block: .6rem; border-block-end: 1px solid var(--line); }
+  tbody th, td { padding: 0; border: 0; }
+  tbody th { flex: 1 0 100%; }
+  td:empty { display: none; }
+  td:last-child { margin-inline-start: auto; }
+  td[data-label]::before { content: attr(data-label) " "; }
+}
 """
 
 _PAGE: Final = """<!doctype html>
@@ -92,6 +104,7 @@ _LOG_IN: Final = """<main>
 <h1>Live tasks</h1>
 {alert}
 <form method="post" action="{home}login">
+<input autocomplete="username" value="sigmic_guard" hidden>
 <p><label for="token">Token of this page</label>
 <input id="token" name="token" type="password" autocomplete="current-password" required></p>
 <p><button>Log in</button></p>
@@ -117,13 +130,14 @@ _LIST: Final = """{header}
 _TABLE: Final = """<div class="scroll" role="region" aria-label="Tasks" tabindex="0"><table>
 <caption>{caption}</caption>
 <thead><tr><th scope="col">Task</th><th scope="col">State</th>
-<th scope="col" class="extra">Reason</th><th scope="col">Age</th><th scope="col">Deadline</th>
-<th scope="col" class="extra">Attempts</th><th scope="col">Action</th></tr></thead>
+<th scope="col">Reason</th><th scope="col">Age</th><th scope="col">Deadline</th>
+<th scope="col">Attempts</th><th scope="col">Action</th></tr></thead>
 <tbody>{rows}</tbody>
 </table></div>"""
 
 _ROW: Final = """<tr><th scope="row"><a href="{href}">{name}</a></th><td>{state}</td>
-<td class="extra">{reason}</td><td>{age}</td><td>{deadline}</td><td class="extra">{attempts}</td>
+<td data-label="Reason">{reason}</td><td data-label="Age">{age}</td>
+<td data-label="Deadline">{deadline}</td><td data-label="Attempts">{attempts}</td>
 <td>{button}</td></tr>"""
 
 _BUTTON: Final = """<form method="post" action="cancel">
