@@ -298,6 +298,12 @@ class Session:
             return await self._group.__aexit__(kind, end, traceback)
         except RuntimeError:  # so say anyio and trio where something inside was never left
             return None
+        except BaseException as error:
+            # Raised again it would get itself as its context in an AsyncExitStack, and the next
+            # stack around that would follow it for ever: who leaves a block lets it go on.
+            if error is end:
+                return False
+            raise
         finally:
             self.workers.bury()
 
