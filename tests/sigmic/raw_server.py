@@ -73,6 +73,9 @@ class RawServer:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        protocol: Any = writer.transport.get_protocol()
+        if protocol is not None:  # else asyncio may complain of an error that nobody looked at
+            protocol._closed.add_done_callback(lambda end: end.cancelled() or end.exception())
         try:
             await self._script(Exchange(reader, writer))
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
