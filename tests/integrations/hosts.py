@@ -69,7 +69,8 @@ class Host:
 
 
 HOSTS: Final = {
-    # The two that are no hosts: a program that listens by itself, and speaks no websockets.
+    # The two that are no hosts: a program that listens by itself. It speaks no websockets; one is
+    # a connection that ends with its group, as each of its connections does.
     "asyncio.run": Host(("plain", "run", "{port}"), {TERM: 143, INT: 130}, websockets=False),
     "serve": Host(("plain", "serve", "{port}"), {TERM: 143, INT: 130}, websockets=False),
     "uvicorn": Host(
