@@ -26,6 +26,8 @@ from sigmic_guard import ConfigurationError, Supervisor
 from sigmic_guard.integrations import sse
 from sigmic_guard.integrations.asgi.streaming import LAST_WORDS, TaskStream
 from sigmic_guard.integrations.requests import (
+    CLOSE_REASON,
+    REFUSAL,
     OnDisconnect,
     RequestTasks,
     check_on_disconnect,
@@ -59,7 +61,6 @@ HUNG_UP: Final = 499
 _RESPONSE: Final[Any] = (
     web.RequestKey("response", ref) if hasattr(web, "RequestKey") else "sigmic_guard.response"
 )
-_REFUSAL: Final = "The service is shutting down.\n"
 
 
 def setup(
@@ -294,11 +295,11 @@ class _Exchange:
         response = self._response
         if response is None:
             headers = {"Retry-After": str(ceil(self.tasks.retry_after)), "Connection": "close"}
-            return web.Response(status=503, text=_REFUSAL, headers=headers)
+            return web.Response(status=503, text=REFUSAL, headers=headers)
         with move_on_after(LAST_WORDS):
             if isinstance(response, web.WebSocketResponse):
-                code, reason = WSCloseCode.SERVICE_RESTART, b"the service is shutting down"
-                await response.close(code=code, message=reason)
+                code = WSCloseCode.SERVICE_RESTART
+                await response.close(code=code, message=CLOSE_REASON.encode())
                 return response
             if response.content_type == sse.MEDIA_TYPE:
                 await response.write(sse.farewell_bytes(self.tasks.retry_after))

@@ -28,6 +28,10 @@ _Checked: TypeAlias = "Literal['cancel', 'keep'] | float"
 #: How the request came to its tasks.
 _Way: TypeAlias = Literal["begun", "adopted", "started"]
 
+#: What a client is told with 503, and as a websocket is closed with code 1012.
+REFUSAL: Final = "The service is shutting down. Please try again.\n"
+CLOSE_REASON: Final = "the service is shutting down"
+
 _HUNG_UP: Final = "the client has hung up"
 
 
@@ -122,6 +126,7 @@ class RequestTasks:
     ) -> TaskBlock:
         """Return a block that owns a new task of this request; see :meth:`Supervisor.task`.
 
+        :raises ConfigurationError: an option makes no sense, or the supervisor is not running.
         :raises TaskCancelled: the client has hung up, and ``on_disconnect`` is ``"cancel"``.
         :raises SupervisorShutdown: the service shuts down; unless it is caught, the middleware
             answers 503 with ``Retry-After``.
@@ -175,6 +180,8 @@ class RequestTasks:
 
         It goes on after the response. ``on_disconnect`` tells whether it does so too where the
         client hangs up before; the guard's does not count.
+
+        Raises what :meth:`task` and :meth:`Supervisor.start` do.
         """
         how = check_on_disconnect(on_disconnect)
         if how == "keep":

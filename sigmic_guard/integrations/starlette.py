@@ -74,7 +74,7 @@ class TaskStream(Response):
         self.init_headers({**own, "content-type": self.media_type, **(headers or {})})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Create the task, send what it does, and end it."""
+        """Send what the task does; then run ``background``."""
         self._stream.status_code, self._stream.raw_headers = self.status_code, self.raw_headers
         await self._stream(scope, receive, send)
         if self.background is not None:

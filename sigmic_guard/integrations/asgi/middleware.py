@@ -12,6 +12,8 @@ from sigmic_guard.integrations import sse
 from sigmic_guard.integrations.asgi.receiving import Receiver
 from sigmic_guard.integrations.asgi.streaming import LAST_WORDS
 from sigmic_guard.integrations.requests import (
+    CLOSE_REASON,
+    REFUSAL,
     RequestTasks,
     consists_of,
     told_by_hang_up,
@@ -32,9 +34,8 @@ _INTERNAL_ERRORS: Final = frozenset({1011, 4500})
 _RESTARTS: Final[dict[str, Any]] = {
     "type": "websocket.close",
     "code": SERVICE_RESTART,
-    "reason": "the service is shutting down",
+    "reason": CLOSE_REASON,
 }
-_REFUSAL: Final = b"The service is shutting down. Please try again.\n"
 
 
 class Service(Protocol):
@@ -231,16 +232,17 @@ class _WebSocket(_Exchange):
 
 async def refuse(scope: Scope, send: Send, retry_after: float) -> None:
     """Answer 503: no task is taken on any more."""
+    body = REFUSAL.encode()
     prefix = "websocket." if scope["type"] == "websocket" else ""
     headers = [
         (b"content-type", b"text/plain; charset=utf-8"),
-        (b"content-length", b"%d" % len(_REFUSAL)),
+        (b"content-length", b"%d" % len(body)),
         (b"retry-after", b"%d" % ceil(retry_after)),
     ]
     if scope.get("http_version", "1.1").startswith("1"):
         headers.append((b"connection", b"close"))
     await send({"type": prefix + "http.response.start", "status": 503, "headers": headers})
-    await send({"type": prefix + "http.response.body", "body": _REFUSAL, "more_body": False})
+    await send({"type": prefix + "http.response.body", "body": body, "more_body": False})
 
 
 def _is_of_a_left_scope(error: BaseException) -> bool:

@@ -102,7 +102,7 @@ class TaskStream:
         await self.respond(send)
 
     async def respond(self, send: Send) -> None:
-        """Create the task, send what it does, and end it."""
+        """Send what the task does, from its start to its end; a new one is created, and ended."""
         writer = _Writer(send, self._tasks)
         try:
             if self._task is None:
