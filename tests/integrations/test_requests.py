@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from sigmic_guard import CancelReason, ConfigurationError, SupervisorShutdown, TaskCancelled
-from sigmic_guard.integrations.asgi import Guard, RequestTasks
+from sigmic_guard.integrations.asgi import Guard, OnDisconnect, RequestTasks
 from sigmic_guard.integrations.asgi.receiving import MOST_BYTES
 from sigmic_guard.supervisor.face.members import Members
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
@@ -112,6 +112,28 @@ async def test_the_application_that_reads_hears_of_it_as_ever() -> None:
         assert request.error is None
         assert [message["type"] for message in heard] == ["http.request", *2 * ["http.disconnect"]]
         assert not at.fake.live
+
+
+@pytest.mark.backends(TRIO_VIRTUAL)
+@pytest.mark.parametrize("how, seconds", [("cancel", 0), (30, 30)])
+async def test_what_was_started_ends_in_time_though_its_request_is_over(
+    how: OnDisconnect, seconds: int
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await tasks_in(scope).start("in the background", on_disconnect=how)
+        await receive()
+
+    async with bench() as at:
+        request = at.request(app)
+        await at.until_live(1)
+        request.hang_up()
+        await request.over.wait()
+        if seconds:
+            await anyio.sleep(seconds - 1)
+            assert at.fake.live
+        await anyio.sleep(2)
+        assert not at.fake.live
+        await at.until_finished({("cancelled", "scope"): 1})
 
 
 async def test_a_body_that_was_read_ahead_arrives_whole_and_in_order() -> None:
