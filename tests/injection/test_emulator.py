@@ -18,7 +18,7 @@ async def hold(case: Case) -> None:
     async with open_world("emulator") as world:
         swept = await sweep(world, case)
     assert swept.failures == []
-    assert swept.runs > 3
+    assert swept.runs >= 3
 
 
 @pytest.mark.parametrize("injection", [i for i in Injection if i is not Injection.EVERY_TASK])

@@ -29,7 +29,7 @@ async def hold(case: Case, world_name: str = "fake") -> None:
     async with open_world(world_name) as world:
         swept = await sweep(world, case)
     assert swept.failures == []
-    assert swept.runs > 3
+    assert swept.runs >= 3
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,8 @@ class Entry:
         self.begun_at = lifetime.moment()
         #: What users hold of it, as long as they do.
         self.handle: ReferenceType[Any] | None = None
-        self._waiters: list[Event] | None = None
+        #: What somebody waits for, and what wakes him.
+        self._waiters: list[tuple[Callable[[Any], bool], Event]] | None = None
 
         #: Its create, until its id is known.
         self.create: Create | None = None
@@ -149,22 +150,31 @@ class Entry:
         return state not in SETTLED
 
     def wake(self) -> None:
-        """Let those who wait look again."""
+        """Wake those whose condition holds now. To be called after whatever may have met one."""
         if self._waiters is not None:
             waiters, self._waiters = self._waiters, None
             for waiter in waiters:
-                waiter.set()
+                condition, woken = waiter
+                if condition(self):
+                    woken.set()
+                elif self._waiters is None:
+                    self._waiters = [waiter]
+                else:
+                    self._waiters.append(waiter)
 
     async def until(self, condition: Callable[[Self], bool]) -> None:
-        """Wait until the condition holds; looked at after each change."""
+        """Wait until the condition holds; looked at after each change, and again before going on.
+
+        It must be a plain function of what the supervisor knows, and raise nothing.
+        """
         while not condition(self):
-            waiter = Event()
+            waiter = condition, Event()
             if self._waiters is None:
                 self._waiters = [waiter]
             else:
                 self._waiters.append(waiter)
             try:
-                await waiter.wait()
+                await waiter[1].wait()
             finally:
                 if self._waiters is not None and waiter in self._waiters:
                     self._waiters.remove(waiter)
