@@ -131,6 +131,8 @@ def check_seconds(name: str, value: object, *, least: float = 0.0) -> float:
 
     :raises ConfigurationError: it is neither, or less than ``least``.
     """
+    if type(value) is float and least <= value <= sys.float_info.max:
+        return value
     if issubclass(type(value), timedelta):
         number: float | None = timedelta.total_seconds(value)  # type: ignore[arg-type]
     else:

@@ -204,6 +204,7 @@ class SigmicClient:
         """
         check_create(request)
         body = create_body(request, await check_files(request.files))
+        redact = self._keyring.redact
         created = await self._call(
             "POST",
             TASKS,
@@ -211,7 +212,7 @@ class SigmicClient:
             _CREATED,
             timeout=timeout,
             body=body,
-            redact=self._keyring.redact.hiding(request.secrets.values()),
+            redact=redact.hiding(request.secrets.values()) if request.secrets else redact,
         )
         if not is_id(created.id):
             raise ProtocolError("The API created a task without a usable id.", status=200)
