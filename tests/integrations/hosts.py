@@ -5,7 +5,9 @@ Another host is one more entry in :data:`HOSTS`.
 
 from __future__ import annotations
 
+import itertools
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -26,7 +28,7 @@ import sigmic_guard
 from tests.integrations.client import Client
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Iterator, Mapping
 
     from anyio.abc import ByteReceiveStream, Process
 
@@ -199,10 +201,23 @@ class Service:
         assert self.log.count("shutdown.begun") == self.host.workers, self.log
 
 
+def _ports() -> Iterator[int]:
+    """Every port below those that systems give to whoever binds none, from a random one on."""
+    ports = range(15_000, 30_000)
+    first = random.randrange(len(ports))
+    return itertools.cycle([*ports[first:], *ports[:first]])
+
+
+#: Of this test process; another one is hardly ever at the same place.
+PORTS = _ports()
+
+
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
+    """Return a port that nobody listens on, and that nobody gets who has not chosen it."""
+    for port in PORTS:
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError
 
 
 @asynccontextmanager
