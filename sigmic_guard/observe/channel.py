@@ -20,8 +20,38 @@ _NAMES: Final = {
     logging.ERROR: "error",
 }
 
-#: In one line: what is not printable is escaped.
-_PLAIN: Final = (structlog.processors.KeyValueRenderer(key_order=["event"]),)
+
+class _Plain:
+    """The host's ``logging``: the event and its fields in one line, and the fields as ``extra``.
+
+    What is not printable is escaped.
+    """
+
+    __slots__ = ("_target",)
+
+    def __init__(self, target: logging.Logger) -> None:
+        self._target = target
+
+    def write(self, level: int, event: str, fields: Mapping[str, Any]) -> None:
+        text = " ".join([f"event={event!r}", *(f"{key}={fields[key]!r}" for key in fields)])
+        # Not by way of info() and its like: they walk the stack, and find a place in this library.
+        self._target.handle(
+            self._target.makeRecord(
+                self._target.name, level, __file__, 0, text, (), None, extra=fields
+            )
+        )
+
+
+class _Bound:
+    """The host's structlog."""
+
+    __slots__ = ("_logger",)
+
+    def __init__(self, logger: Any) -> None:
+        self._logger = logger
+
+    def write(self, level: int, event: str, fields: Mapping[str, Any]) -> None:
+        getattr(self._logger, _NAMES[level])(event, **fields)
 
 
 class Channel:
@@ -41,7 +71,7 @@ class Channel:
     def __init__(self, name: str) -> None:
         self._name = name
         self._configured = False
-        self._logger: Any = None
+        self._logger: _Plain | _Bound | None = None
         self._open: Callable[[int], bool] = _always
         self._reported = False
 
@@ -59,8 +89,8 @@ class Channel:
     def write(self, level: int, event: str, fields: Mapping[str, Any]) -> None:
         """Write one line, if ``level`` is on; never raises."""
         try:
-            if self.open(level):
-                getattr(self._logger, _NAMES[level])(event, **fields)
+            if self.open(level) and self._logger is not None:
+                self._logger.write(level, event, fields)
         except Exception as failure:
             self._failed(failure)
 
@@ -80,14 +110,13 @@ class Channel:
             bound = structlog.get_logger(self._name).bind()
             # An AsyncBoundLogger's methods are coroutines; this is what they call.
             wraps = isinstance(bound, structlog.stdlib.AsyncBoundLogger)
-            self._logger = bound.sync_bl if wraps else bound
-            self._open = _question(self._logger)
+            logger = bound.sync_bl if wraps else bound
+            self._logger = _Bound(logger)
+            self._open = _question(logger)
             self._configured = True
         elif self._logger is None:
             target = logging.getLogger(self._name)
-            self._logger = structlog.wrap_logger(
-                target, processors=_PLAIN, wrapper_class=structlog.stdlib.BoundLogger
-            ).bind()
+            self._logger = _Plain(target)
             self._open = target.isEnabledFor
 
 
