@@ -13,10 +13,13 @@ if TYPE_CHECKING:
 
 HOLD = Script(duration=0.0, hold=True)
 
+#: Seconds in which a stream is open, on a loaded machine too.
+SOON = 2.0
+
 
 async def test_a_stream_tells_history_then_the_turn(start: Start) -> None:
     """History comes first, then what a task says as it says it, and `done` is last."""
-    async with start(script=Script(pending=0.5, duration=0.02)) as api:
+    async with start(script=Script(pending=SOON, duration=0.02)) as api:
         events = await api.events(await api.create("question"))
     kinds = [kind for kind, _ in events]
     assert kinds[:2] == ["history_message", "history_done"]
@@ -36,7 +39,9 @@ async def test_a_stream_tells_history_then_the_turn(start: Start) -> None:
 
 async def test_every_kind_of_event(start: Start) -> None:
     """Thoughts, subagents and tool calls come in order before the answer."""
-    script = Script(thoughts=("hm",), subagents=("scout",), tool_calls=("grep",), chunks=("x",))
+    script = Script(
+        pending=SOON, thoughts=("hm",), subagents=("scout",), tool_calls=("grep",), chunks=("x",)
+    )
     async with start(script=script) as api:
         kinds = [kind for kind, _ in await api.events(await api.create())]
     assert kinds[-9:] == [
@@ -117,7 +122,7 @@ async def test_approval_in_the_stream(start: Start) -> None:
 
 async def test_follow_up_in_the_stream(start: Start) -> None:
     """The stream opened after a follow-up replays both turns' messages and then tells the reply."""
-    async with start(script=Script(duration=0.01)) as api:
+    async with start(script=Script(duration=SOON)) as api:
         task_id = await api.create()
         await api.events(task_id)
         path = f"/api/v1/tasks/{task_id}/messages"

@@ -43,10 +43,10 @@ FAULTS = [
 ]
 SCRIPTS = [
     # They begin when their stream is open, on a loaded machine too.
-    Script(pending=0.3, chunks=("a", "b")),
-    Script(pending=0.3, chunks=("a", "b"), answer="c"),
-    Script(pending=0.3, fail="no luck"),
-    Script(duration=0.02, pending=0.3, thoughts=("hm",), tool_calls=("shell",), subagents=("x",)),
+    Script(pending=2.0, chunks=("a", "b")),
+    Script(pending=2.0, chunks=("a", "b"), answer="c"),
+    Script(pending=2.0, fail="no luck"),
+    Script(duration=0.02, pending=2.0, thoughts=("hm",), tool_calls=("shell",), subagents=("x",)),
     Script(hold=True, duration=0),
 ]
 
