@@ -265,6 +265,7 @@ def test_an_unconfigured_structlog_prints_nothing_and_logging_gets_the_lines(
         "event='task.finished'",
     ]
     assert f"task_id='{lives.ID}'" in caplog.text
+    assert {vars(record)["task_id"] for record in caplog.records} == {lives.ID}
     assert capsys.readouterr().out == ""
     assert not structlog.is_configured()
 
