@@ -18,8 +18,10 @@ import pytest
 from blockbuster import blockbuster_ctx
 
 from tests.backends import ASYNCIO, for_anyio
+from tests.families import selection
 from tests.leaks import no_leaks
 from tests.state_directory import pytest_configure  # noqa: F401 - a hook of pytest's
+from tests.transports import kinds
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -47,7 +49,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("once")
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    selection.note(session.config)
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "transport" in metafunc.fixturenames:
+        metafunc.parametrize("transport", kinds(), indirect=True)
     if "anyio_backend" in metafunc.fixturenames:
         marker = metafunc.definition.get_closest_marker("backends")
         names = marker.args if marker else (ASYNCIO,)

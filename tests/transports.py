@@ -10,16 +10,20 @@ from typing import Any
 import pytest
 
 from sigmic_guard import SigmicClient, Supervisor
+from tests.families import slow_if
 
-__all__ = ["transport"]
+__all__ = ["kinds", "transport"]
 
 
-@pytest.fixture(
-    params=["wire", pytest.param("aiohttp", marks=[pytest.mark.slow, pytest.mark.once])]
-)
+def kinds() -> list[Any]:
+    """The parameters of a test that uses the fixture: see ``tests/conftest.py``."""
+    return slow_if(lambda kind: kind == "aiohttp", ["wire", "aiohttp"])
+
+
+@pytest.fixture
 def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The default of every client and supervisor that is made meanwhile in this process."""
-    kinds: list[Any] = [SigmicClient, Supervisor]
-    for kind in kinds:
-        monkeypatch.setitem(kind.__init__.__kwdefaults__, "transport", request.param)
+    owners: list[Any] = [SigmicClient, Supervisor]
+    for owner in owners:
+        monkeypatch.setitem(owner.__init__.__kwdefaults__, "transport", request.param)
     return str(request.param)

@@ -138,6 +138,7 @@ async def test_stopped_is_not_dead(tmp_path: Path) -> None:
         assert sorted(home.server.world.live) == sorted(ids[1:])
 
 
+@pytest.mark.slow
 async def test_stopped_and_then_killed(tmp_path: Path) -> None:
     """A stopped process that is killed is dead at once."""
     async with stage(tmp_path) as home:
@@ -217,6 +218,7 @@ async def test_an_adopted_task_is_ours(tmp_path: Path) -> None:
             await gone(home.server, made.id, within=5)
 
 
+@pytest.mark.slow
 async def test_a_block_dies_too(tmp_path: Path) -> None:
     """The task of an `async with` block is reaped as well, whatever its `on_exit` says."""
     async with stage(tmp_path) as home:
@@ -260,6 +262,7 @@ async def test_the_policy_of_the_supervisor_outlives_it(tmp_path: Path) -> None:
         assert home.server.world.live == [let_go]
 
 
+@pytest.mark.slow
 async def test_reattach_without_a_key_is_cancel(tmp_path: Path) -> None:
     """Nobody can ask for a task without a key."""
     async with stage(tmp_path) as home:
@@ -289,6 +292,7 @@ async def test_another_credential(tmp_path: Path) -> None:
             await gone(home.server, other, within=5)
 
 
+@pytest.mark.slow
 async def test_another_system(tmp_path: Path) -> None:
     """A row of another base URL is left alone as well."""
     async with stage(tmp_path) as home, Server(world=held()) as elsewhere:
@@ -317,6 +321,7 @@ async def test_another_namespace(tmp_path: Path) -> None:
         assert home.server.world.live == []
 
 
+@pytest.mark.slow
 async def test_it_had_ended(tmp_path: Path) -> None:
     """What had ended meanwhile gets no DELETE; what the API does not know is not found."""
     registry = CollectorRegistry()
@@ -336,6 +341,7 @@ async def test_it_had_ended(tmp_path: Path) -> None:
         assert not [each for each in deleted if not each.endswith(lost)]
 
 
+@pytest.mark.slow
 async def test_it_ends_under_the_delete(tmp_path: Path) -> None:
     """A task that completes between the look and the DELETE is already finished."""
     registry = CollectorRegistry()

@@ -132,6 +132,7 @@ async def test_make_chat_answers_and_ends_with_ctrl_c(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 async def test_the_service_ends_with_make_chat() -> None:
     """Also where that is killed, and can tell it nothing."""
     async with program(str(EXAMPLES / "chat_service"), "--port", "0") as running:
@@ -163,6 +164,7 @@ async def test_who_closes_the_page_ends_the_task(remote: Emulator, service: Runn
         await until_live(remote, 0)
 
 
+@pytest.mark.slow
 async def test_a_task_that_is_kept_outlives_the_page(remote: Emulator, service: Running) -> None:
     """It is listed, and can be cancelled, when the page is opened again."""
     async with service.client() as kept, service.client() as other:
@@ -188,6 +190,7 @@ async def follow_up(remote: Emulator, client: Client, **body: Any) -> str:
     return task
 
 
+@pytest.mark.slow
 async def test_a_follow_up_ends_with_its_page_too(remote: Emulator, service: Running) -> None:
     """Unless it is to be kept; then it is listed like any other."""
     async with service.client() as kept, service.client() as other:
@@ -203,6 +206,7 @@ async def test_a_follow_up_ends_with_its_page_too(remote: Emulator, service: Run
     assert remote.live == 0
 
 
+@pytest.mark.slow
 async def test_a_deploy_ends_follow_ups(remote: Emulator, service: Running) -> None:
     """SIGTERM: the stream tells why it ends, and no task is left."""
     async with service.client() as client:

@@ -159,6 +159,7 @@ async def test_a_child_that_inherits_the_pipe(stage: Stage) -> None:
         await stage.ended(3)
 
 
+@pytest.mark.slow
 async def test_what_is_meant_for_the_service(stage: Stage) -> None:
     """A helper takes no signal that a service may get, not even while it is being started."""
     async with stage.victim() as victim:
@@ -192,6 +193,7 @@ async def test_sigterm_and_an_api_that_is_out_of_order(stage: Stage) -> None:
     assert stage.emulator.live == 3
 
 
+@pytest.mark.slow
 async def test_whoever_reads_our_output_waits_for_no_helper(stage: Stage) -> None:
     """Our standard output and error are closed at our death, also if the helper stays."""
     async with stage.victim() as victim:

@@ -52,6 +52,7 @@ def test_no_argument_is_taken_for_ours(watch: Watch, before: tuple[str, ...]) ->
     assert ended.stdout.decode(errors="surrogateescape").splitlines() == arguments
 
 
+@pytest.mark.slow
 def test_options_before_the_program_are_ours(watch: Watch) -> None:
     """``--grace`` before the program's name is ours, and so is ``--help``."""
     assert watch.run("--grace", "1", "printf", "x").stdout == b"x"
@@ -67,6 +68,7 @@ def test_streams_pass_untouched(watch: Watch) -> None:
     assert ended.stderr == data
 
 
+@pytest.mark.slow
 def test_the_pipes_end_with_the_program(watch: Watch) -> None:
     """Who writes to the program's stdin sees a broken pipe as soon as the program closes it."""
     closes = ("sh", "-c", 'exec <&-; exec "$@"', "sh")
@@ -78,6 +80,7 @@ def test_the_pipes_end_with_the_program(watch: Watch) -> None:
             os.write(process.stdin.fileno(), b"x")
 
 
+@pytest.mark.slow
 def test_other_files_are_inherited(watch: Watch) -> None:
     """A descriptor that the caller passes down arrives, and none of ours does."""
     read, write = os.pipe()
@@ -128,6 +131,7 @@ def test_what_cannot_be_watched_is_not_run(watch: Watch, tmp_path: Path, why: st
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.slow
 def test_a_ledger_that_is_none_is_refused(watch: Watch, tmp_path: Path) -> None:
     """A file that is no ledger is found before the program runs, and left as it is."""
     (tmp_path / "ledger.db").write_bytes(b"no database" * 1000)

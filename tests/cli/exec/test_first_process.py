@@ -33,6 +33,7 @@ def watch_of(process: subprocess.Popen[bytes], before: tuple[str, ...]) -> int:
 
 
 @pytest.mark.parametrize("before", FIRSTS)
+@pytest.mark.slow
 def test_adopted_zombies_are_waited_for(watch: Watch, before: tuple[str, ...]) -> None:
     """A dead process whose parent has gone does not stay in the process table."""
     with watch.start(*program("orphans.py"), before=before) as process:
@@ -71,6 +72,7 @@ os.write(1, b"ended\\n")
 
 @needs_container
 @pytest.mark.parametrize("stubborn", [False, True])
+@pytest.mark.slow
 def test_what_the_program_leaves_is_ended(watch: Watch, *, stubborn: bool) -> None:
     """As PID 1 it ends what outlives the program, kindly and then not, and returns its status."""
     words = ["stubborn"] if stubborn else []

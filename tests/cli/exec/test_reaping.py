@@ -85,6 +85,7 @@ async def test_nobody_ends_them_without_the_watch(
     assert not deleted(emulator)
 
 
+@pytest.mark.slow
 async def test_exited(shared: dict[str, str], emulator: Emulator) -> None:
     """A program that exits without a word leaves no task running, and its status counts."""
     async with running(shared, *WATCH, *holds(3, "--early", "--leave")) as (process, _):
@@ -102,6 +103,7 @@ async def test_drained(shared: dict[str, str], emulator: Emulator) -> None:
     assert (emulator.live, len(deleted(emulator))) == (0, 3)
 
 
+@pytest.mark.slow
 async def test_handed_over(shared: dict[str, str], cli: Cli, emulator: Emulator) -> None:
     """What a program leaves to whoever asks for its keys is left, and nothing is said of it."""
     async with running(shared, *WATCH, *holds(3, "--deploy")) as (process, _):
@@ -125,6 +127,7 @@ async def test_creates_in_flight(shared: dict[str, str], emulator: Emulator) -> 
     assert (ended.code, emulator.live) == (KILLED, 0)
 
 
+@pytest.mark.slow
 async def test_other_namespaces(shared: dict[str, str], emulator: Emulator) -> None:
     """Whatever namespace the program's tasks are in, they are ended."""
     async with running(shared, *WATCH, *holds(3, "--namespace", "other")) as (process, pid):
@@ -133,6 +136,7 @@ async def test_other_namespaces(shared: dict[str, str], emulator: Emulator) -> N
     assert (emulator.live, len(deleted(emulator))) == (0, 3)
 
 
+@pytest.mark.slow
 async def test_others_tasks_are_left_alone(shared: dict[str, str], emulator: Emulator) -> None:
     """The tasks of a live process on the same ledger stay as they are."""
     async with running(shared, *holds(3)) as (other, _):
@@ -146,6 +150,7 @@ async def test_others_tasks_are_left_alone(shared: dict[str, str], emulator: Emu
 
 
 @needs_container
+@pytest.mark.slow
 async def test_what_outlives_the_program(shared: dict[str, str], emulator: Emulator) -> None:
     """As PID 1, the tasks of processes that outlive the program are ended too, with these."""
     script = ["sh", "-c", '"$@" & exec cat', "sh", *holds(3)]
@@ -183,6 +188,7 @@ async def test_all_at_once(shared: dict[str, str], emulator: Emulator) -> None:
 # --- what cannot be ended ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_what_may_still_run_is_named(shared: dict[str, str], emulator: Emulator) -> None:
     """A task that could not be ended within the grace is named; the status stays the program's."""
     emulator.fault("delete", Fault("status", status=503))
@@ -194,6 +200,7 @@ async def test_what_may_still_run_is_named(shared: dict[str, str], emulator: Emu
     assert all(task_id in ended.err for task_id in emulator.tasks)
 
 
+@pytest.mark.slow
 async def test_a_ledger_that_broke_meanwhile(cli: Cli, shared: dict[str, str]) -> None:
     """A ledger that the program has ruined is told of; the status stays the program's."""
     ruin = 'echo 1; echo "no database at all" >"${SIGMIC_GUARD_LEDGER#sqlite://}"; exit 5'
@@ -203,6 +210,7 @@ async def test_a_ledger_that_broke_meanwhile(cli: Cli, shared: dict[str, str]) -
     assert "may still run" in ended.err
 
 
+@pytest.mark.slow
 async def test_hurried(shared: dict[str, str], emulator: Emulator) -> None:
     """A SIGTERM does not stop the ending of tasks that is under way; a second one does."""
     emulator.fault("delete", Fault("black_hole"))

@@ -61,6 +61,7 @@ def test_each_signal_is_passed_on_once(watch: Watch) -> None:
         assert rest(process) == []
 
 
+@pytest.mark.slow
 def test_a_signal_that_the_program_sent_is_not_sent_back(watch: Watch) -> None:
     """What the program sends to its whole group, and so to us, does not come back to it."""
     script = (
@@ -107,6 +108,7 @@ def test_nohup_holds_for_the_program(watch: Watch) -> None:
     assert mask & ~OF_THE_LIBRARY == ignored_here() | 1 << signal.SIGHUP - 1
 
 
+@pytest.mark.slow
 def test_a_caller_that_ignores_its_children_hinders_nobody(watch: Watch) -> None:
     """Under a caller that had SIGCHLD ignored, the status is the program's all the same."""
     ignore = (
@@ -154,6 +156,7 @@ def test_ctrl_c_arrives_once(watch: Watch, how: str) -> None:
             type_both(process, keyboard)
 
 
+@pytest.mark.slow
 def test_ctrl_c_reaches_a_program_that_has_left_our_group(watch: Watch) -> None:
     """A program in a process group of its own gets the terminal's Ctrl-C from us."""
     with at_terminal(watch, "leader", *TELLS, "own-group") as (process, keyboard):
@@ -172,6 +175,7 @@ def test_a_hang_up_reaches_the_program(watch: Watch) -> None:
         assert rest(process) == []
 
 
+@pytest.mark.slow
 def test_job_control(watch: Watch) -> None:
     """Ctrl-Z stops us together with the program, and both go on together."""
     with at_terminal(watch, "job", *TELLS) as (process, keyboard):
@@ -188,6 +192,7 @@ def test_job_control(watch: Watch) -> None:
         ]
 
 
+@pytest.mark.slow
 def test_where_the_system_tells_no_senders(watch: Watch) -> None:
     """Without ``sigwaitinfo`` a Ctrl-C at the terminal arrives once too, and other signals do."""
     guess = (
