@@ -70,7 +70,7 @@ OPTIONS: Final[dict[str, dict[str, Any]]] = {
         f"status {code}": {"status": code, "retry_after": 0.05}
         for code in (400, 401, 403, 404, 429, 503)
     },
-    "drip": {"seconds": 0.005},
+    "drip": {"seconds": 0.02},
     "malformed without effect": {"effect": False},
     **{f"html {status}": {"status": status, "retry_after": 0.05} for status in (200, *PAGES)},
     **{f"html {status} with effect": {"status": status, "effect": True} for status in PAGES},

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("transport")
 
 QUICK = Script(duration=0.02)
+#: Seconds: longer than a loaded machine may keep a create from its ledger.
+CREATE_TIMEOUT = 0.6
 
 
 @pytest.fixture
@@ -78,7 +80,7 @@ async def disagreements(case: Case, witness: Witness, path: Path) -> list[str]:
             api_key=KEY,
             base_url=emulator.url,
             ledger=path,
-            create_timeout=0.3,
+            create_timeout=CREATE_TIMEOUT,
             grace=3.0 if case.route == "create" else 1.0,
             policy=TaskPolicy(cancel_wait=0.2),
             registry=witness.registry,

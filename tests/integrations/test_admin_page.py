@@ -98,7 +98,7 @@ async def test_list_explain_and_cancel(service: Service, tab: Tab) -> None:
     await until(tab, f"{HEADING} === 'Task {task.id}'")
     assert "the create went out to" in await tab.run(TEXT)
     await tab.press("main button")
-    await until(tab, "document.activeElement.getAttribute('role') === 'status'")
+    await until(tab, "document.querySelector('[role=status][autofocus]') !== null")
     assert f"Task {task.id}: cancelled; the API has acknowledged it." in await tab.run(TEXT)
     assert await listed(tab, task) == ""
     assert service.fake.live == {other.id}
