@@ -203,6 +203,18 @@ async def test_without_the_middleware_a_hang_up_leaves_a_task(emulator: Emulator
 
 
 @pytest.mark.slow
+async def test_without_an_end_by_record_a_hang_up_leaves_a_task(emulator: Emulator) -> None:
+    host = HOSTS["uvicorn"]
+    async with service(emulator, host, without="record") as it:
+        async with open_all(emulator, it, [QuietStream]):
+            pass
+        async with it.client() as client:  # it has had its turn by then
+            await client.get("/idle")
+            await client.until(b"idle")
+        assert emulator.state()["tasks"]["live"] == 1
+
+
+@pytest.mark.slow
 async def test_without_a_handler_a_plain_program_leaves_a_task(emulator: Emulator) -> None:
     host = HOSTS["asyncio.run"]
     async with service(emulator, host, without="signals") as it, open_all(emulator, it, [Run]):

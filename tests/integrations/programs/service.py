@@ -1,7 +1,7 @@
 """A service as people write them, for whatever ASGI host; its environment says what is left out.
 
 ``WITHOUT=middleware`` does not bind tasks to their requests; ``WITHOUT=signals`` leaves the signals
-to the host.
+to the host; ``WITHOUT=record`` has a request's end tell nothing to the tasks that are its own.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import logging
 import os
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import anyio
 from sse_starlette import EventSourceResponse
@@ -17,6 +18,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 
+from sigmic_guard import RemoteTaskGroup
 from sigmic_guard.integrations import sse
 from sigmic_guard.integrations.asgi import Guard
 from sigmic_guard.integrations.starlette import TaskStream, tasks_of
@@ -35,6 +37,9 @@ GRACE = float(os.environ.get("GRACE", "8"))
 FLOOD = b": " + bytes(8_000_000) + b"\n\n"
 
 logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+if "record" in WITHOUT:
+    patch.multiple(RemoteTaskGroup, end=lambda *_, **__: None, close=lambda *_: False).start()
+
 guard = Guard(registry=None, grace=GRACE, signals=False if "signals" in WITHOUT else "auto")
 
 
