@@ -59,7 +59,7 @@ async def test_a_signal_ends_every_task_and_every_response(
         it.kill(number)
         await it.ended.wait()
         it.check_end(number)
-        assert emulator.state()["tasks"]["live"] == 0
+        assert emulator.state()["tasks"]["live"] == 0, it.log
         for situation in situations:
             await situation.check_shutdown(host)
 
@@ -72,12 +72,14 @@ async def test_a_signal_to_each_of_its_processes(
     """As from systemd, or a terminal: workers get it from there, and from the main process."""
     if number not in host.codes:
         pytest.skip("it cuts everything off: see what the next start ends, below")
+    if number is INT and host is HOSTS["uvicorn --reload"]:
+        pytest.skip("its worker may take that for two: see who asks twice, below")
     async with service(emulator, host) as it, open_all(emulator, it) as situations:
         emulator.fault("delete", SLOW)
         it.kill(number, group=True)
         await it.ended.wait()
         it.check_end(number)
-        assert emulator.state()["tasks"]["live"] == 0
+        assert emulator.state()["tasks"]["live"] == 0, it.log
         for situation in situations:
             await situation.check_shutdown(host)
 
@@ -130,7 +132,7 @@ async def test_two_hundred_open_streams(emulator: Emulator, host: Host) -> None:
         it.kill(TERM)
         await it.ended.wait()
         it.check_end(TERM)
-        assert emulator.state()["tasks"]["live"] == 0
+        assert emulator.state()["tasks"]["live"] == 0, it.log
         for situation in situations:
             await situation.check_shutdown(host)
 
@@ -163,7 +165,7 @@ async def test_hypercorn_with_two_workers(emulator: Emulator) -> None:
         emulator.fault("delete", SLOW)
         it.kill(TERM, group=True)
         await it.ended.wait()
-        assert emulator.state()["tasks"]["live"] == 0
+        assert emulator.state()["tasks"]["live"] == 0, it.log
         await situations[0].check_shutdown(host)
         assert it.process.returncode == 0, it.log
 
