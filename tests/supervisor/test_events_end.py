@@ -58,7 +58,7 @@ async def test_the_end_by_the_history() -> None:
 async def test_a_failure() -> None:
     """A task that fails ends its stream, after the error event."""
     lab = Lab()
-    lab.fake.script("m", duration=0.02, fail="no luck")
+    lab.fake.script("m", duration=1.0, fail="no luck")
     async with lab.open() as supervisor, supervisor.task("m") as task:
         events = await read(task)
         assert events[-1].type == "error"
