@@ -33,7 +33,7 @@ class TaskChanged(_Observed, frozen=True):
 
 
 class BlockAbandoned(_Observed, frozen=True):
-    """A block that nobody can leave any more, or that was left where it cannot end."""
+    """A block or a group that nobody can leave any more, or a block left where it cannot end."""
 
     record: Record
 

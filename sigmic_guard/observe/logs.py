@@ -55,8 +55,9 @@ _LOOK: Final = (
     "one of these may be the task whose create got no answer; cancel it if it is not wanted"
 )
 _ABANDONED: Final = (
-    "its block was left behind, or left in another task than entered it; close generators in the "
-    "task that iterates over them, with contextlib.aclosing()"
+    "its block or its group was left behind, or its block was left in another task than entered "
+    "it; close generators in the task that iterates over them, with contextlib.aclosing(), and "
+    "keep a group as long as its tasks are to run"
 )
 _REFUSED: Final = (
     "until the API takes the credential again, nobody learns how tasks go, and none can be ended; "

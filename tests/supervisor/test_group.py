@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import anyio
 import pytest
@@ -43,6 +43,12 @@ async def generate(group: RemoteTaskGroup) -> AsyncGenerator[int]:
     async with group.task("generated"):
         yield 1
         yield 2
+
+
+def flush(supervisor: Supervisor) -> None:
+    """Carry out what finalizers have left."""
+    assert supervisor._core is not None
+    supervisor._core.ground.inbox.flush()
 
 
 async def test_leaving_it_ends_what_it_owns_and_nothing_else() -> None:
@@ -216,12 +222,76 @@ async def test_an_exception_goes_on_and_the_tasks_are_ended() -> None:
         assert not lab.fake.live
 
 
-async def test_a_group_nobody_leaves_holds_nothing_back() -> None:
+async def test_a_group_that_nobody_holds_has_ended(caplog: pytest.LogCaptureFixture) -> None:
     lab = Lab()
     async with lab.open() as supervisor:
-        await supervisor.group().start("background")
+        task = await supervisor.group().start("background")
+        await lab.fake.until(lambda: not lab.fake.live)
+        assert task.reason is CancelReason.SCOPE
+    assert lab.finished == {("cancelled", "scope"): 1}
+    assert caplog.text.count("task.abandoned") == 1
+
+
+async def test_so_has_one_that_only_the_collector_finds() -> None:
+    lab = Lab()
+    async with lab.open() as supervisor:
+        cycle: list[object] = [supervisor.group()]
+        cycle.append(cycle)
+        await cast("RemoteTaskGroup", cycle[0]).start("background")
+        del cycle
+        await anyio.lowlevel.checkpoint()
+        assert lab.fake.live
         gc.collect()
-    assert lab.finished == {("cancelled", "shutdown"): 1}
+        await lab.fake.until(lambda: not lab.fake.live)
+
+
+async def test_a_block_s_task_that_was_left_to_such_a_group_ends_too() -> None:
+    lab = Lab()
+    async with lab.open() as supervisor:
+        group = supervisor.group()
+        async with supervisor.task("adopted") as task:
+            await group.adopt(task)
+        assert lab.fake.live
+        del group
+        await lab.fake.until(lambda: not lab.fake.live)
+
+
+async def test_a_task_with_another_owner_outlives_such_a_group(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    lab = Lab()
+    async with (
+        lab.open() as supervisor,
+        supervisor.group() as owner,
+        supervisor.task("in a block") as task,
+    ):
+        group = supervisor.group()
+        await group.adopt(task)
+        shared = await group.start("shared")
+        await owner.adopt(shared)
+        del group
+        flush(supervisor)
+        assert len(lab.fake.live) == 2
+    assert "task.abandoned" not in caplog.text
+
+
+async def test_nor_does_one_in_a_hurry_to_end_end_anything_twice(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    lab = Lab()
+    async with lab.open() as supervisor:
+        async with supervisor.group() as group:
+            await group.start("ended")
+        other = supervisor.group()
+        await other.start("released")
+        other.release()
+        done = supervisor.group()
+        del group, other, done
+        gc.collect()
+        flush(supervisor)
+        assert len(lab.fake.live) == 1
+    assert "task.abandoned" not in caplog.text
+    assert lab.finished == {("cancelled", "scope"): 1, ("cancelled", "shutdown"): 1}
 
 
 # --- tasks that exist already ---------------------------------------------------------------------

@@ -34,7 +34,8 @@ class RemoteTaskGroup:
     blocks are cancelled; whatever became of the code that began them, and in whatever asyncio or
     trio task. A task that another block or group owns as well (:meth:`adopt`) goes on: the last
     of its owners ends it. A group lives in no cancel scope, so that it can be left elsewhere than
-    where it was entered, and may be kept across a ``yield``.
+    where it was entered, and may be kept across a ``yield``. One that nobody holds any more ends
+    as well, with a warning in the log: keep it as long as its tasks are to run.
 
     Leaving the block waits for the DELETEs to be acknowledged, at most the longest ``cancel_wait``
     of the tasks, and raises nothing of its own. Neither the failure of a task nor the shutdown
@@ -50,7 +51,7 @@ class RemoteTaskGroup:
         self._core = core
         self._make_order = make_order
         self._make_watch = make_watch
-        self._members = Members(core.decider, core.lifetime)
+        self._members = Members(core.decider, core.lifetime, core.ground.inbox)
         self._alarm: Alarm | None = None
 
     def __repr__(self) -> str:

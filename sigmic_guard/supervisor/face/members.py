@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
+from weakref import finalize
 
 from sigmic_guard.errors import ConfigurationError
 from sigmic_guard.lifecycle import CancelReason
 
 if TYPE_CHECKING:
     from sigmic_guard.supervisor.ground.entry import Entry
+    from sigmic_guard.supervisor.ground.inbox import Inbox
     from sigmic_guard.supervisor.ground.lifetime import Lifetime
     from sigmic_guard.supervisor.work.deciding import Decider
 
@@ -20,18 +22,25 @@ class Members:
     """Knows tasks by their records, not by the code that holds them, and ends them all.
 
     So it does not matter what became of that code: a generator that nobody iterates over any more
-    cannot keep its task alive.
+    cannot keep its task alive. Nor does it matter what became of the group: one that nobody holds
+    any more was left as well.
     """
 
-    __slots__ = ("__weakref__", "_claims", "_decider", "_lifetime", "_look_at", "_tasks", "ended")
+    __slots__ = (
+        *("__weakref__", "_claims", "_decider", "_inbox", "_left_behind", "_lifetime"),
+        *("_look_at", "_tasks", "ended"),
+    )
 
-    def __init__(self, decider: Decider, lifetime: Lifetime) -> None:
+    def __init__(self, decider: Decider, lifetime: Lifetime, inbox: Inbox) -> None:
         self._decider = decider
         self._lifetime = lifetime
+        self._inbox = inbox
         #: Begun in blocks, which own them.
         self._tasks: list[Entry] = []
         #: Owned by the group itself, and maybe by others as well.
         self._claims: list[Entry] = []
+        #: Leaves for us what nobody can any more.
+        self._left_behind: finalize[..., Members] | None = None
         self._look_at = MOST_OVER
         #: Whether no task is taken on any more.
         self.ended = False
@@ -58,6 +67,12 @@ class Members:
         A group that has ended meanwhile lets go of it at once.
         """
         self._drop_done()
+        if self._left_behind is None:
+            # Called after the claims are void, also where a cycle is collected; __del__ is not.
+            self._left_behind = finalize(
+                self, self._inbox.leave, _leave_behind, self._decider, self._lifetime, self._claims
+            )
+            self._left_behind.atexit = False
         if task.claim(self):
             self._claims.append(task)
         if self.ended:
@@ -66,7 +81,7 @@ class Members:
     def _drop_done(self) -> None:
         if len(self._tasks) + len(self._claims) >= self._look_at:
             self._tasks = [task for task in self._tasks if not _done_with(task)]
-            self._claims = [task for task in self._claims if not task.record.over]
+            self._claims[:] = [task for task in self._claims if not task.record.over]
             self._look_at = max(MOST_OVER, 2 * (len(self._tasks) + len(self._claims)))
 
     @property
@@ -123,6 +138,14 @@ class Members:
                 self._decider.leave(task)  # one that had completed is asked nothing more
         self._tasks.clear()
         self._claims.clear()
+
+
+def _leave_behind(decider: Decider, lifetime: Lifetime, claims: list[Entry]) -> None:
+    """End the tasks of a group that is gone, as its end would have."""
+    if not lifetime.closing:
+        for task in claims:
+            if not (task.record.over or task.has_body):
+                decider.disown(task)
 
 
 def _done_with(task: Entry) -> bool:

@@ -45,7 +45,12 @@ class Decider:
         """End a task whose block was left behind: nobody can leave that any more."""
         if task.block is not None:
             task.block.body_over()
-        if task.record.state not in SETTLED and task.record.reason is None:
+        self.disown(task)
+
+    def disown(self, task: Entry) -> None:
+        """End a task whose owner is gone without having let go of it, unless it has another."""
+        settled = task.record.state in SETTLED or task.record.reason is not None
+        if not (settled or task.claimed):
             self._ground.observer.observe(BlockAbandoned(task.record))
         self.release(task)
 
