@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -116,3 +118,35 @@ async def test_a_task_that_ends_a_little_later_is_no_leak() -> None:
         task = asyncio.create_task(anyio.sleep_forever())
         await anyio.sleep(0)
         task.cancel()
+
+
+HANGS = """
+import anyio, pytest, tests.hangs
+
+tests.hangs.TEARDOWN_TIMEOUT = 1.0
+
+@pytest.fixture
+async def fixture(anyio_backend):
+    yield
+    await anyio.sleep_forever()
+
+async def test_it(fixture):
+    await anyio.sleep_forever()
+"""
+
+
+def test_what_hangs_after_its_time_out_ends_its_process(tmp_path: Path) -> None:
+    """Without it this would wait for ever: the control is the time-out of this test."""
+    (tmp_path / "test_hangs.py").write_text(HANGS)
+    run = subprocess.run(
+        (
+            *(sys.executable, "-m", "pytest", "-p", "tests.hangs", "-p", "no:cacheprovider"),
+            *("-o", "anyio_mode=auto", "-p", "no:asyncio", "--timeout", "0.5", tmp_path),
+        ),
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 1
+    assert "Timeout (0:00:01)!" in run.stderr

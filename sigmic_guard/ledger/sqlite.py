@@ -84,8 +84,9 @@ class _Session:
     def _beat(self) -> None:
         """Leave a sign of life, however long the event loop is busy; but not once it is gone."""
         notice()
-        if self.lock is not None and self._ahead is not None:
-            self.lock.touch(time() + self._ahead)
+        lock, ahead = self.lock, self._ahead
+        if lock is not None and ahead is not None:
+            lock.touch(time() + ahead)
 
     def begin(self) -> None:
         """Open the file, lock the owner's own, and put it on record."""

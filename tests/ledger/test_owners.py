@@ -285,9 +285,8 @@ async def test_the_dead_were_seen_to_the_second(
         assert seen is not None
         assert 1000.0 < seen < 1020.0
         # The kernel does this at its death; and then its file is cleared away.
-        lock, vars(dies)["_session"].lock = vars(dies)["_session"].lock, None
+        vars(dies)["_session"].lock.release(left=False)
         os.utime(folder / "owner-2.lock", (1500.0, 1500.0))
-        lock.release(left=False)
         await ledger.upkeep(2000.0)
         assert not (folder / "owner-2.lock").exists()
         assert await ledger.last_seen("owner-2") == pytest.approx(1500.0)
