@@ -10,8 +10,6 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from anyio import Event
-
 from sigmic_guard.lifecycle import CancelReason, State
 from sigmic_guard.lifecycle.states import SETTLED
 from sigmic_guard.lifecycle.text import shown_id
@@ -28,6 +26,8 @@ from sigmic_guard.supervisor.ground.phases import (
 if TYPE_CHECKING:
     from collections.abc import Callable
     from weakref import ReferenceType
+
+    from anyio import Event
 
     from sigmic_guard.lifecycle import CancelResult, Record
     from sigmic_guard.supervisor.ground.lag import End
@@ -168,7 +168,7 @@ class Entry:
         It must be a plain function of what the supervisor knows, and raise nothing.
         """
         while not condition(self):
-            waiter = condition, Event()
+            waiter = condition, self.lifetime.make_event()
             if self._waiters is None:
                 self._waiters = [waiter]
             else:

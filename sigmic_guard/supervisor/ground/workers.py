@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from anyio import CancelScope, Event, get_cancelled_exc_class
 
+from sigmic_guard.supervisor.ground.native import event_type
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
@@ -163,6 +165,7 @@ class Pool(Generic[T]):
         self._size = size
         self._queue: deque[T] = deque()
         self._idle: list[Event] = []
+        self._make_event = event_type()
         self._hired = 0
         self._held = False
 
@@ -213,7 +216,7 @@ class Pool(Generic[T]):
                     self._workers.report(self._name, bug)
                     self._failed(item, bug)
                 del item
-            called = Event()
+            called = self._make_event()
             self._idle.append(called)
             try:
                 await called.wait()

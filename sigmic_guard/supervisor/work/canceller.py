@@ -12,8 +12,6 @@ from __future__ import annotations
 from random import random
 from typing import TYPE_CHECKING, Final, Protocol, TypeGuard, TypeVar
 
-from anyio import CancelScope, current_time
-
 from sigmic_guard.errors import (
     ApiError,
     ConnectionFailed,
@@ -29,12 +27,15 @@ from sigmic_guard.lifecycle.states import TO_BE_ENDED
 from sigmic_guard.lifecycle.text import tidy_status
 from sigmic_guard.observe import CancellationAcknowledged, DeleteAnswered, status_of
 from sigmic_guard.supervisor.ground.durations import seconds_since_cancel
+from sigmic_guard.supervisor.ground.native import scope_type
 from sigmic_guard.supervisor.ground.pacing import REFUSALS, SLOWLY, asked_pause
 from sigmic_guard.supervisor.ground.phases import NextRequest
 from sigmic_guard.supervisor.ground.workers import Pool
 from sigmic_guard.supervisor.work.clearing import Clearing
 
 if TYPE_CHECKING:
+    from anyio import CancelScope
+
     from sigmic_guard.supervisor.ground.entry import Entry
     from sigmic_guard.supervisor.ground.ground import Ground
     from sigmic_guard.supervisor.work.access import Access
@@ -97,6 +98,7 @@ class Canceller:
         self._readings = ground.readings
         self._timer = ground.timer
         self._api = ground.api
+        self._moment = ground.lifetime.moment
         self._observer = ground.observer
         self._looker = looker
         self._access = access
@@ -118,6 +120,7 @@ class Canceller:
         self.budget_end: float | None = None
         #: Around the requests that are under way.
         self._under_way: set[CancelScope] = set()
+        self._make_scope = scope_type()
         self.hold = self._pool.hold
         self.release = self._pool.release
 
@@ -149,7 +152,7 @@ class Canceller:
 
     def hasten(self) -> None:
         """Let no request that is under way take longer than one that begins now may."""
-        end = current_time() + self._request_timeout()
+        end = self._moment() + self._request_timeout()
         for scope in self._under_way:
             scope.deadline = min(scope.deadline, end)
 
@@ -228,7 +231,7 @@ class Canceller:
         return True
 
     async def _ask(self, request: Request[T], task_id: str) -> T:
-        with CancelScope() as scope:
+        with self._make_scope() as scope:
             self._under_way.add(scope)
             try:
                 return await request(task_id, timeout=self._request_timeout())
@@ -321,7 +324,7 @@ class Canceller:
             delay = self._readings.recheck_in(task, delay)
         if self.budget_end is not None:
             # One more attempt fits in before the end, whatever was asked for; else there are some.
-            left = self.budget_end - current_time()
+            left = self.budget_end - self._moment()
             most = left - 2 * MIN_REQUEST_TIMEOUT if asked else left / 2
             delay = min(delay, max(most, MIN_REQUEST_TIMEOUT))
         self._set_alarm(task, delay)
@@ -354,6 +357,6 @@ class Canceller:
         """Seconds for one request: in a shutdown, so that each waiting task gets its attempt."""
         if self.budget_end is None:
             return REQUEST_TIMEOUT
-        left = max(self.budget_end - current_time(), MIN_REQUEST_TIMEOUT)
+        left = max(self.budget_end - self._moment(), MIN_REQUEST_TIMEOUT)
         rounds = 1 + len(self._pool) // self._pool.size
         return min(REQUEST_TIMEOUT, max(left / rounds, MIN_REQUEST_TIMEOUT))
