@@ -19,7 +19,7 @@ import msgspec
 
 from benchmarks.core.appended import AppendedFile
 from benchmarks.core.model import OURS, Case, Goal, Plot, Row
-from benchmarks.core.site import Clock, callers
+from benchmarks.core.site import Clock, Unsound, callers
 from benchmarks.core.stats import percentile
 
 if TYPE_CHECKING:
@@ -64,7 +64,9 @@ async def ours(site: Site) -> Mapping[str, float]:
     from sigmic_guard.ledger import SqliteLedger
     from sigmic_guard.lifecycle import Record, State, TaskPolicy
     from sigmic_guard.observe import Observers
+    from sigmic_guard.supervisor.ground.lifetime import Lifetime
     from sigmic_guard.supervisor.ground.outbox import Outbox
+    from sigmic_guard.supervisor.ground.timer import Timer
 
     but, now = msgspec.structs.replace, time.time()
     owner = uuid4().hex
@@ -83,7 +85,11 @@ async def ours(site: Site) -> Mapping[str, float]:
     ]
     ledger = SqliteLedger(Path(site.folder) / "ledger.db")
     await ledger.open(owner)
-    outbox = Outbox(ledger, Observers([]))
+
+    def raised(where: str, bug: Exception) -> None:
+        raise Unsound(f"{where}: {bug!r}")
+
+    outbox = Outbox(ledger, Observers([]), Lifetime(), Timer(raised))
     worker = asyncio.create_task(outbox.write_rows())
 
     async def intent(index: int) -> None:

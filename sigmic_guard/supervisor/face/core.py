@@ -61,7 +61,8 @@ class Core:
         inbox: Inbox,
     ) -> None:
         lifetime = Lifetime()
-        outbox = Outbox(ledger, observer)
+        timer = Timer(workers.report)
+        outbox = Outbox(ledger, observer, lifetime, timer)
         roster = Roster(outbox, observer, lifetime)
         self.ground = ground = Ground(
             api=api,
@@ -70,7 +71,7 @@ class Core:
             settings=settings,
             lifetime=lifetime,
             owner_id=uuid4().hex,
-            timer=Timer(workers.report),
+            timer=timer,
             workers=workers,
             outbox=outbox,
             roster=roster,
@@ -82,7 +83,7 @@ class Core:
 
         lister = Lister(api)
         self.looker = Looker(api, lister)
-        self.access = Access(observer, current_time)
+        self.access = Access(observer, lifetime.moment)
         self.sparer = Sparer(ground)
         self.canceller = Canceller(ground, self.looker, self.access, self.sparer)
         self.watcher = Watcher(ground, self.looker, lister, self.access)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
-from anyio import Event, current_time, move_on_after
+from anyio import Event, move_on_after
 
 from sigmic_guard.errors import DuplicateKey, LedgerError, bare, fresh
 from sigmic_guard.ledger import Refusal, Write
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from sigmic_guard.ledger import Ledger
     from sigmic_guard.lifecycle import Record
     from sigmic_guard.observe import Observer
+    from sigmic_guard.supervisor.ground.lifetime import Lifetime
+    from sigmic_guard.supervisor.ground.timer import Timer
 
 #: Seconds before a failed transaction is tried again.
 RETRY_SECONDS: Final = 1.0
@@ -40,21 +42,32 @@ class _Batch:
 
     def __init__(self) -> None:
         self.writes: dict[str, Write] = {}
-        #: The new rows that somebody waits for: told of a failure, and not tried again.
-        self.awaited: set[str] = set()
+        #: The new rows that somebody waits for, and what wakes him. He is told of a failure, and
+        #: they are not tried again.
+        self.awaited: dict[str, Event] = {}
         self.done = Event()
         self.error: LedgerError | None = None
         #: It was interrupted: nobody knows whether it was done.
         self.in_doubt = False
         self.refusals: dict[str, Refusal] = {}
 
+    def wake(self) -> None:
+        """Wake all who wait for it: it is over."""
+        self.done.set()
+        for woken in self.awaited.values():
+            woken.set()
+
 
 class Outbox:
     """Queues writes and commits them. :meth:`write_rows` is the worker."""
 
-    def __init__(self, ledger: Ledger, observer: Observer) -> None:
+    def __init__(
+        self, ledger: Ledger, observer: Observer, lifetime: Lifetime, timer: Timer
+    ) -> None:
         self._ledger = ledger
         self._observer = observer
+        self._lifetime = lifetime
+        self._timer = timer
         self._next = _Batch()
         self._under_way: _Batch | None = None
         self._wanted = Event()
@@ -102,9 +115,15 @@ class Outbox:
         """
         batch = self._next
         self.insert(record)
-        batch.awaited.add(record.intent_id)
-        with move_on_after(timeout):
-            await batch.done.wait()
+        woken = batch.awaited[record.intent_id] = self._lifetime.make_event()
+        if batch.done.is_set():  # there is no worker any more
+            woken.set()
+        # Not within a scope that has a deadline, which costs several times as much.
+        alarm = self._timer.at(self._lifetime.moment() + timeout, woken.set)
+        try:
+            await woken.wait()
+        finally:
+            self._timer.forget(alarm)
         if not batch.done.is_set():
             raise LedgerError(
                 f"the ledger did not answer within {timeout:g} s, so the task was not taken on; "
@@ -174,7 +193,7 @@ class Outbox:
         for batch in (self._under_way, self._next):
             if batch is not None and not batch.done.is_set():
                 batch.error = LedgerError("the supervisor shut down before this could be written")
-                batch.done.set()
+                batch.wake()
 
     async def write_rows(self) -> None:
         """Commit for ever."""
@@ -222,7 +241,7 @@ class Outbox:
             with move_on_after(RETRY_SECONDS):
                 await self._hastened.wait()
         else:
-            left = self._ends_at - current_time()
+            left = self._ends_at - self._lifetime.moment()
             with move_on_after(min(RETRY_SECONDS, max(left * RETRY_SHARE, MIN_RETRY_SECONDS))):
                 await Event().wait()
 
@@ -257,9 +276,9 @@ class Outbox:
     async def _close(self, batch: _Batch) -> None:
         """Tell those who wait, and queue again what must not be lost."""
         later, slices = self._next.writes, Slices()
-        awaited = set() if batch.in_doubt else batch.awaited
+        awaited = set[str]() if batch.in_doubt else batch.awaited.keys()
         refused = {} if batch.in_doubt else batch.refusals
-        failed = awaited if batch.error is not None else set()
+        failed = awaited if batch.error is not None else set[str]()
         for intent_id in failed | refused.keys():
             newest = later.pop(intent_id, batch.writes[intent_id])
             if intent_id in awaited and newest.record.finished_at is None:
@@ -273,4 +292,4 @@ class Outbox:
             if later:
                 self._wanted.set()
         self._under_way = None
-        batch.done.set()
+        batch.wake()
