@@ -72,8 +72,6 @@ async def test_a_signal_to_each_of_its_processes(
     """As from systemd, or a terminal: workers get it from there, and from the main process."""
     if number not in host.codes:
         pytest.skip("it cuts everything off: see what the next start ends, below")
-    if number is INT and host is HOSTS["uvicorn --reload"]:
-        pytest.skip("its worker may take that for two: see who asks twice, below")
     async with service(emulator, host) as it, open_all(emulator, it) as situations:
         emulator.fault("delete", SLOW)
         it.kill(number, group=True)

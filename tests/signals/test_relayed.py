@@ -16,7 +16,7 @@ from sigmic_guard.supervisor.face.signals import SignalHandlers
 from tests.signals.run import program
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 TERM, INT = signal.SIGTERM, signal.SIGINT
 RULE: Final = {
@@ -33,10 +33,16 @@ RULE: Final = {
 
 
 @contextmanager
-def listening() -> Iterator[SignalHandlers]:
+def listening(
+    stood_before: Callable[[int], object] = lambda _: None,
+    received: Callable[[], None] = lambda: None,
+) -> Iterator[SignalHandlers]:
     """Listen to the signals of this process, where they would do nothing."""
-    before = {number: signal.signal(number, lambda *_: None) for number in (TERM, INT)}
-    handlers = SignalHandlers(lambda: None)
+    before = {
+        number: signal.signal(number, lambda number, _: stood_before(number))
+        for number in (TERM, INT)
+    }
+    handlers = SignalHandlers(received)
     try:
         handlers.install()
         yield handlers
@@ -59,6 +65,55 @@ def test_who_asks_twice(
         for number in numbers:
             signal.raise_signal(number)
         assert handlers.impatient is impatient
+
+
+@pytest.mark.parametrize("first, then", [(INT, TERM), (TERM, INT)], ids=["INT", "TERM"])
+def test_one_that_interrupts_another(first: signal.Signals, then: signal.Signals) -> None:
+    """What stood there before gets both in the order in which they came."""
+    seen: list[int] = []
+
+    def interrupted() -> None:
+        if not interruptions:
+            interruptions.append(then)
+            signal.raise_signal(then)
+
+    interruptions: list[int] = []
+    with listening(seen.append, interrupted):
+        signal.raise_signal(first)
+    assert seen == [first, then]
+
+
+def test_one_that_interrupts_what_stood_there_before() -> None:
+    """It may be busy, or block: who is in a hurry is not kept waiting."""
+    seen: list[str] = []
+
+    def stood_before(number: int) -> None:
+        seen.append(f"begin {number}")
+        if number == INT:
+            signal.raise_signal(TERM)
+        seen.append(f"end {number}")
+
+    with listening(stood_before):
+        signal.raise_signal(INT)
+    assert seen == ["begin 2", "begin 15", "end 15", "end 2"]
+
+
+def test_one_that_interrupts_another_whose_handler_raises() -> None:
+    """Neither is lost."""
+    seen: list[int] = []
+
+    def stood_before(number: int) -> None:
+        seen.append(number)
+        if len(seen) == 1:
+            signal.raise_signal(TERM)
+            raise ZeroDivisionError
+
+    with listening(stood_before):
+        with pytest.raises(ZeroDivisionError):
+            signal.raise_signal(INT)
+        assert seen == [INT, TERM]
+        signal.raise_signal(TERM)
+        assert seen == [INT, TERM, TERM]
 
 
 def test_a_parent_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,9 @@
 One handler of ours stands for each of the two, however many supervisors listen, so that they can
 come and go in any order. It calls on to what stood there before, and where nobody listens any more
 it is as if it were not there. Being called at any instruction, it leaves notes and does no more.
+A handler may be interrupted by the next signal; what stood there before sees them in their order
+all the same: to uvicorn a SIGTERM that follows a SIGINT is nothing new, and the other way round
+it means to exit without a drain.
 
 Who asks again is in a hurry, but one request may arrive twice: what is sent to a whole process
 group, by systemd, a terminal or ``timeout``, a worker gets from there and from its parent, which
@@ -19,6 +22,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections import deque
+from contextlib import contextmanager
 from enum import Enum, auto
 from logging import WARNING
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -29,7 +34,7 @@ from sigmic_guard.lifecycle.values import plain, shown
 from sigmic_guard.observe.channel import Channel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -206,6 +211,10 @@ class _Handler:
         return any(listener.pending_signal == number for listener in self._listeners)
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Deal with the signal, after those that came before it."""
+        _arrivals.add(self, number, frame)
+
+    def deal_with(self, number: int, frame: FrameType | None) -> None:
         """Tell those who listen, and give what stood before its turn."""
         listeners = tuple(self._listeners)
         if not listeners or self._asked is Asked.TWICE:
@@ -221,7 +230,8 @@ class _Handler:
         end: BaseException | None = None
         try:
             if callable(self._before):
-                self._before(number, frame)
+                with _arrivals.let_in():  # it may take its time, and somebody be in a hurry
+                    self._before(number, frame)
         except (KeyboardInterrupt, SystemExit) as raised:
             end = raised
         for listener in listeners:
@@ -238,7 +248,8 @@ class _Handler:
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
         if callable(self._before):
-            self._before(number, frame)
+            with _arrivals.let_in():
+                self._before(number, frame)
         elif self._before is signal.SIG_DFL:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
@@ -247,6 +258,46 @@ class _Handler:
         """Stand for nobody in a forked child: its signals are not its parent's."""
         self._listeners.clear()
         self.step_down()
+
+
+class _Arrivals:
+    """Signals in the order in which they came, all on the main thread."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[_Handler, int, FrameType | None]] = deque()
+        self._busy = False
+
+    def add(self, handler: _Handler, number: int, frame: FrameType | None) -> None:
+        """Deal with a signal; if it interrupts our work on another one, after that."""
+        self._waiting.append((handler, number, frame))
+        self._go_through()
+
+    def _go_through(self) -> None:
+        if self._busy:
+            return
+        self._busy = True
+        try:
+            while self._waiting:
+                handler, number, frame = self._waiting.popleft()
+                handler.deal_with(number, frame)
+        finally:
+            self._busy = False
+            if self._waiting:  # one more came just before that, or what stood there before raised
+                self._go_through()
+
+    @contextmanager
+    def let_in(self) -> Iterator[None]:
+        """Let others interrupt what is done here."""
+        self._busy = False
+        try:
+            yield
+        finally:
+            self._busy = True
+
+    def forget_in_child(self) -> None:
+        """Deal with none of a parent's signals in its forked child."""
+        self._waiting.clear()
+        self._busy = False
 
 
 def _handles(pid: int, number: int) -> bool:
@@ -262,6 +313,8 @@ def _handles(pid: int, number: int) -> bool:
     masks = [line.split()[1] for line in status.splitlines() if line.startswith(_HANDLED)]
     return not masks or any(int(mask, 16) >> (number - 1) & 1 for mask in masks)
 
+
+_arrivals: Final = _Arrivals()
 
 #: By number: the handler of ours that was set last, as long as somebody listens.
 _standing: Final[dict[int, _Handler]] = {}
@@ -281,5 +334,6 @@ def _listen(number: int, listener: SignalHandlers) -> _Handler | None:
 
 @in_child
 def _forget_in_child() -> None:
+    _arrivals.forget_in_child()
     for handler in tuple(_standing.values()):
         handler.forget_in_child()
