@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from anyio import CancelScope, current_time, get_cancelled_exc_class, move_on_after
+from anyio import CancelScope, current_time, get_cancelled_exc_class
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from sigmic_guard.errors import ConfigurationError, TaskError
@@ -169,8 +169,7 @@ class TaskBlock:
         try:
             ours = self._leave_scope(error)
             if task.pursued and not _is_left_to_a_group(task):
-                with move_on_after(task.record.policy.cancel_wait, shield=True):
-                    await task.until_settled()
+                await self._core.exits.until_settled([task], task.record.policy.cancel_wait)
         finally:
             self._core.decider.leave(task)
         misplaced = None

@@ -9,6 +9,7 @@ from anyio import current_time
 
 from sigmic_guard.lifecycle import CancelReason, State
 from sigmic_guard.sigmic import check_id, check_outcome
+from sigmic_guard.supervisor.face.exits import Exits
 from sigmic_guard.supervisor.face.intake import Intake
 from sigmic_guard.supervisor.ground.affinity import Affinity
 from sigmic_guard.supervisor.ground.entries import Entries
@@ -99,6 +100,7 @@ class Core:
         self.reaper = Reaper(ground, self.reconciler, self.triage, entries, self.sparer)
         self.creator.claims = self.claims = Claims(ground, self.reaper)
 
+        self.exits = Exits()
         self.intake = Intake(ground, entries, self.creator, self.caller_requests, self.decider)
         self.roster.reactions = {
             State.RUNNING: self._runs,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self, Unpack
 
-from anyio import current_time, move_on_after
+from anyio import current_time
 
 from sigmic_guard.errors import ConfigurationError
 from sigmic_guard.sigmic import check_files, check_id
@@ -181,9 +181,7 @@ class RemoteTaskGroup:
         left = [task for task in left if task.record.reason is not None]
         if left and not isinstance(exc, GeneratorExit):  # nobody may wait in what is being closed
             longest = max(task.record.policy.cancel_wait for task in left)
-            with move_on_after(longest, shield=True):
-                for task in left:
-                    await task.until_settled()
+            await self._core.exits.until_settled(left, longest)
 
     def _order(self, wish: Wish) -> Order:
         self._core.ground.inbox.flush()
