@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry
 
 from sigmic_guard import Supervisor
 from sigmic_guard.ledger import open_ledger
-from tests.blackbox.lab import KEY, until
+from tests.blackbox.lab import KEY, SOON, until
 from tests.blackbox.server import Server
 from tests.blackbox.world import Plan, World
 
@@ -193,7 +193,7 @@ async def corpse(home: Home, message: str = "x", times: int = 1, **options: Any)
     return ids
 
 
-async def gone(server: Server, *ids: str, within: float = MAX_SECONDS) -> None:
+async def gone(server: Server, *ids: str, within: float = SOON) -> None:
     """Wait until the server says of all these tasks that they live no more."""
     await until(lambda: not set(server.world.live) & set(ids), within=within)
 

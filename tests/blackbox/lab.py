@@ -78,7 +78,12 @@ async def texts(task: RemoteTask) -> str:
     return "".join([event.text async for event in task.events() if not event.replayed])
 
 
-async def until(condition: Any, *, within: float = 5.0) -> None:
+#: Seconds that anything takes at most on a busy machine, and less than the 30 between two rounds
+#: of a reaper.
+SOON = 20.0
+
+
+async def until(condition: Any, *, within: float = SOON) -> None:
     """Give the loop its turns until it is so; the server is in this process."""
     async with asyncio.timeout(within):
         while not condition():

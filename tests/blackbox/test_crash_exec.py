@@ -75,7 +75,7 @@ async def test_a_death(tmp_path: Path, number: int) -> None:
             ids = await process.start(times=100)
             os.kill(process.greeting.result(), number)
             began = time.monotonic()
-            await gone(home.server, *ids, within=10)
+            await gone(home.server, *ids)
             assert time.monotonic() - began < 2 + SLACK
             assert await ended(process) == 128 + number
         assert sorted(home.server.world.live) == sorted(kept)
@@ -143,9 +143,9 @@ async def test_a_create_under_way_at_the_death(tmp_path: Path) -> None:
             await process.start(times=2)
             home.server.once("create", hang)
             process.post("start", message="x")
-            await until(lambda: len(home.server.world.tasks) == 3, within=10)
+            await until(lambda: len(home.server.world.tasks) == 3)
             os.kill(process.greeting.result(), signal.SIGKILL)
-            await gone(home.server, *home.server.world.tasks, within=15)
+            await gone(home.server, *home.server.world.tasks)
             await ended(process)
 
 
@@ -171,7 +171,7 @@ async def test_grandchildren(tmp_path: Path) -> None:
             assert process.stdin is not None
             await until(lambda: len(home.server.world.tasks) == 3, within=MAX_SECONDS)
             process.stdin.write(b"\n")
-            await gone(home.server, *home.server.world.tasks, within=10)
+            await gone(home.server, *home.server.world.tasks)
             async with asyncio.timeout(MAX_SECONDS):
                 assert await process.wait() == 137
         finally:
@@ -216,7 +216,7 @@ async def test_killed_with_its_watcher(tmp_path: Path) -> None:
             os.kill(process.greeting.result(), signal.SIGKILL)
         await ended(process)
         async with heir(home) as supervisor:
-            await gone(home.server, *ids, within=10)
+            await gone(home.server, *ids)
             await supervisor.reap()
 
 
@@ -227,7 +227,7 @@ async def test_watchdog(tmp_path: Path) -> None:
             ids = await process.start(times=50)
             began = time.monotonic()
             await process.kill()
-            await gone(home.server, *ids, within=10)
+            await gone(home.server, *ids)
             assert time.monotonic() - began < 2 + SLACK
         await until(lambda: home.server.count("DELETE") == 50)
 
@@ -241,7 +241,7 @@ async def test_watchdog_and_a_good_end(tmp_path: Path) -> None:
             assert len(helpers(home, process)) == 1
             assert await process.leave() == 0
         assert home.server.count("DELETE") == 2
-        await until(lambda: not helpers(home, process), within=5)
+        await until(lambda: not helpers(home, process))
 
 
 @pytest.mark.slow
@@ -263,7 +263,7 @@ async def test_watchdog_and_a_fork(tmp_path: Path) -> None:
         child = await process.ask("fork")
         try:
             await process.kill()
-            await gone(home.server, *ids, within=10)
+            await gone(home.server, *ids)
             os.kill(child, 0)
         finally:
             os.kill(child, signal.SIGKILL)
@@ -278,7 +278,7 @@ async def test_watchdog_leaves_what_is_to_be_reattached(tmp_path: Path) -> None:
             (let_go,) = await process.start(on_crash="abandon")
             (ended_one,) = await process.start()
             await process.kill()
-            await gone(home.server, ended_one, within=10)
+            await gone(home.server, ended_one)
         async with heir(home) as supervisor:
             task = await supervisor.start("x", key="k", on_crash="reattach", on_shutdown="detach")
             assert task.id == kept

@@ -263,7 +263,7 @@ async def test_a_hard_link_by_another_name(tmp_path: Path) -> None:
             assert home.server.count("DELETE") == 0
             await process.kill()
         async with heir(home, ledger=f"sqlite:///{tmp_path}/real/ledger.db"):
-            await gone(home.server, *home.server.world.tasks, within=10)
+            await gone(home.server, *home.server.world.tasks)
 
 
 @pytest.mark.slow
@@ -291,5 +291,5 @@ async def test_deleted_under_a_process_that_then_dies(tmp_path: Path) -> None:
             await process.kill()
         (other,) = await corpse(home)
         async with heir(home):
-            await gone(home.server, other, within=10)
+            await gone(home.server, other)
         assert len(home.server.world.live) == 1

@@ -133,9 +133,9 @@ async def test_without_a_marker(
             mine = home.server.world.tasks[next(reversed(home.server.world.tasks))]
             assert mine is not bystander
             if on_lost == "cancel":
-                await until(lambda: home.server.world.live == [bystander.id], within=10)
+                await until(lambda: home.server.world.live == [bystander.id])
             else:
-                await until(lambda: "task.candidates" in caplog.text, within=10)
+                await until(lambda: "task.candidates" in caplog.text)
                 assert mine.id in caplog.text
                 assert bystander.id not in caplog.text
         left = [bystander.id] if on_lost == "cancel" else [bystander.id, mine.id]

@@ -26,7 +26,7 @@ async def test_the_next_start_reaps_unasked(tmp_path: Path) -> None:
         ids = await corpse(home, times=25)
         assert sorted(home.server.world.live) == sorted(ids)
         async with heir(home, registry=registry) as supervisor:
-            await gone(home.server, *ids, within=5)
+            await gone(home.server, *ids)
             report = await supervisor.reap()
             assert report.clean
             assert sample(registry, "orphans_reaped_total", how="cancelled") == 25
@@ -112,7 +112,7 @@ async def test_two_heirs_at_once(tmp_path: Path) -> None:
             heir(home, registry=registries[2]),
             heir(home, registry=registries[3]),
         ):
-            await gone(home.server, *ids, within=10)
+            await gone(home.server, *ids)
             await until(
                 lambda: sum(sample(each, "orphans_reaped_total") for each in registries) >= 20
             )
@@ -147,7 +147,7 @@ async def test_stopped_and_then_killed(tmp_path: Path) -> None:
             process.signal(signal.SIGSTOP)
             await process.kill()
         async with heir(home):
-            await gone(home.server, *ids, within=5)
+            await gone(home.server, *ids)
 
 
 async def test_a_fork_inherits_nothing(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ async def test_a_fork_inherits_nothing(tmp_path: Path) -> None:
             await process.kill()
             os.kill(child, 0)  # it lives
             async with heir(home):
-                await gone(home.server, *ids, within=5)
+                await gone(home.server, *ids)
             os.kill(child, 0)
         finally:
             os.kill(child, signal.SIGKILL)
@@ -188,7 +188,7 @@ async def test_a_good_end_leaves_nothing(tmp_path: Path) -> None:
             await process.kill()
         before = len(home.server.requests)
         async with heir(home) as supervisor:
-            await gone(home.server, live, within=5)
+            await gone(home.server, live)
             await supervisor.reap()
         targets = {request.target.rsplit("/", 1)[1] for request in home.server.requests[before:]}
         assert {each for each in targets if "?" not in each} == {live}
@@ -215,7 +215,7 @@ async def test_an_adopted_task_is_ours(tmp_path: Path) -> None:
             await process.ask("adopt", task_id=made.id)
             await process.kill()
         async with heir(home):
-            await gone(home.server, made.id, within=5)
+            await gone(home.server, made.id)
 
 
 @pytest.mark.slow
@@ -230,7 +230,7 @@ async def test_a_block_dies_too(tmp_path: Path) -> None:
             ]
             await process.kill()
         async with heir(home):
-            await gone(home.server, *ids, within=5)
+            await gone(home.server, *ids)
 
 
 @pytest.mark.slow
@@ -257,7 +257,7 @@ async def test_the_policy_of_the_supervisor_outlives_it(tmp_path: Path) -> None:
             (ended,) = await process.start(on_crash="cancel")
             await process.kill()
         async with heir(home) as supervisor:
-            await gone(home.server, ended, within=5)
+            await gone(home.server, ended)
             await supervisor.reap()
         assert home.server.world.live == [let_go]
 
@@ -268,7 +268,7 @@ async def test_reattach_without_a_key_is_cancel(tmp_path: Path) -> None:
     async with stage(tmp_path) as home:
         ids = await corpse(home, on_crash="reattach")
         async with heir(home):
-            await gone(home.server, *ids, within=5)
+            await gone(home.server, *ids)
 
 
 async def test_another_credential(tmp_path: Path) -> None:
@@ -280,7 +280,7 @@ async def test_another_credential(tmp_path: Path) -> None:
         (ours,) = await corpse(mine)
         before = len(home.server.requests)
         async with heir(mine, registry=registry) as supervisor:
-            await gone(home.server, ours, within=5)
+            await gone(home.server, ours)
             report = await supervisor.reap()
             assert [(row.id, row.why) for row in report.left] == [(other, "other_credential")]
             assert not report.clean
@@ -289,7 +289,7 @@ async def test_another_credential(tmp_path: Path) -> None:
         assert not [each for each in home.server.requests[before:] if other in each.target]
         assert home.server.world.live == [other]
         async with heir(home):
-            await gone(home.server, other, within=5)
+            await gone(home.server, other)
 
 
 @pytest.mark.slow
@@ -413,7 +413,7 @@ async def test_what_a_shutdown_could_not_prove(tmp_path: Path) -> None:
         assert len(home.server.world.live) == 3
         home.server.always.clear()
         async with heir(home):
-            await gone(home.server, *ids, within=5)
+            await gone(home.server, *ids)
 
 
 @pytest.mark.slow
@@ -430,11 +430,11 @@ async def test_killed_in_the_middle_of_a_shutdown(tmp_path: Path) -> None:
             ids = await process.start(times=10)
             assert process.process.stdin
             process.process.stdin.close()
-            await until(lambda: home.server.count("DELETE") > 0, within=10)
+            await until(lambda: home.server.count("DELETE") > 0)
             await process.kill()
         home.server.always.clear()
         async with heir(home):
-            await gone(home.server, *ids, within=5)
+            await gone(home.server, *ids)
 
 
 @pytest.mark.slow
@@ -453,7 +453,7 @@ async def test_killed_in_the_middle_of_a_create(tmp_path: Path, exists: bool) ->
         home.server.always["create"] = hang
         async with mortal(home, create_timeout=1.0) as process:
             process.post("start", message="x")
-            await until(lambda: home.server.count("POST") == 1, within=10)
+            await until(lambda: home.server.count("POST") == 1)
             await process.kill()
         home.server.always.clear()
         began = time.monotonic()
@@ -480,7 +480,7 @@ async def test_a_create_arrives_after_the_death(tmp_path: Path) -> None:
         home.server.once("create", late)
         async with mortal(home, create_timeout=1.0) as process:
             process.post("start", message="x")
-            await until(lambda: home.server.count("POST") == 1, within=10)
+            await until(lambda: home.server.count("POST") == 1)
             await process.kill()
         async with heir(home, create_timeout=1.0):
             await until(lambda: home.server.count("GET") >= 1, within=20)

@@ -57,7 +57,7 @@ async def story(home: Home) -> None:
         never = asyncio.Event()
         server.once("create", lose)
         process.post("start", message="x")
-        await until(lambda: len(world.tasks) == 4, within=10)
+        await until(lambda: len(world.tasks) == 4)
         await process.kill()
     lost = next(reversed(world.tasks))
     registry = CollectorRegistry()
@@ -89,7 +89,7 @@ async def test_odd_ids(tmp_path: Path, name: str) -> None:
         ids = await corpse(home, times=2)
         assert set(ids) == {name, f"{name}1"}
         async with heir(home) as supervisor:
-            await gone(server, *ids, within=10)
+            await gone(server, *ids)
             assert (await supervisor.reap()).clean
         assert server.count("DELETE") == 2
         assert {remote.deletes for remote in world.tasks.values()} == {1}
@@ -164,7 +164,7 @@ async def test_the_same_system_by_another_spelling(tmp_path: Path, slash: tuple[
         home = Home(tmp_path, server, more={"SIGMIC_BASE_URL": server.url + slash[0]})
         ids = await corpse(home)
         async with heir(home, base_url=server.url + slash[1]):
-            await gone(server, *ids, within=10)
+            await gone(server, *ids)
 
 
 @pytest.mark.slow
@@ -212,7 +212,7 @@ async def test_a_marker_among_many(tmp_path: Path, noise: int) -> None:
         async with mortal(home, create_timeout=1.0) as process:
             server.once("create", lose)
             process.post("start", message="x")
-            await until(lambda: len(world.tasks) > noise, within=10)
+            await until(lambda: len(world.tasks) > noise)
             await process.kill()
         mine = next(iter(world.tasks))
         async with heir(home, create_timeout=1.0):
@@ -248,7 +248,7 @@ async def test_the_ledger_does_not_tell_one_tenant_of_another(tmp_path: Path) ->
         here, there = Home(tmp_path, one), Home(tmp_path, two)
         assert await corpse(here) == await corpse(there)
         async with heir(there) as supervisor:
-            await until(lambda: two.world.live == [], within=10)
+            await until(lambda: two.world.live == [])
             report = await supervisor.reap()
             assert [row.why for row in report.left] == ["other_system"]
         assert len(one.world.live) == 1

@@ -9,6 +9,7 @@ import pytest
 from tests.backends import TRIO_VIRTUAL
 from tests.crash.network import Late
 from tests.crash.story import Plot, tell
+from tests.families import slow_if
 
 pytestmark = pytest.mark.backends(TRIO_VIRTUAL)
 
@@ -31,7 +32,7 @@ async def sweep(plot: Plot, part: int) -> None:
     assert wrong == []
 
 
-@EACH_PART
+@pytest.mark.parametrize("part", slow_if(lambda part: part > 1, range(PARTS)))
 async def test_a_death_at_each_step(part: int) -> None:
     """One life is enough to end, or find proven gone, all that a dead one left."""
     # Two parts of the steps are asked for by their key, two are not; the slow sweep does all.

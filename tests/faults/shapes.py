@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Seconds after which a caller who waits for a task that has long ended is called waiting.
 MAX_SECONDS: Final = 2.5
+#: The same for one who should have been told, on a busy machine.
+MORE_SECONDS: Final = 20.0
 
 HOLD: Final = Script(duration=0.0, hold=True)
 #: It begins when its stream is open, on a loaded machine too.
@@ -56,10 +58,13 @@ class Stage:
         """Arm the fault."""
         self.emulator.fault(self._route, self._fault)
 
-    async def ending(self, shape: Shape) -> str:
-        """Run a shape and name its end."""
+    async def ending(self, shape: Shape, *, waits: bool = False) -> str:
+        """Run a shape and name its end.
+
+        :param waits: it may wait for ever, so that waiting for it longer shows nothing more.
+        """
         try:
-            with move_on_after(MAX_SECONDS) as scope:
+            with move_on_after(MAX_SECONDS if waits else MORE_SECONDS) as scope:
                 await shape(self)
         except SigmicGuardError as error:
             self.witness.catch(error)

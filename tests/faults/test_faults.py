@@ -87,7 +87,7 @@ async def disagreements(case: Case, witness: Witness, path: Path) -> list[str]:
         )
         async with supervisor:
             stage = Stage(emulator, supervisor, witness, case.route, case.fault)
-            ending = await stage.ending(case.shape)
+            ending = await stage.ending(case.shape, waits=WAITS in endings(case))
             witness.meet(supervisor, supervisor.tasks, supervisor.snapshot())
             await to_thread.run_sync(witness.read_ledger, path)
         report = await supervisor.shutdown()

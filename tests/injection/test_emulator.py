@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from tests.backends import ASYNCIO, UVLOOP
+from tests.families import slow_if
 from tests.injection import uses
 from tests.injection.injections import Injection
 from tests.injection.stepper import Moment
 from tests.injection.sweep import Case, Program, sweep
 from tests.injection.uses import Stage, Use
 from tests.injection.worlds import open_world
+
+TWICE = {Injection.NATIVE_TWICE, Injection.NATIVE_BOTH_AT_ONCE}
 
 
 async def hold(case: Case) -> None:
@@ -21,8 +26,14 @@ async def hold(case: Case) -> None:
     assert swept.runs >= 3
 
 
-@pytest.mark.parametrize("injection", [i for i in Injection if i is not Injection.EVERY_TASK])
-@pytest.mark.parametrize("use", uses.ALL, ids=str)
+@pytest.mark.parametrize(
+    "use, injection",
+    slow_if(
+        lambda use, injection: injection in TWICE and use not in {uses.PLAIN, uses.RUN},
+        itertools.product(uses.ALL, [i for i in Injection if i is not Injection.EVERY_TASK]),
+    ),
+    ids=str,
+)
 async def test_the_whole_program_is_hit_at_each_step(use: Use, injection: Injection) -> None:
     """The supervisor's own block is swept as well as the task's."""
     await hold(Case(use, injection, program=uses.with_the_supervisor))

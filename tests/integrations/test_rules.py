@@ -79,7 +79,7 @@ def test_the_rules_fire_when_they_should() -> None:
 
 
 @pytest.mark.parametrize("alert", _ALERT.findall(RULES.read_text()) if RULES.is_file() else [])
-@pytest.mark.parametrize("always", [True, False])
+@pytest.mark.parametrize("always", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_a_rule_that_is_broken_is_found(alert: str, always: bool, tmp_path: Path) -> None:
     """Negative control: one that never fires, and one that asks for nothing, fail their tests."""
     rules, tests = tmp_path / RULES.name, tmp_path / TESTS.name

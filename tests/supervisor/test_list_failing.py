@@ -117,7 +117,7 @@ async def test_a_page_that_hangs() -> None:
 @pytest.mark.parametrize(
     "error",
     slow_if(
-        lambda error: error not in {UNAVAILABLE, TIMED_OUT, FORBIDDEN},
+        lambda error: error not in {UNAVAILABLE, FORBIDDEN},
         [UNAVAILABLE, too_many(0.5), GONE, TIMED_OUT, REDIRECT, BROKEN, EXPIRED, FORBIDDEN],
     ),
 )

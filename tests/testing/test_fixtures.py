@@ -39,7 +39,16 @@ async def test_forgets(supervisor, assert_no_orphans):
 """
 
 
-@pytest.fixture(params=HOSTS.values(), ids=list(HOSTS))
+#: The others are of the same plugin, and differ in the scope of its loop.
+QUICK: Final = {"anyio", "anyio, auto", "pytest-asyncio, strict", "pytest-asyncio, auto"}
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(host, id=name, marks=[] if name in QUICK else pytest.mark.slow)
+        for name, host in HOSTS.items()
+    ]
+)
 def host(request: pytest.FixtureRequest) -> Host:
     found: Host = request.param
     return found
