@@ -16,10 +16,13 @@ from sigmic_guard.errors import ConfigurationError
 class Affinity:
     """Remembers the event loop and the process in which it was made."""
 
-    __slots__ = ("_loop", "_pid")
+    __slots__ = ("_find_loop", "_loop", "_pid")
 
     def __init__(self) -> None:
-        self._loop = current_token().native_token
+        token = current_token()
+        self._loop = token.native_token
+        # Each event asks, and to find out what kind of loop runs takes a microsecond.
+        self._find_loop = token.backend_class.current_token
         self._pid = os.getpid()
 
     @property
@@ -37,7 +40,11 @@ class Affinity:
                 "this supervisor was entered before the process was forked, and belongs to the "
                 f"parent (pid {self._pid}): enter one of its own in the child"
             )
-        if current_token().native_token is not self._loop:
+        try:
+            here = self._find_loop() is self._loop
+        except RuntimeError:  # none runs, or one of another kind
+            here = False
+        if not here:
             raise ConfigurationError(
                 "this supervisor, and its tasks, belong to the event loop that entered it: await "
                 "them there (from another thread with asyncio.run_coroutine_threadsafe or "

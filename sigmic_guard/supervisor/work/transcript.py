@@ -129,10 +129,10 @@ class Transcript:
 
     def _take(self, event: ServerSentEvent) -> None:
         kind, data = event.event, _payload(event.data)
-        match data:
-            case {"type": str(inner), "data": wrapped} if kind in {inner, "message"}:
-                kind, data = inner, wrapped
-            case {"type": str(inner)} if kind == "message":
+        if type(data) is dict and isinstance(inner := data.get("type"), str):
+            if "data" in data and kind in (inner, "message"):
+                kind, data = inner, data["data"]
+            elif kind == "message":
                 kind = inner  # the stream has no `event:` lines
         for said in self._identity.admit(kind, data, event.data):
             self._believe(*said)
