@@ -9,10 +9,11 @@ the ledgers about once a second, and everybody who asks whether an owner lives.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 from weakref import ref
 
-from anyio.lowlevel import EventLoopToken, current_token
+from anyio.lowlevel import current_token
 
 from sigmic_guard.ledger.forks import in_child
 
@@ -26,18 +27,21 @@ class Loop:
     :raises RuntimeError: there is none.
     """
 
-    __slots__ = ("_backend", "_native")
+    __slots__ = ("_native",)
 
     def __init__(self) -> None:
-        token = current_token()
-        self._backend = token.backend_class
-        self._native = ref(token.native_token)
+        self._native = ref(current_token().native_token)
 
-    @property
-    def token(self) -> EventLoopToken | None:
-        """What :mod:`anyio.from_thread` needs to call into it; ``None`` if it was collected."""
+    def call_soon(self, call: Callable[[], object]) -> None:
+        """Have it called in the loop, if that is not gone; from any thread, which does not wait."""
         native = self._native()
-        return None if native is None else EventLoopToken(self._backend, native)
+        # anyio has no call for this: those of `anyio.from_thread` wait for the loop's turn.
+        soon = getattr(native, "call_soon_threadsafe", None) or getattr(
+            native, "run_sync_soon", None
+        )
+        if soon is not None:
+            with suppress(RuntimeError):  # the loop is closed
+                soon(call)
 
     def is_gone(self) -> bool:
         """Tell whether it can run nothing any more; from any thread."""

@@ -7,16 +7,15 @@ leaves the call behind, and the thread is a daemon (anyio's own are none on asyn
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from anyio import Event, from_thread
-from anyio.lowlevel import current_token
+from anyio import Event
 
 from sigmic_guard.errors import LedgerError, bare
+from sigmic_guard.ledger.loops import Loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,11 +30,11 @@ BEAT: Final = 1.0
 class Call:
     """One call: what to do, what came of it, and whom to wake."""
 
-    __slots__ = ("_abandoned", "_done", "_error", "_function", "_result", "_token")
+    __slots__ = ("_abandoned", "_done", "_error", "_function", "_loop", "_result")
 
     def __init__(self, function: Callable[[], Any]) -> None:
         self._function = function
-        self._token = current_token()
+        self._loop = Loop()
         self._done = Event()
         self._result: Any = None
         self._error: BaseException | None = None
@@ -62,8 +61,7 @@ class Call:
             # The frames of a failed call hold rows, and so the users' keys.
             self._error = bare(error) if isinstance(error, LedgerError) else error
         if not self._abandoned:
-            with suppress(RuntimeError):  # the loop is closed
-                from_thread.run_sync(self._done.set, token=self._token)
+            self._loop.call_soon(self._done.set)
 
     @property
     def abandoned(self) -> bool:

@@ -22,7 +22,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Final
 
 import msgspec
-from anyio import Event, from_thread, move_on_after
+from anyio import Event, move_on_after
 
 from sigmic_guard.errors import ConfigurationError
 from sigmic_guard.ledger import SqliteLedger
@@ -160,10 +160,10 @@ class _HelperThread:
         except OSError as error:
             self.error = error
         finally:
-            self._set(self.started)
+            self._loop.call_soon(self.started.set)
         if self.error is None:
             self._keep_running()
-        self._set(self._ended)
+        self._loop.call_soon(self._ended.set)
 
     def _keep_running(self) -> None:
         delay, since = RESTART_DELAY, time.monotonic()
@@ -188,12 +188,6 @@ class _HelperThread:
             delay, since = min(2 * delay, MAX_RESTART_DELAY), time.monotonic()
             with suppress(OSError):
                 self._helper = HelperProcess(self._config)
-
-    def _set(self, event: Event) -> None:
-        token = self._loop.token
-        with suppress(RuntimeError):  # the loop is closed
-            if token is not None:
-                from_thread.run_sync(event.set, token=token)
 
 
 def _log_death(status: int | None) -> None:

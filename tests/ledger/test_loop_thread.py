@@ -7,9 +7,11 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from anyio import create_task_group, fail_after, wait_all_tasks_blocked
 
 from sigmic_guard import DuplicateKey, SupervisorShutdown
 from sigmic_guard.ledger import SqliteLedger
+from sigmic_guard.ledger.thread import CallThread
 from tests.backends import ASYNCIO, TRIO, UVLOOP
 from tests.supervisor.lab import Lab
 
@@ -53,3 +55,17 @@ async def test_no_statement_runs_in_the_loops_thread(
     written = [thread for thread, sql in statements if sql.startswith(("INSERT", "UPDATE"))]
     assert written
     assert threading.get_ident() not in {thread for thread, _ in statements}
+
+
+async def test_no_call_waits_for_the_loop() -> None:
+    """A call that is over needs no turn of the loop before the next one begins."""
+    thread = CallThread("test", None)
+    go_on, second = threading.Event(), threading.Event()
+    with fail_after(30):
+        async with create_task_group() as group:
+            group.start_soon(thread.run, lambda: go_on.wait(30))
+            group.start_soon(thread.run, second.set)
+            await wait_all_tasks_blocked()
+            go_on.set()
+            assert second.wait(30)
+        await thread.stop(lambda: None).wait()
