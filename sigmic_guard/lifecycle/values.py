@@ -51,7 +51,9 @@ def plain(value: Any) -> Any:
 
 def is_text(value: object) -> bool:
     """Whether this is a string that has a UTF-8 form: one without lone surrogates."""
-    return issubclass(type(value), str) and not _SURROGATE.search(value)  # type: ignore[call-overload]
+    return issubclass(type(value), str) and (
+        str.isascii(value) or not _SURROGATE.search(value)  # type: ignore[arg-type, call-overload]
+    )
 
 
 def check_text(name: str, value: object, *, empty: bool = True) -> str:

@@ -25,21 +25,23 @@ class LocalFile(msgspec.Struct, frozen=True):
 class Body:
     """A request's body, of a known size: bytes, and files that are read as they are sent.
 
+    :ivar has_files: whether files are part of it.
     :ivar failed_file: the file that could not be sent as announced, if there was one.
     """
 
-    __slots__ = ("content_type", "failed_file", "pieces", "size")
+    __slots__ = ("content_type", "failed_file", "has_files", "pieces", "size")
 
     def __init__(self, pieces: Iterable[bytes | LocalFile], content_type: str) -> None:
         self.pieces = tuple(pieces)
         self.content_type = content_type
-        self.size = sum(p.size if isinstance(p, LocalFile) else len(p) for p in self.pieces)
+        self.size, self.has_files = 0, False
+        for piece in self.pieces:
+            if isinstance(piece, LocalFile):
+                self.size += piece.size
+                self.has_files = True
+            else:
+                self.size += len(piece)
         self.failed_file: LocalFile | None = None
-
-    @property
-    def has_files(self) -> bool:
-        """Whether files are part of it."""
-        return any(isinstance(piece, LocalFile) for piece in self.pieces)
 
     @property
     def data(self) -> bytes:

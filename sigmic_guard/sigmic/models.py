@@ -6,7 +6,7 @@ they are.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -52,7 +52,11 @@ class CreateRequest:
 
     def with_env(self, name: str, value: str) -> CreateRequest:
         """Return the same request with one more variable in ``env``."""
-        return replace(self, env={**self.env, name: value})
+        put, more = object.__setattr__, object.__new__(CreateRequest)
+        for its in CreateRequest.__slots__:  # they are plain by now: nothing is to be read again
+            put(more, its, getattr(self, its))
+        put(more, "env", {**self.env, name: value})
+        return more
 
 
 class TaskOutput(msgspec.Struct, frozen=True, rename="camel"):

@@ -48,7 +48,7 @@ def check_create(request: CreateRequest) -> None:
     )
     if problem is None and request.system_prompt is not None and not is_text(request.system_prompt):
         problem = "system_prompt must be a string of valid Unicode."
-    if problem is None and not _are_flags(request.auto_execute, request.show_in_history):
+    if problem is None and {type(request.auto_execute), type(request.show_in_history)} != {bool}:
         problem = "auto_execute and show_in_history must be True or False."
     if problem is None and request.files and (request.env or request.secrets):
         problem = "files cannot be combined with env or secrets: the API takes either."
@@ -110,11 +110,9 @@ def _message_problem(message: object) -> str | None:
     return None
 
 
-def _are_flags(*values: object) -> bool:
-    return all(value is True or value is False for value in values)
-
-
 def _paths_problem(files: Sequence[object]) -> str | None:
+    if not files:
+        return None
     if len(files) > MAX_FILES:
         return f"{len(files)} files are too many: the API takes at most {MAX_FILES}."
     if not all(isinstance(file, (str, os.PathLike)) for file in files):
