@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from anyio import sleep
 from msgspec.structs import replace
 
 from sigmic_guard.errors import ConnectionFailed
@@ -42,9 +41,9 @@ async def finds(problem: str, *, at: str, claims: bool = False) -> bool:
 async def test_a_post_before_its_intent(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who posts before the intent is durable leaves tasks that no row tells of."""
 
-    async def only_queue(creator: Creator, task: Entry) -> bool:
+    def only_queue(creator: Creator, task: Entry) -> None:
         creator._outbox.insert(task.record)
-        return True
+        creator._pool.put(task)
 
     monkeypatch.setattr(Creator, "_write_intent", only_queue)
     assert await finds(" is live", at="a create of")
@@ -53,13 +52,14 @@ async def test_a_post_before_its_intent(monkeypatch: pytest.MonkeyPatch) -> None
 async def test_an_acknowledgement_before_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     """That a transaction has begun is no proof that its rows will be there."""
 
-    async def until_it_begins(outbox: Outbox, record: Record, *, timeout: float) -> None:
-        batch = outbox._next
-        outbox.insert(record)
-        while batch is outbox._next:
-            await sleep(0.001)
+    write = Outbox._write
 
-    monkeypatch.setattr(Outbox, "commit", until_it_begins)
+    async def tell_first(outbox: Outbox, batch: Any) -> None:
+        for waiter in batch.awaited.values():
+            waiter.tell(None)
+        await write(outbox, batch)
+
+    monkeypatch.setattr(Outbox, "_write", tell_first)
     assert await finds(" is live", at="a create of")
 
 

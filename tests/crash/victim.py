@@ -173,9 +173,9 @@ def in_a_hurry(*arguments: Any) -> None:
 def rashly(*arguments: Any) -> None:
     """The same, wrongly: POST before the intent is durable."""
 
-    async def only_queue(creator: Creator, task: Entry) -> bool:
+    def only_queue(creator: Creator, task: Entry) -> None:
         creator._outbox.insert(task.record)
-        return True
+        creator._pool.put(task)
 
     with patch.object(Creator, "_write_intent", only_queue):
         in_a_hurry(*arguments)

@@ -17,6 +17,7 @@ from threading import Event, Thread
 import anyio
 import pytest
 from anyio import to_thread
+from anyio.lowlevel import current_token
 
 from sigmic_guard.errors import LedgerError
 from sigmic_guard.ledger import Ledger, MemoryLedger, MemoryStore, SqliteLedger, Write
@@ -195,10 +196,7 @@ async def test_a_loop_that_runs_is_not_gone() -> None:
         assert not loop.is_gone()
         assert not await to_thread.run_sync(loop.is_gone)
 
-    def call() -> None:
-        anyio.from_thread.run_sync(called.set, token=loop.token)
-
-    await to_thread.run_sync(call)
+    await to_thread.run_sync(loop.call_soon, called.set)
     await called.wait()
 
 
@@ -216,7 +214,7 @@ def test_a_loop_that_was_collected_is_gone() -> None:
         del native
         gc.collect()
     assert loop.is_gone()
-    assert loop.token is None
+    loop.call_soon(pytest.fail)  # without effect, and without an error
 
 
 @BACKENDS
@@ -240,3 +238,20 @@ def test_a_call_is_made_once(backend: str) -> None:
         thread.join()
     assert made == ["one"]
     assert [ending.forget() for ending in endings] == [False, False]
+
+
+@pytest.mark.parametrize(
+    "backend, options",
+    [("asyncio", {}), ("asyncio", {"use_uvloop": True}), ("trio", {})],
+    ids=["asyncio", "uvloop", "trio"],
+)
+def test_a_loop_that_was_closed_is_called_no_more(backend: str, options: dict[str, bool]) -> None:
+    """Whoever wants to tell it something has no error, and goes on."""
+
+    async def look() -> tuple[Loop, object]:
+        return Loop(), current_token().native_token
+
+    loop, native = anyio.run(look, backend=backend, backend_options=options)
+    assert native is not None
+    assert loop.is_gone()
+    loop.call_soon(pytest.fail)

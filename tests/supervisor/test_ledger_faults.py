@@ -236,10 +236,13 @@ async def test_the_order() -> None:
 async def test_the_order_turned_round(monkeypatch: pytest.MonkeyPatch) -> None:
     """Negative control: with a POST that does not wait for its intent the diary tells."""
 
-    async def careless(self: Outbox, record: Record, *, timeout: float) -> None:
+    def careless(
+        self: Outbox, record: Record, told: Callable[[None], None], *, timeout: float
+    ) -> None:
+        told(None)
         self.add(None, record)
 
-    monkeypatch.setattr(Outbox, "commit", careless)
+    monkeypatch.setattr(Outbox, "insert_and_tell", careless)
     diary, lab = Diary(), Lab()
     async with lab.open(client=diary.api, ledger=diary.ledger) as supervisor:
         await supervisor.start("m")

@@ -3,7 +3,7 @@
 Whoever changes a record leaves it here with a plain call. While one transaction is under way the
 next fills up, which makes the group commit by itself; several steps of one record become one write.
 A ledger that fails never stops a DELETE: what could not be written is kept and tried again, and
-only those who asked for durability (:meth:`Outbox.commit`) are told.
+only those who asked for durability (:meth:`Outbox.insert_and_tell`) are told.
 """
 
 from __future__ import annotations
@@ -20,11 +20,14 @@ from sigmic_guard.observe import LedgerCommitted, LedgerFailed
 from sigmic_guard.supervisor.ground.timer import Slices
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sigmic_guard.errors import SigmicGuardError
     from sigmic_guard.ledger import Ledger
     from sigmic_guard.lifecycle import Record
     from sigmic_guard.observe import Observer
     from sigmic_guard.supervisor.ground.lifetime import Lifetime
-    from sigmic_guard.supervisor.ground.timer import Timer
+    from sigmic_guard.supervisor.ground.timer import Alarm, Timer
 
 #: Seconds before a failed transaction is tried again.
 RETRY_SECONDS: Final = 1.0
@@ -35,6 +38,23 @@ RETRY_SHARE: Final = 0.125
 MAX_LAST_ROWS: Final = 4096
 
 
+class _Waiter:
+    """Who waits for a new row, and is told once."""
+
+    __slots__ = ("_told", "alarm", "record")
+
+    def __init__(self, record: Record, told: Callable[[SigmicGuardError | None], None]) -> None:
+        self.record = record
+        #: For when he has waited long enough.
+        self.alarm: Alarm | None = None
+        self._told: Callable[[SigmicGuardError | None], None] | None = told
+
+    def tell(self, error: SigmicGuardError | None) -> None:
+        told, self._told = self._told, None
+        if told is not None:
+            told(error)
+
+
 class _Batch:
     """What goes into one transaction, and how it went."""
 
@@ -42,20 +62,27 @@ class _Batch:
 
     def __init__(self) -> None:
         self.writes: dict[str, Write] = {}
-        #: The new rows that somebody waits for, and what wakes him. He is told of a failure, and
-        #: they are not tried again.
-        self.awaited: dict[str, Event] = {}
+        #: Of the new rows that somebody waits for: told of a failure, and not tried again.
+        self.awaited: dict[str, _Waiter] = {}
         self.done = Event()
         self.error: LedgerError | None = None
         #: It was interrupted: nobody knows whether it was done.
         self.in_doubt = False
         self.refusals: dict[str, Refusal] = {}
 
-    def wake(self) -> None:
-        """Wake all who wait for it: it is over."""
-        self.done.set()
-        for woken in self.awaited.values():
-            woken.set()
+    def verdict(self, record: Record) -> SigmicGuardError | None:
+        """Say why the record's new row was not written, if it was not."""
+        if self.error is not None:
+            return fresh(self.error)
+        match self.refusals.get(record.intent_id):
+            case None:
+                return None
+            case Refusal.DUPLICATE_KEY:
+                return DuplicateKey(
+                    "an unfinished task in the ledger holds the key", key=record.key or ""
+                )
+            case Refusal.CONFLICT:
+                return LedgerError("the ledger already has a row with the new task's intent id")
 
 
 class Outbox:
@@ -113,33 +140,49 @@ class Outbox:
         :raises LedgerError: the row is not written, and will not be; or nobody knows, or the time
             is over, and what becomes of the record will be written all the same.
         """
+        told: list[SigmicGuardError | None] = []
+        woken = self._lifetime.make_event()
+
+        def tell(error: SigmicGuardError | None) -> None:
+            told.append(error)
+            woken.set()
+
+        self.insert_and_tell(record, tell, timeout=timeout)
+        await woken.wait()
+        error = told.pop()
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # its traceback refers to this frame
+
+    def insert_and_tell(
+        self,
+        record: Record,
+        told: Callable[[SigmicGuardError | None], None],
+        *,
+        timeout: float,
+    ) -> None:
+        """Insert a record, and tell when it is durable, or why not: what :meth:`commit` raises.
+
+        :param told: is called once, after ``timeout`` seconds at the latest; must not raise.
+        """
         batch = self._next
         self.insert(record)
-        woken = batch.awaited[record.intent_id] = self._lifetime.make_event()
+        waiter = batch.awaited[record.intent_id] = _Waiter(record, told)
         if batch.done.is_set():  # there is no worker any more
-            woken.set()
-        # Not within a scope that has a deadline, which costs several times as much.
-        alarm = self._timer.at(self._lifetime.moment() + timeout, woken.set)
-        try:
-            await woken.wait()
-        finally:
-            self._timer.forget(alarm)
-        if not batch.done.is_set():
-            raise LedgerError(
+            waiter.tell(batch.verdict(record))
+        else:
+            until = self._lifetime.moment() + timeout
+            waiter.alarm = self._timer.at(until, self._late, waiter, timeout)
+
+    def _late(self, waiter: _Waiter, timeout: float) -> None:
+        waiter.tell(
+            LedgerError(
                 f"the ledger did not answer within {timeout:g} s, so the task was not taken on; "
                 "look at its disk, and at who else has the file open"
             )
-        if batch.error is not None:
-            raise fresh(batch.error)
-        match batch.refusals.get(record.intent_id):
-            case None:
-                return
-            case Refusal.DUPLICATE_KEY:
-                raise DuplicateKey(
-                    "an unfinished task in the ledger holds the key", key=record.key or ""
-                )
-            case Refusal.CONFLICT:
-                raise LedgerError("the ledger already has a row with the new task's intent id")
+        )
 
     def holds(self, record: Record) -> bool:
         """Tell whether a change of the record's row is not written yet."""
@@ -193,7 +236,7 @@ class Outbox:
         for batch in (self._under_way, self._next):
             if batch is not None and not batch.done.is_set():
                 batch.error = LedgerError("the supervisor shut down before this could be written")
-                batch.wake()
+                self._tell(batch)
 
     async def write_rows(self) -> None:
         """Commit for ever."""
@@ -292,4 +335,11 @@ class Outbox:
             if later:
                 self._wanted.set()
         self._under_way = None
-        batch.wake()
+        self._tell(batch)
+
+    def _tell(self, batch: _Batch) -> None:
+        """Tell all who wait for it: it is over."""
+        batch.done.set()
+        for waiter in batch.awaited.values():
+            self._timer.forget(waiter.alarm)
+            waiter.tell(batch.verdict(waiter.record))

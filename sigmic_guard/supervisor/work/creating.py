@@ -6,9 +6,9 @@ stands between reading an id and owning it.
 
 from __future__ import annotations
 
+from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
-
-from anyio import Semaphore
 
 from sigmic_guard.errors import (
     ApiError,
@@ -93,14 +93,21 @@ class Creator:
         #: How often the key of one was taken when its intent was to be written.
         self._beaten: dict[Entry, int] = {}
         self._pool: Pool[Entry] = Pool(
-            ground.workers, "create", self._create, MAX_INTENTS, failed=self._break_off
+            ground.workers, "create", self._create, MAX_CREATES, failed=self._break_off
         )
-        self._capacity = Capacity(ground, self._pool.put)
-        self._posting = Semaphore(MAX_CREATES, fast_acquire=True)
+        self._capacity = Capacity(ground, self._take)
+        #: Those that may be created, when there are fewer under way.
+        self._admitted: deque[Entry] = deque()
+        #: Of how many the intent is being written, or the POST under way or about to be.
+        self._under_way = 0
+        #: Why the intent of one that the pool has could not be written.
+        self._unwritten: dict[Entry, SigmicGuardError] = {}
+        self._held = False
         self._roster.finished.append(self._finished)
 
     def hold(self) -> None:
         """Let no create begin any more."""
+        self._held = True
         self._pool.hold()
         self.claims.hold()
 
@@ -155,21 +162,36 @@ class Creator:
         if task.create is not None:
             task.create.request = None  # withdrawn
 
-    async def _write_intent(self, task: Entry) -> bool:
-        """Make the intent durable; ``False`` if the key is taken, and it is asked who has it.
+    def _take(self, task: Entry) -> None:
+        self._admitted.append(task)
+        self._write_intents()
 
-        :raises DuplicateKey: the key was free so many times, and others were quicker each time.
-        :raises LedgerError: the intent could not be written.
-        """
-        try:
-            await self._outbox.commit(task.record, timeout=self._timeout)
-        except DuplicateKey:
+    def _write_intents(self) -> None:
+        """Have as many intents written as may be under way."""
+        while self._admitted and self._under_way < MAX_INTENTS and not self._held:
+            task = self._admitted.popleft()
+            if task.record.state is State.INTENT:  # else it was withdrawn while it waited
+                self._under_way += 1
+                self._write_intent(task)
+
+    def _write_intent(self, task: Entry) -> None:
+        """Make the intent durable, and leave the task to a worker then."""
+        written = partial(self._on_intent_written, task)
+        self._outbox.insert_and_tell(task.record, written, timeout=self._timeout)
+
+    def _on_intent_written(self, task: Entry, error: SigmicGuardError | None) -> None:
+        if error is not None:
+            self._unwritten[task] = error
+        self._pool.put(task)
+
+    def _not_written(self, task: Entry, error: SigmicGuardError) -> None:
+        """Refuse the task, or ask who has its key: others may be quicker so many times."""
+        if isinstance(error, DuplicateKey):
             times = self._beaten[task] = self._beaten.get(task, 0) + 1
-            if times == MAX_CLAIMS:
-                raise
-            self.claims.claim_key(task, self._on_key_decided)
-            return False
-        return True
+            if times < MAX_CLAIMS:
+                self.claims.claim_key(task, self._on_key_decided)
+                return
+        self._refuse(task, error)
 
     def _on_key_decided(self, task: Entry, error: BaseException | None) -> None:
         if error is None:
@@ -185,24 +207,17 @@ class Creator:
             self._roster.apply(task, Event.WITHDRAW, error=str(error))
 
     async def _create(self, task: Entry) -> None:
-        if task.record.state is not State.INTENT:
-            return  # withdrawn while it waited
+        error = self._unwritten.pop(task, None)
         try:
-            if not await self._write_intent(task):
-                return
-            await self._posting.acquire()
-        except (LedgerError, DuplicateKey) as error:
-            self._refuse(task, error)
-            return
-        except BaseException as hit:
-            if not isinstance(hit, Exception):
-                self._break_off(task, hit)
-            raise
-        try:
-            if task.record.state is State.INTENT:  # else it was withdrawn meanwhile
+            if task.record.state is not State.INTENT:
+                return  # withdrawn meanwhile
+            if error is None:
                 await self._post(task)
+            else:
+                self._not_written(task, error)
         finally:
-            self._posting.release()
+            self._under_way -= 1
+            self._write_intents()
 
     async def _post(self, task: Entry) -> None:
         create = _create_of(task)
