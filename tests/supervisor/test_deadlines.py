@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -102,6 +103,20 @@ async def test_what_is_no_deadline(deadline: Any) -> None:
         with pytest.raises(ConfigurationError, match="deadline"):
             await supervisor.adopt("some-id", deadline=deadline)
     assert not lab.fake.requests
+
+
+@pytest.mark.backends(ASYNCIO, TRIO_VIRTUAL)
+async def test_a_deadline_on_the_wrong_clock() -> None:
+    """The wall clock's now is years from now on anyio's; a datetime may be as far off."""
+    lab = Lab()
+    async with lab.open() as supervisor:
+        with pytest.raises(ConfigurationError, match=r"datetime\.fromtimestamp"):
+            await supervisor.run("m", deadline=time.time() + 60)
+        with pytest.raises(ConfigurationError, match=r"anyio\.current_time\(\) \+ seconds"):
+            await supervisor.adopt("some-id", deadline=time.time() + 60)
+        assert not lab.fake.requests
+        await supervisor.start("m", deadline=datetime.now(UTC) + timedelta(days=40 * 365))
+        await supervisor.start("m", deadline=current_time() + 9 * 365 * 86_400)
 
 
 @pytest.mark.parametrize("how", ["past", "now", "zero"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from anyio import current_time
 
@@ -30,13 +30,18 @@ if TYPE_CHECKING:
     from sigmic_guard.supervisor.work.wish import Wish
 
 
+#: Seconds from now after which a deadline on anyio's clock is taken for one on another clock: that
+#: of ``time.time()`` is some fifty years ahead.
+LATEST_DEADLINE: Final = 10 * 365 * 86_400.0
+
+
 class Watch(TypedDict, total=False):
     """How a task is supervised: options of ``adopt``, and of all that creates a task.
 
-    ``deadline`` is absolute: a float on anyio's clock (``anyio.current_time() + 60``), or an aware
-    ``datetime``. Where a ``timeout`` is given too, the earlier of them counts. ``key`` makes the
-    task the only live one of that name in the namespace. The rest are the fields of
-    :class:`~sigmic_guard.TaskPolicy`.
+    ``deadline`` is absolute: a float on anyio's clock (``anyio.current_time() + 60``) within ten
+    years, or an aware ``datetime``. Where a ``timeout`` is given too, the earlier of them counts.
+    ``key`` makes the task the only live one of that name in the namespace. The rest are the fields
+    of :class:`~sigmic_guard.TaskPolicy`.
     """
 
     key: str | None
@@ -125,9 +130,16 @@ def _on_our_clock(deadline: object) -> float | None:
     if issubclass(type(deadline), datetime):
         return current_time() + check_moment("deadline", deadline) - time.time()
     try:
-        return check_number("deadline", deadline)
+        at = check_number("deadline", deadline)
     except ConfigurationError:
         raise ConfigurationError(
             "deadline must be a finite number on anyio's clock or an aware datetime, "
             f"not {shown(deadline)}"
         ) from None
+    if at - current_time() > LATEST_DEADLINE:
+        raise ConfigurationError(
+            f"deadline {at:.15g} is years from now on anyio's clock: give anyio.current_time() + "
+            "seconds, or of a moment like time.time() + seconds a datetime: "
+            "datetime.fromtimestamp(moment, UTC)"
+        )
+    return at
