@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +29,10 @@ async def run(
         registry=CollectorRegistry(),
         signals=True,
     )
+    entered = AsyncExitStack()
+    await entered.enter_async_context(supervisor)
     try:
-        async with supervisor, supervisor.task(message, **options) as task:
+        async with entered, supervisor.task(message, **options) as task:
             await show.follow(task)
     except TaskError as error:
         if error.result is None or error.result.outcome is not Outcome.COMPLETED:

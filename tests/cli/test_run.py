@@ -131,6 +131,16 @@ async def test_a_second_ctrl_c_hurries_and_names_the_task(cli: Cli) -> None:
     assert f"the task {task_id} is unconfirmed and may still run" in ended.err
 
 
+async def test_a_ledger_that_cannot_be_opened(cli: Cli, tmp_path: Path) -> None:
+    """What the ledger says is said, with exit code 3, and nothing was sent."""
+    cli.env["SIGMIC_GUARD_LEDGER"] = f"sqlite:///{tmp_path}"
+    ended = await cli.run("run", "hello")
+    assert ended.code == 3
+    assert str(tmp_path) in ended.err
+    assert "enter the supervisor" not in ended.err
+    assert not cli.emulator.requests
+
+
 # --- readers ------------------------------------------------------------------------------------
 
 
