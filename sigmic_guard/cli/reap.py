@@ -61,14 +61,17 @@ async def command(
     rows = await reap(path, found, until)
     stored = await get(path, [row.intent_id for row in rows])
     await terminal.header("task", "result", "state", "dead for", "", widths=_WIDTHS)
+    left = 0
     failed: list[Record] = []
     for row, (orphan, verdict) in zip(rows, found, strict=True):
         record = stored[row.intent_id].record if row.intent_id in stored else orphan.record
         await _show(terminal, row, record, verdict)
-        if row.result is None and verdict in REAPABLE:
-            failed.append(record)
-    done = sum(row.result is not None for row in rows)
-    terminal.status(f"{done} of {len(rows)} seen to; {len(failed)} may still run")
+        if row.result is None:
+            left += 1
+            if verdict in REAPABLE:
+                failed.append(record)
+    not_ours = f", {left - len(failed)} of them not ours to end" if left > len(failed) else ""
+    terminal.status(f"{len(rows) - left} of {len(rows)} seen to; {left} may still run{not_ours}")
     if failed and await _is_out_of_order(terminal, {record.base_url for record in failed}):
         return CONNECTION
     return NOT_DONE if failed else nothing_left

@@ -150,7 +150,7 @@ async def test_what_comes_of_them(cli: Cli, books: Books) -> None:
         ids[4]: ["other_credential", "running"],
         ids[5]: ["other_system", "running"],
     }
-    assert "4 of 7 seen to; 0 may still run" in ended.err
+    assert "4 of 7 seen to; 3 may still run, 3 of them not ours to end" in ended.err
     assert (await books.read()).keys() == {"kept", "other-key", "nowhere"}
     assert set(cli.emulator.state()["live_ids"]) == set(ids[2:])
     assert (await cli.run("ps")).code == 1, "what is left is left, whoever may end it"
