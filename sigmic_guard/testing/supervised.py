@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 async def supervised(**options: Any) -> AsyncIterator[Supervisor]:
     """Enter a supervisor that may be left in another asyncio task than it was entered in.
 
-    A fixture of pytest-asyncio begins and ends in two tasks, and a cancel scope cannot. So on
-    asyncio the supervisor lives in a task of its own; on trio it is entered in the caller's::
+    A fixture may begin and end in two tasks, and a cancel scope cannot. So on asyncio
+    the supervisor lives in a task of its own; on trio it is entered in the caller's::
 
         @pytest_asyncio.fixture
         async def service(sigmic):

@@ -311,16 +311,55 @@ async def test_an_error_in_another_task(caplog: pytest.LogCaptureFixture) -> Non
 
 
 async def test_leaving_a_supervisor_in_another_task() -> None:
-    """A supervisor that another task leaves ends every task, and says what happened."""
+    """It ends every task; and says what happened, if the one that entered it goes on."""
     lab = Lab()
-    stack = AsyncExitStack()
-    supervisor = await asyncio.create_task(stack.enter_async_context(lab.make()))
+    stack, left = AsyncExitStack(), asyncio.Event()
+    supervisor = lab.make()
+
+    async def enter_and_go_on() -> None:
+        await stack.enter_async_context(supervisor)
+        entered.set()
+        await left.wait()
+
+    entered = asyncio.Event()
+    host = asyncio.create_task(enter_and_go_on())
+    await entered.wait()
     task = await supervisor.start("m")
     with pytest.raises(ConfigurationError, match="left in another"), fail_after(LONG):
         await asyncio.create_task(stack.aclose())
+    left.set()
+    await host
     assert (task.reason, lab.deletes(task)) == (CancelReason.SHUTDOWN, 1)
     assert "closed" in repr(supervisor)
     assert not [each for each in asyncio.all_tasks() if "sigmic_guard" in each.get_name()]
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["collected", "kept"])
+async def test_leaving_a_supervisor_whose_task_is_over(*, kept: bool) -> None:
+    """Hooks of a framework, and fixtures, run in a task each: there is no body to be cancelled."""
+    lab = Lab()
+    stack = AsyncExitStack()
+    host = asyncio.create_task(stack.enter_async_context(lab.make()))
+    supervisor = await host
+    if not kept:
+        del host
+    task = await supervisor.start("m")
+    with fail_after(LONG):
+        await asyncio.create_task(stack.aclose())
+    assert (task.reason, lab.deletes(task)) == (CancelReason.SHUTDOWN, 1)
+    assert not [each for each in asyncio.all_tasks() if "sigmic_guard" in each.get_name()]
+
+
+async def test_a_shutdown_of_a_supervisor_whose_task_is_over() -> None:
+    """A signal or a bug can cancel no body; a bug comes out of the end."""
+    lab = Lab()
+    stack = AsyncExitStack()
+    supervisor = await asyncio.create_task(stack.enter_async_context(lab.make()))
+    await supervisor.start("m")
+    supervisor._session._crashed("a worker", ZeroDivisionError())
+    await lab.fake.until(lambda: not lab.fake.live)
+    with pytest.raises(ZeroDivisionError), fail_after(LONG):
+        await asyncio.create_task(stack.aclose())
 
 
 async def test_a_block_left_behind_in_the_supervisor_s_own_task() -> None:

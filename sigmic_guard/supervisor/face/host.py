@@ -32,6 +32,12 @@ class Host:
         """Whether the running task is that one."""
         return get_current_task().id == self._id and self._if_there() is not None
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether that task is over: it has no body any more that could be cancelled."""
+        there = self._if_there()
+        return there is None or bool(getattr(there, "done", bool)())
+
     def explain(self, what: str, *, instead: str) -> ConfigurationError:
         """Return the error for a scope that could not be left.
 

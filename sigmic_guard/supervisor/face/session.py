@@ -222,7 +222,8 @@ class Session:
 
         :param exc: what the body raised. It goes on, unless it was only how we ended the body.
         :raises ConfigurationError: this is another event loop than the one that opened it, or a
-            forked child; nothing was done. Or another asyncio task; the shutdown is over.
+            forked child; nothing was done. Or another asyncio task than one that entered it and
+            goes on; the shutdown is over.
         """
         assert self.core is not None
         self.core.ground.check_here()
@@ -241,7 +242,7 @@ class Session:
             raise SupervisorShutdown(
                 "the supervisor shut down: something cancelled its own asyncio tasks"
             ) from None
-        if swallowed is None and exc is None:
+        if swallowed is None and exc is None and not self._host.has_ended:
             raise self._host.explain(
                 "the supervisor was left, and is closed",
                 instead="or await supervisor.shutdown() from wherever you are",

@@ -370,7 +370,8 @@ class Supervisor:
         """Shut down. The body's exception goes on, unless it was only how we ended the body.
 
         :raises ConfigurationError: this is another event loop than the one that entered it, or a
-            forked child; nothing was done. Or another asyncio task; the shutdown is over.
+            forked child; nothing was done. Or another asyncio task than one that entered it and
+            goes on; the shutdown is over.
         """
         await self._session.close(exc)
 
