@@ -21,6 +21,7 @@ from sigmic_guard.cli import running, tasks
 from sigmic_guard.cli.codes import CONNECTION, INTERRUPTED, NOT_DONE, USAGE, code_of
 from sigmic_guard.cli.exec import execute
 from sigmic_guard.cli.ledger import ledger_path
+from sigmic_guard.cli.options import BaseUrl, Json, Ledger, Namespace, duration
 from sigmic_guard.cli.terminal import Terminal
 from sigmic_guard.errors import ConfigurationError
 from sigmic_guard.sigmic.credentials import ENVIRONMENT_VARIABLE, Credential
@@ -29,26 +30,11 @@ app = typer.Typer(
     name="sigmic-guard",
     help="Run Sigmic tasks that end when this program does.\n\n"
     f"The API key is taken from the environment: {ENVIRONMENT_VARIABLE}.",
-    add_completion=False,
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-BaseUrl = Annotated[
-    str | None,
-    typer.Option(help="Where the API is; default: SIGMIC_BASE_URL, then the public one."),
-]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object a line, for machines.")]
-
-Ledger = Annotated[
-    str | None,
-    typer.Option(
-        metavar="URL",
-        help="sqlite:/// and a path; default: SIGMIC_GUARD_LEDGER, then the default file.",
-    ),
-]
-Namespace = Annotated[str | None, typer.Option(help="One namespace only; default: all of them.")]
 
 #: For a command whose program parses its own arguments.
 _PASS_ON: Final = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -78,17 +64,20 @@ def _options(
     del version
 
 
-@app.command()
+@app.command(short_help="Run a task and print its answer.")
 def run(
     message: Annotated[str, typer.Argument(metavar="MESSAGE", help="What the task is to do.")],
     *,
     file: Annotated[
-        list[Path] | None, typer.Option(help="A file for the task; may be repeated.")
+        list[Path] | None,
+        typer.Option(metavar="PATH", help="A file for the task; may be repeated."),
     ] = None,
     timeout: Annotated[
-        float | None, typer.Option(min=0, help="Seconds until the task is cancelled.")
+        float | None, duration("How long it may take; then it is cancelled.")
     ] = None,
-    system_prompt: Annotated[str | None, typer.Option(help="A system prompt.")] = None,
+    system_prompt: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="A system prompt.")
+    ] = None,
     env: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="A variable of the task; the API shows it."),
@@ -122,7 +111,7 @@ def run(
 def cancel(
     task_id: Annotated[list[str], typer.Argument(metavar="ID…", help="Ids of tasks.")],
     *,
-    wait: Annotated[float, typer.Option(min=0, help="Seconds to try for.")] = 30.0,
+    wait: Annotated[float, duration("How long to try.", default="30s")] = 30.0,
     json: Json = False,
     base_url: BaseUrl = None,
 ) -> None:
@@ -148,7 +137,7 @@ def status(
 @app.command("list")
 def list_(
     *,
-    limit: Annotated[int, typer.Option(min=1, help="How many.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="How many.")] = 20,
     everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
     json: Json = False,
     base_url: BaseUrl = None,
@@ -158,7 +147,7 @@ def list_(
     _perform(partial(tasks.list_tasks, limit=most, base_url=base_url), json=json)
 
 
-@app.command()
+@app.command(short_help="Show the tasks under way, dead owners' first.")
 def ps(
     *,
     watch: Annotated[
@@ -187,7 +176,7 @@ def ps(
     _perform(show, json=json, needs_key=False)
 
 
-@app.command()
+@app.command(short_help="Tell in words what is known of a task.")
 def explain(
     identifier: Annotated[
         str, typer.Argument(metavar="ID", help="The id of a task, or of its intent.")
@@ -207,7 +196,7 @@ def explain(
     _perform(tell, json=json, needs_key=False)
 
 
-@app.command()
+@app.command(short_help="End the tasks whose owner is dead.")
 def reap(
     *,
     dry_run: Annotated[
@@ -215,7 +204,7 @@ def reap(
     ] = False,
     wait: Annotated[
         float,
-        typer.Option(min=0, help="Seconds to try for; a task without an id takes more than 30."),
+        duration("How long to try; a task without an id takes more than 30s.", default="60s"),
     ] = 60.0,
     namespace: Namespace = None,
     ledger: Ledger = None,
@@ -237,7 +226,7 @@ def reap(
     _perform(end, json=json)
 
 
-@app.command()
+@app.command(short_help="Take dead owners' tasks off the books.")
 def forget(
     identifier: Annotated[
         list[str], typer.Argument(metavar="ID…", help="Ids of tasks, or of their intents.")
@@ -258,15 +247,17 @@ def forget(
     _perform(take_off, json=json, needs_key=False)
 
 
-@app.command("exec", context_settings={"allow_interspersed_args": False})
+@app.command(
+    "exec",
+    short_help="Run a program, and end the tasks that it left.",
+    context_settings={"allow_interspersed_args": False},
+)
 def exec_(
     command: Annotated[
         list[str], typer.Argument(metavar="CMD…", help="A program and its arguments.")
     ],
     *,
-    grace: Annotated[
-        float, typer.Option(min=0, help="Seconds that ending its tasks may take.")
-    ] = 8.0,
+    grace: Annotated[float, duration("How long ending its tasks may take.", default="8s")] = 8.0,
 ) -> None:
     """Run a program; when it is gone, however it went, end the tasks that it left.
 
@@ -277,14 +268,38 @@ def exec_(
     raise typer.Exit(execute(command, check_credential=_check_credential, grace=grace))
 
 
-@app.command(add_help_option=False, context_settings=_PASS_ON)
+@app.command("help")
+def help_(
+    context: typer.Context,
+    command: Annotated[
+        str | None, typer.Argument(metavar="[COMMAND]", help="The command to tell of.")
+    ] = None,
+) -> None:
+    """Tell how a command is used, or which there are."""
+    above = context.parent
+    assert above is not None
+    if command is None:
+        print(above.get_help())
+        return
+    above.command.main([command, "--help"], prog_name=above.command_path)
+
+
+@app.command(
+    short_help="Serve a Sigmic API on this machine.",
+    add_help_option=False,
+    context_settings=_PASS_ON,
+)
 def emulator(context: typer.Context) -> None:
     """Serve a Sigmic API on this machine, and print its URL; see emulator --help."""
     sys.argv[1:] = context.args
     runpy.run_module("sigmic_guard.emulator", run_name="__main__", alter_sys=True)
 
 
-@app.command(add_help_option=False, context_settings=_PASS_ON)
+@app.command(
+    short_help="Play a SIGTERM and a SIGKILL, in a checkout.",
+    add_help_option=False,
+    context_settings=_PASS_ON,
+)
 def demo(context: typer.Context) -> None:
     """Play a SIGTERM and a SIGKILL, and compare the books; in a checkout only; see demo --help."""
     program = Path(__file__).parents[2] / "examples" / "demo"

@@ -189,9 +189,26 @@ async def test_help(cli: Cli) -> None:
     ended = await cli.run("--help")
     assert ended.code == 0
     ledger = ("ps", "explain", "reap", "forget")
-    for command in ("run", "cancel", "status", "list", *ledger, "exec", "emulator", "demo"):
+    rest = ("exec", "help", "emulator", "demo")
+    for command in ("run", "cancel", "status", "list", *ledger, *rest):
         assert f"\n  {command} " in ended.out
     assert ended.out.isascii()
+    assert "..." not in ended.out.partition("Commands:")[2], "each says what it does in a line"
+    for again in (("-h",), ("help",)):
+        assert await cli.run(*again) == ended
+
+
+async def test_help_for_a_command(cli: Cli) -> None:
+    """In each of the ways in which people ask for it."""
+    ended = await cli.run("reap", "--help")
+    assert ended.code == 0
+    assert "--wait TIME" in ended.out
+    assert "default: 60s." in ended.out
+    for again in (("reap", "-h"), ("help", "reap")):
+        assert await cli.run(*again) == ended
+    ended = await cli.run("help", "nonsense")
+    assert ended.code == 2
+    assert "No such command 'nonsense'" in ended.err
 
 
 async def test_the_demo_in_a_checkout(cli: Cli) -> None:
