@@ -9,15 +9,17 @@ import json
 import os
 import re
 import shlex
-from contextlib import AsyncExitStack
+import sys
+from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
 import prometheus_client
 import pytest
 import structlog
 from anyio.from_thread import start_blocking_portal
+from anyio.streams.text import TextReceiveStream
 
 import sigmic_guard
 from sigmic_guard import RemoteTask, SigmicClient, Supervisor, TaskPolicy
@@ -140,7 +142,7 @@ def test_a_snippet_runs_and_leaves_nothing_running(snippet: Snippet, remote: Rem
 def test_the_first_snippet_is_a_program(remote: Remote, capfd: pytest.CaptureFixture[str]) -> None:
     """It can be copied into a file as it stands: it prints an answer, and how the task ended."""
     play(SNIPPETS[0])
-    assert capfd.readouterr().out == "4completed\n"
+    assert capfd.readouterr().out == "4\ncompleted\n"
     assert remote.created == 1
 
 
@@ -172,6 +174,36 @@ def test_a_snippet_that_leaves_a_task_is_found(remote: Remote) -> None:
     """Negative control: what was detached still runs."""
     play(Snippet(1, 'await supervisor.start("Go on for ever", on_shutdown="detach")'))
     assert remote.live == 1
+
+
+async def test_the_first_program_runs_as_shown(tmp_path: Path) -> None:
+    """On the emulator, with nothing but the two lines that it prints."""
+    shown = re.search(r"^\$ python hello\.py\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+    assert shown
+    program = tmp_path / "hello.py"
+    program.write_text(SNIPPETS[0].source)
+    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    environment = {
+        **kept,
+        "PYTHONPATH": str(Path(sigmic_guard.__path__[0]).parent),
+        "XDG_STATE_HOME": str(tmp_path),
+    }
+    async with (
+        await anyio.open_process(
+            [sys.executable, "-m", "sigmic_guard.emulator"], env=environment
+        ) as emulator,
+        aclosing(aiter(TextReceiveStream(cast("Any", emulator.stdout)))) as lines,
+    ):
+        said = ""
+        while said.count("\n") < 3:
+            said += await anext(lines)
+        exports = dict(re.findall(r"^export (\w+)=(.*)$", said, re.MULTILINE))
+        ended = await anyio.run_process(
+            [sys.executable, str(program)], env={**environment, **exports}
+        )
+        emulator.terminate()
+    assert sorted(exports) == ["SIGMIC_API_KEY", "SIGMIC_BASE_URL"]
+    assert ended.stdout.decode() == shown[1]
 
 
 async def test_the_command_lines_shown_are_understood(remote: Remote) -> None:

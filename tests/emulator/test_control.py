@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import socket
 import sys
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import aiohttp
 import pytest
 
 from sigmic_guard.emulator import Emulator, Fault, Script
+from sigmic_guard.emulator.__main__ import main
 
 if TYPE_CHECKING:
     from tests.emulator.conftest import Api, Start
@@ -192,7 +194,7 @@ def test_options_are_validated() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_as_a_process(number: signal.Signals) -> None:
-    """The process prints one line with its URL, serves, and exits with 0 upon a signal."""
+    """The process prints its URL and how to use it, serves, and exits with 0 upon a signal."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "sigmic_guard.emulator", "--port", "0", "--script", '{"hold": true}'),
@@ -203,6 +205,8 @@ async def test_as_a_process(number: signal.Signals) -> None:
     line = (await process.stdout.readline()).decode()
     assert line.startswith("listening on http://127.0.0.1:")
     url = line.split()[-1]
+    exports = [(await process.stdout.readline()).decode().strip() for _ in range(2)]
+    assert exports == [f"export SIGMIC_BASE_URL={url}", "export SIGMIC_API_KEY=sigmic_emulator"]
     headers = {"Authorization": "Bearer sigmic_test"}
     async with aiohttp.ClientSession(url, headers=headers) as client:
         async with client.post(TASKS, json={"message": "m"}) as response:
@@ -213,3 +217,39 @@ async def test_as_a_process(number: signal.Signals) -> None:
             await stream.read()
     assert await process.communicate() == (b"", b"")
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    "options, says",
+    [
+        (("--script", '{"duration": "x"}'), "`$.duration`"),
+        (("--script", '{"durations": 1}'), "no field durations"),
+        (("--script", '{"duration": -1}'), "Script.duration is a finite number"),
+        (("--script", "nonsense"), "JSON is malformed"),
+    ],
+)
+def test_a_process_that_cannot_begin(
+    options: tuple[str, ...],
+    says: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It says why in one line, with the name of what is wrong."""
+    monkeypatch.setattr(sys, "argv", ["emulator", *options])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert says in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_port_that_is_taken(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(sys, "argv", ["emulator", "--port", str(port)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    assert ended.value.code == 3
+    [line] = capsys.readouterr().err.splitlines()
+    assert f"port {port} of 127.0.0.1 is in use: give another --port" in line
