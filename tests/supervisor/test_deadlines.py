@@ -10,6 +10,7 @@ import pytest
 from anyio import create_task_group, current_time, sleep, sleep_forever
 
 from sigmic_guard import ConfigurationError, Outcome, State, TaskPolicy, TaskTimedOut
+from sigmic_guard.supervisor.ground import timer
 from sigmic_guard.testing import HANG, LOST
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
 from tests.supervisor.lab import Lab
@@ -187,6 +188,25 @@ async def test_five_hundred_at_once() -> None:
     assert lab.deletes() == 500
     assert lab.fake.peak("delete") == 64
     assert lab.finished == {("timed_out", "deadline"): 500}
+
+
+async def test_all_that_are_due_come_before_what_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many deadlines at once each is met before a DELETE is sent for any of their tasks."""
+    monkeypatch.setattr(timer, "SLICE_SECONDS", 0.0)  # the others get a turn after each
+    lab, states = Lab(), list[set[State]]()
+    async with lab.open(max_cancels=3) as supervisor:
+        deadline = current_time() + 1
+        tasks = [await supervisor.start("m", deadline=deadline) for _ in range(20)]
+
+        async def look() -> None:
+            await lab.fake.until(lambda: lab.deletes())
+            states.append({task.state for task in tasks})
+
+        async with create_task_group() as group:
+            group.start_soon(look)
+            for task in tasks:
+                assert (await task.wait()).reason == "deadline"
+    assert State.RUNNING not in states[0]
 
 
 async def test_a_body_that_catches_the_deadline_s_cancellation() -> None:

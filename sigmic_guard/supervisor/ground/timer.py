@@ -66,6 +66,8 @@ class Timer:
         self._litter = 0
         self._earlier = Event()
         self._target = inf
+        #: Is set when the sweep that is under way is over.
+        self._swept: Event | None = None
 
     def at(self, when: float, call: Callable[..., None], *args: Any) -> Alarm:
         """Call ``call(*args)`` at ``when``, on anyio's clock."""
@@ -101,20 +103,32 @@ class Timer:
                 await self._earlier.wait()
             self._target = -inf  # it is awake: nobody needs to wake it
 
+    async def until_swept(self) -> None:
+        """Wait while calls are made that are due: what follows from them takes longer."""
+        if self._swept is not None:
+            await self._swept.wait()
+
     async def _sweep(self) -> None:
         slices = Slices()
-        while self._heap and self._heap[0][0] <= current_time():
-            alarm = heappop(self._heap)[2]
-            if alarm.call is None:
-                self._litter -= 1
-            else:
-                call, alarm.call = alarm.call, None
-                try:
-                    call(*alarm.args)
-                except Exception as bug:  # noqa: BLE001 - whatever it is, it is this task's alone
-                    self._report("timer", bug)
-                    self.after(RETRY_SECONDS, call, *alarm.args)
-            await slices.yield_if_due()
+        self._swept = swept = Event()
+        try:
+            while self._heap and self._heap[0][0] <= current_time():
+                self._go_off(heappop(self._heap)[2])
+                await slices.yield_if_due()
+        finally:
+            self._swept = None
+            swept.set()
+
+    def _go_off(self, alarm: Alarm) -> None:
+        if alarm.call is None:
+            self._litter -= 1
+            return
+        call, alarm.call = alarm.call, None
+        try:
+            call(*alarm.args)
+        except Exception as bug:  # noqa: BLE001 - whatever it is, it is this task's alone
+            self._report("timer", bug)
+            self.after(RETRY_SECONDS, call, *alarm.args)
 
     async def _clear_out(self) -> None:
         """Rebuild the heap from the alarms that count, in slices; it stays usable meanwhile."""

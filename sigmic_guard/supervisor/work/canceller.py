@@ -167,6 +167,7 @@ class Canceller:
     async def _work(self, task: Entry) -> None:
         again, remote_id = False, task.record.remote_id
         try:
+            await self._timer.until_swept()
             if task.record.state not in TO_BE_ENDED:
                 return  # ended by itself, or seen ended, while it waited here
             if _next_request(task) is NextRequest.DELETE:
