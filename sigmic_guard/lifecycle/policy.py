@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from sigmic_guard.errors import ConfigurationError
-from sigmic_guard.lifecycle.values import check_choice, check_seconds, shown
+from sigmic_guard.lifecycle.values import check_choice, check_seconds, no_such_options, shown
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -92,10 +92,7 @@ class TaskPolicy:
         if not changes:
             return self
         if unknown := changes.keys() - _FIELDS:
-            raise ConfigurationError(
-                f"no such task option: {', '.join(sorted(unknown))}; "
-                f"a policy has {', '.join(sorted(_FIELDS))}"
-            )
+            raise ConfigurationError(no_such_options(unknown, _FIELDS))
         # Tasks that ask for the same share one policy: it is made once, and takes no memory.
         return _changed(self, tuple((name, _exact(name, it)) for name, it in changes.items()))
 

@@ -13,7 +13,7 @@ import operator
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from itertools import islice
 from numbers import Integral, Real
@@ -40,6 +40,18 @@ def shown(value: object) -> str:
     if kind is int:  # beyond some thousand digits even repr() fails
         return repr(value) if abs(value) < 10**_MOST_SHOWN else "an immense number"  # type: ignore[arg-type]
     return repr(value) if value is None or kind in {bool, float} else f"a {kind.__name__}"
+
+
+def no_such_options(unknown: Iterable[str], known: Collection[str]) -> str:
+    """Return the words for options that do not exist: what was meant, or what there is."""
+    from difflib import get_close_matches  # noqa: PLC0415 - only a mistake needs it
+
+    names = sorted(map(plain, unknown))
+    meant = [near for name in names for near in get_close_matches(name, known, 1)]
+    text = f"no such task option: {', '.join(name[:_MOST_SHOWN] for name in names)}"
+    if len(meant) == len(names):
+        return f"{text}; did you mean {', '.join(meant)}?"
+    return f"{text}; there are {', '.join(sorted(known))}"
 
 
 def plain(value: Any) -> Any:

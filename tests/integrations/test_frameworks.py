@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from prometheus_client import CollectorRegistry
 from starlette.middleware.base import BaseHTTPMiddleware
 
-from sigmic_guard import ConfigurationError, Supervisor, SupervisorShutdown
+from sigmic_guard import ConfigurationError, Supervisor
 from sigmic_guard.integrations.asgi import Guard
 from sigmic_guard.integrations.fastapi import Tasks, TaskStream
 from sigmic_guard.testing import FakeSigmic
@@ -167,7 +167,7 @@ def test_a_supervisor_that_nobody_has_entered_is_refused() -> None:
     supervisor = Supervisor(client=FakeSigmic(), ledger="memory:", registry=None)
     guard = Guard(supervisor)
     with (
-        pytest.raises(SupervisorShutdown, match="enter the supervisor first"),
+        pytest.raises(ConfigurationError, match="enter the supervisor first"),
         TestClient(FastAPI(lifespan=guard.lifespan)),
     ):
         pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -92,6 +93,7 @@ async def test_messages(message: Any) -> None:
         {"grace": -1},
         {"grace": float("nan")},
         {"grace": None},
+        {"namespace": ""},
         {"max_tasks": 0},
         {"max_tasks": 1.5},
         {"max_tasks": True},
@@ -119,14 +121,43 @@ async def test_policies() -> None:
         TaskPolicy().but(grace=3)
 
 
+@pytest.mark.parametrize(
+    "options, says",
+    [
+        ({"timout": 5}, "no such task option: timout; did you mean timeout?"),
+        ({"on_exist": "wait"}, "no such task option: on_exist; did you mean on_exit?"),
+        ({"file": "a", "secret": {}}, "file, secret; did you mean files, secrets?"),
+        ({"timout": 5, "xyz": 1}, "no such task option: timout, xyz; there are auto_execute, "),
+    ],
+)
+async def test_an_option_that_does_not_exist(options: dict[str, Any], says: str) -> None:
+    """What was meant is named, or what there is; nothing is sent."""
+    lab = Lab()
+    async with lab.open() as supervisor:
+        for call in (supervisor.task, supervisor.run, supervisor.start):
+            with pytest.raises(ConfigurationError, match=re.escape(says)):
+                await _entered(call("m", **options))
+        with pytest.raises(ConfigurationError, match="no such task option: files; there are "):
+            await supervisor.adopt("some-id", files=["a"])  # type: ignore[call-arg]
+    assert not lab.fake.requests
+
+
+async def _entered(what: Any) -> None:
+    if hasattr(what, "__aenter__"):
+        async with what:
+            pass
+    else:
+        await what
+
+
 async def test_before_entering() -> None:
     """Before it is entered a supervisor takes no task, and says what to do."""
     supervisor = Lab().make()
-    with pytest.raises(SupervisorShutdown, match="async with"):
+    with pytest.raises(ConfigurationError, match="async with"):
         supervisor.task("m")
-    with pytest.raises(SupervisorShutdown, match="async with"):
+    with pytest.raises(ConfigurationError, match="async with"):
         await supervisor.start("m")
-    with pytest.raises(SupervisorShutdown, match="async with"):
+    with pytest.raises(ConfigurationError, match="async with"):
         supervisor.snapshot()
     with pytest.raises(ConfigurationError, match="async with"):
         await supervisor.shutdown()

@@ -14,6 +14,7 @@ from sigmic_guard.lifecycle.values import (
     check_number,
     check_paths,
     check_text,
+    no_such_options,
     shown,
 )
 from sigmic_guard.sigmic import CreateRequest, check_create
@@ -72,6 +73,10 @@ class TaskOptions(Watch, total=False):
     secrets: Mapping[str, str] | None
 
 
+_WATCH_OPTIONS: Final = Watch.__optional_keys__
+_TASK_OPTIONS: Final = TaskOptions.__optional_keys__
+
+
 def make_order(wish: Wish, policy: TaskPolicy, *, marker: bool) -> Order:
     """Check everything that can be checked before anything is begun.
 
@@ -99,6 +104,8 @@ def make_watch(wish: Wish, policy: TaskPolicy) -> Order:
 def _create_order(
     message: str, options: Mapping[str, Any], policy: TaskPolicy, *, marker: bool
 ) -> Order:
+    if unknown := options.keys() - _TASK_OPTIONS:
+        raise ConfigurationError(no_such_options(unknown, _TASK_OPTIONS))
     rest = dict(options)
     request = CreateRequest(
         message=message,
@@ -116,6 +123,8 @@ def _create_order(
 
 
 def _watch_order(options: Mapping[str, Any], policy: TaskPolicy, request: CreateRequest) -> Order:
+    if unknown := options.keys() - _WATCH_OPTIONS:
+        raise ConfigurationError(no_such_options(unknown, _WATCH_OPTIONS))
     rest = dict(options)
     key = rest.pop("key", None)
     if key is not None:

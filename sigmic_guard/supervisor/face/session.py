@@ -155,10 +155,10 @@ class Session:
     def on_drain(self, callback: Callable[[], object]) -> Callable[[], None]:
         """Have ``callback()`` called as the drain begins; return what forgets it.
 
-        :raises SupervisorShutdown: it was never opened.
+        :raises ConfigurationError: it was never opened.
         """
         if self.inbox is None:
-            raise SupervisorShutdown("enter the supervisor first: async with Supervisor() as s:")
+            raise not_entered()
         callbacks, number = self._on_drain, next(self._numbers)
         callbacks[number] = callback
         if self.drain is not None:
@@ -315,6 +315,11 @@ class Session:
     async def _close_client(self) -> None:
         with move_on_after(CLOSING_SECONDS):
             await self.parts.api.aclose()
+
+
+def not_entered() -> ConfigurationError:
+    """Return the error for whoever asks something of a supervisor that nobody has entered."""
+    return ConfigurationError("enter the supervisor first: async with Supervisor() as s:")
 
 
 def _only_shutdowns(error: BaseException) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, Self, Unpack
 import prometheus_client
 from anyio import move_on_after
 
-from sigmic_guard.errors import ConfigurationError, SupervisorShutdown
+from sigmic_guard.errors import ConfigurationError
 from sigmic_guard.lifecycle import TaskPolicy
 from sigmic_guard.lifecycle.policy import check_policy
 from sigmic_guard.lifecycle.values import check_flag, check_seconds, shown
@@ -19,7 +19,7 @@ from sigmic_guard.supervisor.face import watchdog as watchdogs
 from sigmic_guard.supervisor.face.block import TaskBlock, run_block
 from sigmic_guard.supervisor.face.group import RemoteTaskGroup
 from sigmic_guard.supervisor.face.options import make_order, make_watch
-from sigmic_guard.supervisor.face.session import Parts, Session
+from sigmic_guard.supervisor.face.session import Parts, Session, not_entered
 from sigmic_guard.supervisor.face.signals import check_signals
 from sigmic_guard.supervisor.face.task import Handles, handle_of
 from sigmic_guard.supervisor.ground.results import Snapshot
@@ -192,8 +192,9 @@ class Supervisor:
         leaving it raises ``TaskTimedOut``, ``TaskCancelled`` or ``SupervisorShutdown`` where that
         is why the body was cancelled. A body's own exception goes on unchanged.
 
-        :raises ConfigurationError: an option makes no sense. Nothing was begun.
-        :raises SupervisorShutdown: the supervisor is not open.
+        :raises ConfigurationError: an option makes no sense, or the supervisor was never entered.
+            Nothing was begun.
+        :raises SupervisorShutdown: the supervisor is closing, or closed.
         """
         wish = Wish(message, options)
         del message, options
@@ -319,7 +320,7 @@ class Supervisor:
 
         Returns a function that forgets the callback.
 
-        :raises SupervisorShutdown: the supervisor was never entered.
+        :raises ConfigurationError: the supervisor was never entered.
         """
         return self._session.on_drain(callback)
 
@@ -341,7 +342,7 @@ class Supervisor:
         seconds = None if grace is None else check_seconds("grace", grace)
         core = self._core
         if core is None:
-            raise ConfigurationError("enter the supervisor first: async with Supervisor() as s:")
+            raise not_entered()
         core.ground.check_here()
         drain = self._session.begin_drain(seconds)
         await drain.done.wait()
@@ -394,7 +395,7 @@ class Supervisor:
     def _open(self, *, closing: bool = False) -> Core:
         core = self._core
         if core is None:
-            raise SupervisorShutdown("enter the supervisor first: async with Supervisor() as s:")
+            raise not_entered()
         if not closing:
             core.ground.inbox.flush()
             core.ground.check_open()

@@ -59,7 +59,7 @@ def check_settings(
         max_tasks=None if max_tasks is None else check_count("max_tasks", max_tasks),
         max_cancels=check_count("max_cancels", max_cancels),
         create_timeout=check_seconds("create_timeout", create_timeout, least=0.001),
-        namespace=check_text("namespace", namespace),
+        namespace=check_text("namespace", namespace, empty=False),
         marker=check_flag("marker", marker),
     )
 
