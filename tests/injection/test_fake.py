@@ -167,11 +167,12 @@ async def test_a_worker_that_is_struck_before_it_began_shuts_the_supervisor_down
 
         async def caller() -> None:
             async with supervisor.task("work"):
-                await anyio.sleep_forever()
+                pass
 
         async def stepped() -> None:
-            # At the caller's first step the worker that creates the task has just been started.
-            await Stepper(caller(), lambda: cancel_every_task(spared), at=1)
+            # At its second step the block is left: the worker that ends the task has just been
+            # started.
+            await Stepper(caller(), lambda: cancel_every_task(spared), at=2)
 
         with pytest.raises(SupervisorShutdown, match="its own asyncio tasks"):
             async with supervisor:
