@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from anyio import CancelScope, current_time, get_cancelled_exc_class
+from anyio import get_cancelled_exc_class
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from sigmic_guard.errors import ConfigurationError, TaskError
@@ -44,7 +44,7 @@ class TaskBlock:
     def __init__(self, core: Core, order: Order) -> None:
         self._core = core
         self._order = order
-        self._scope = CancelScope()
+        self._scope = core.lifetime.make_scope()
         self._host: Host
         self._hosted: HostedScope
         self._left = False
@@ -59,7 +59,7 @@ class TaskBlock:
         if self._task is not None:
             raise RuntimeError("a block is entered once: call supervisor.task() again")
         self._core.ground.check_here()
-        entered_at = current_time()
+        entered_at = self._core.lifetime.moment()
         if self._order.request.files:
             await check_files(self._order.request.files)
         task = self._task = self._core.intake.begin(self._order, entered_at=entered_at, block=self)

@@ -7,9 +7,13 @@ difference between two readings is believed to be time that passed here.
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from anyio import current_time
 from anyio.lowlevel import RunVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 #: What anyio's clock was ahead of the monotonic one when this event loop asked first.
 _AHEAD: RunVar[float] = RunVar("sigmic_guard_clock_ahead")
@@ -31,13 +35,11 @@ class WallClock:
         _AHEAD.set(self._ahead)
         #: asyncio's clock is the monotonic one, and need not be asked.
         self._virtual = abs(ahead) > _JITTER
+        #: Returns anyio's time; with asyncio from wherever it is called.
+        self.moment: Callable[[], float] = current_time if self._virtual else time.monotonic
 
     def __call__(self) -> float:
         """Return the seconds since the epoch."""
         if not self._virtual:
             return time.time()
         return time.time() + current_time() - time.monotonic() - self._ahead
-
-    def moment(self) -> float:
-        """Return anyio's time; with asyncio from wherever it is called."""
-        return current_time() if self._virtual else time.monotonic()

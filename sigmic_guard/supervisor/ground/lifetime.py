@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 from sigmic_guard.supervisor.ground.clock import WallClock
-from sigmic_guard.supervisor.ground.native import event_type
+from sigmic_guard.supervisor.ground.native import event_type, scope_type
 
 
 class Phase(IntEnum):
@@ -21,9 +21,9 @@ class Phase(IntEnum):
 
 
 class Lifetime:
-    """The phase of one supervisor, its clocks and its kind of events; made in its event loop."""
+    """The phase of one supervisor, its clocks and its loop's primitives; made in that loop."""
 
-    __slots__ = ("_reached", "make_event", "moment", "now")
+    __slots__ = ("_reached", "make_event", "make_scope", "moment", "now")
 
     def __init__(self) -> None:
         # A signal handler may come between a look at the phase and its change: so nothing is
@@ -35,6 +35,8 @@ class Lifetime:
         self.moment = self.now.moment
         #: Makes an event to wait for in this loop.
         self.make_event = event_type()
+        #: Makes a cancel scope, without a deadline, to enter in it.
+        self.make_scope = scope_type()
 
     def advance(self, phase: Phase) -> None:
         """Come into a phase, or stay in a later one. Safe in a signal handler or another thread."""
