@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections import deque
 from contextvars import copy_context
 from itertools import count
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from anyio import CancelScope, Event, get_cancelled_exc_class
@@ -168,6 +169,8 @@ class Pool(Generic[T]):
         self._make_event = event_type()
         self._hired = 0
         self._held = False
+        #: Around those who work on an item.
+        self._busy: set[CancelScope] = set()
 
     @property
     def size(self) -> int:
@@ -206,15 +209,30 @@ class Pool(Generic[T]):
             self._hired += 1
             self._workers.start(self._name, self._work)
 
+    def cut_off(self, when: float) -> None:
+        """End early what is worked on now, and still is at ``when``, on anyio's clock."""
+        for scope in self._busy:
+            scope.deadline = min(scope.deadline, when)
+
     async def _work(self) -> None:
+        while True:
+            with CancelScope() as scope:  # for many items: each would cost a DELETE 3 % of its CPU
+                await self._work_within(scope)
+
+    async def _work_within(self, scope: CancelScope) -> None:
         while True:
             while self._queue and not self._held:
                 item = self._queue.popleft()
+                self._busy.add(scope)
                 try:
                     await self._handle(item)
                 except Exception as bug:  # noqa: BLE001 - whatever it is, it is this item's alone
                     self._workers.report(self._name, bug)
                     self._failed(item, bug)
+                finally:
+                    self._busy.discard(scope)
+                if scope.deadline != inf:
+                    scope.deadline = inf
                 del item
             called = self._make_event()
             self._idle.append(called)

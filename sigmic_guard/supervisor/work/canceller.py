@@ -10,7 +10,7 @@ long as the task may run.
 from __future__ import annotations
 
 from random import random
-from typing import TYPE_CHECKING, Final, Protocol, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, Final, TypeGuard
 
 from sigmic_guard.errors import (
     ApiError,
@@ -27,15 +27,12 @@ from sigmic_guard.lifecycle.states import TO_BE_ENDED
 from sigmic_guard.lifecycle.text import tidy_status
 from sigmic_guard.observe import CancellationAcknowledged, DeleteAnswered, status_of
 from sigmic_guard.supervisor.ground.durations import seconds_since_cancel
-from sigmic_guard.supervisor.ground.native import scope_type
 from sigmic_guard.supervisor.ground.pacing import REFUSALS, SLOWLY, asked_pause
 from sigmic_guard.supervisor.ground.phases import NextRequest
 from sigmic_guard.supervisor.ground.workers import Pool
 from sigmic_guard.supervisor.work.clearing import Clearing
 
 if TYPE_CHECKING:
-    from anyio import CancelScope
-
     from sigmic_guard.supervisor.ground.entry import Entry
     from sigmic_guard.supervisor.ground.ground import Ground
     from sigmic_guard.supervisor.work.access import Access
@@ -56,17 +53,7 @@ MAX_BUGS: Final = 3
 BUG_SECONDS: Final = 1.0
 MOST_BUG_PAUSES: Final = 60
 
-T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
-
 _WORTH_RETRYING: Final = (RateLimited, ServerError, ConnectionFailed)
-
-
-class Request(Protocol[T_co]):
-    """A DELETE or a GET."""
-
-    async def __call__(self, task_id: str, *, timeout: float) -> T_co:
-        """Send it."""
 
 
 def _is_worth_retrying(error: SigmicGuardError) -> bool:
@@ -118,9 +105,6 @@ class Canceller:
         self._here: set[Entry] = set()
         #: When the shutdown's budget ends, on anyio's clock; every wait here ends before.
         self.budget_end: float | None = None
-        #: Around the requests that are under way.
-        self._under_way: set[CancelScope] = set()
-        self._make_scope = scope_type()
         self.hold = self._pool.hold
         self.release = self._pool.release
 
@@ -152,9 +136,7 @@ class Canceller:
 
     def hasten(self) -> None:
         """Let no request that is under way take longer than one that begins now may."""
-        end = self._moment() + self._request_timeout()
-        for scope in self._under_way:
-            scope.deadline = min(scope.deadline, end)
+        self._pool.cut_off(self._moment() + self._request_timeout())
 
     def give_up(self, task: Entry, error: str | None = None) -> None:
         """Let it be known that the task may still run, and that nothing more is expected soon."""
@@ -208,7 +190,9 @@ class Canceller:
         assert record.remote_id is not None
         try:
             with self._observer.around("cancel", record):
-                documented = await self._ask(self._api.delete, record.remote_id)
+                documented = await self._api.delete(
+                    record.remote_id, timeout=self._request_timeout()
+                )
         except REFUSALS as error:
             if task.record.remote_id != record.remote_id:
                 return False  # that was about another create's task
@@ -230,15 +214,6 @@ class Canceller:
             return False
         task.begin_cancelling().next_request = NextRequest.GET_TO_CONFIRM
         return True
-
-    async def _ask(self, request: Request[T], task_id: str) -> T:
-        with self._make_scope() as scope:
-            self._under_way.add(scope)
-            try:
-                return await request(task_id, timeout=self._request_timeout())
-            finally:
-                self._under_way.discard(scope)
-        raise ConnectionFailed("the shutdown had no more time for it", sent=True, timed_out=True)
 
     def _ended(self, task: Entry, result: CancelResult) -> None:
         if task.record.state in TO_BE_ENDED:  # somebody may have seen its end while we asked
@@ -278,7 +253,7 @@ class Canceller:
         assert remote_id is not None
         try:
             with self._observer.around("confirm", task.record):
-                info = await self._ask(self._looker.get, remote_id)
+                info = await self._looker.get(remote_id, timeout=self._request_timeout())
         except (ApiError, ConnectionFailed, ProtocolError) as error:
             if task.record.remote_id != remote_id:
                 return
