@@ -24,6 +24,8 @@ from sigmic_guard.cli.ledger import ledger_path
 from sigmic_guard.cli.options import BaseUrl, Json, Ledger, Namespace, duration
 from sigmic_guard.cli.terminal import Terminal
 from sigmic_guard.errors import ConfigurationError
+from sigmic_guard.ledger.statements import Order
+from sigmic_guard.lifecycle import State
 from sigmic_guard.sigmic.credentials import ENVIRONMENT_VARIABLE, Credential
 
 app = typer.Typer(
@@ -153,24 +155,50 @@ def ps(
     watch: Annotated[
         bool, typer.Option("--watch", help="Show it again each second, until Ctrl-C.")
     ] = False,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Show so many; default: all.")
+    ] = None,
+    state: Annotated[
+        list[State] | None, typer.Option(metavar="STATE", help="Only this state; may be repeated.")
+    ] = None,
+    dead: Annotated[bool, typer.Option("--dead", help="Only dead owners' tasks.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Only ids, one a line, for xargs.")
+    ] = False,
+    sort: Annotated[
+        Order | None,
+        typer.Option(
+            metavar="age|state|owner|due",
+            help="The order; default: dead owners' tasks, and then the oldest.",
+        ),
+    ] = None,
     namespace: Namespace = None,
     ledger: Ledger = None,
     json: Json = False,
 ) -> None:
     """Show what the ledger knows of the tasks under way: dead owners' first, then the oldest.
 
+    In a line: the task's id (or its intent's, while it has none), state, key, the pid of its owner
+    (as that process's own machine or container counts), whether the owner lives or for how long
+    there was no sign of it, age, time until the deadline, why it is to end, and namespace. On a
+    terminal the last of them are left out, and ids cut short, where there is no room; a part of an
+    id will do for explain, forget, cancel and status.
+
     Needs no API key and no network, and leaves no trace in the ledger. Exits with 0 if every owner
-    lives, 1 if a dead owner's task is left, whoever may end it, 3 if the ledger cannot be read. A
-    watch exits with 0 on Ctrl-C.
+    lives, 1 if a dead owner's task is left, shown or not, whoever may end it, 3 if the ledger
+    cannot be read. A watch exits with 0 on Ctrl-C.
     """
+    if watch and quiet:
+        raise typer.BadParameter("a watch is for people to look at", param_hint="--quiet")
+    choice = showing.Choice(namespace, sort, frozenset(state or ()), dead, limit)
 
     async def show(terminal: Terminal) -> int:
         path = ledger_path(ledger)
         if not watch:
-            return await showing.ps(terminal, path=path, namespace=namespace)
+            return await showing.ps(terminal, path=path, choice=choice, quiet=quiet)
         # Not needed otherwise, and rich takes its time.
         watching = import_module("sigmic_guard.cli.watch")
-        code: int = await watching.watch(terminal, path=path, namespace=namespace)
+        code: int = await watching.watch(terminal, path=path, choice=choice)
         return code
 
     _perform(show, json=json, needs_key=False)

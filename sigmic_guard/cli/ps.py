@@ -2,61 +2,83 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
+from sigmic_guard.cli import columns
 from sigmic_guard.cli.codes import DONE, NOT_DONE
-from sigmic_guard.cli.terminal import one_line
 from sigmic_guard.ledger import CorruptRows
-from sigmic_guard.ledger.looking import UnfinishedRows, unfinished
+from sigmic_guard.ledger.looking import paged
 from sigmic_guard.lifecycle import State
-from sigmic_guard.lifecycle.explaining import span
 from sigmic_guard.lifecycle.orphan import is_expected
 from sigmic_guard.watchdog.reaping import judge_row
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from sigmic_guard.cli.terminal import Terminal
     from sigmic_guard.ledger.looking import OwnedRow
-
-HEADS: Final = ("task", "state", "owner", "age", "due", "reason", "namespace")
+    from sigmic_guard.ledger.statements import Order
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """The unfinished rows of a ledger at one moment, dead owners' first, then the oldest.
+class Choice:
+    """Which rows are shown, and in which order; all of them are counted."""
 
-    :ivar missing: whether there is no such ledger.
-    :ivar corrupt: corrupt rows: why, by intent id.
+    namespace: str | None = None
+    #: Default: dead owners' first, and then the oldest.
+    order: Order | None = None
+    #: Default: all.
+    states: frozenset[State] = frozenset()
+    #: Only those of dead owners.
+    dead: bool = False
+    #: Default: all.
+    limit: int | None = None
+
+    def fits(self, row: OwnedRow) -> bool:
+        """Tell whether it is one of them, but for the limit."""
+        if self.dead and row.alive:
+            return False
+        return not self.states or row.record.state in self.states
+
+
+@dataclass(slots=True)
+class Tally:
+    """The unfinished rows of a ledger at one moment, counted.
+
     :ivar taken_at: seconds since the epoch.
+    :ivar missing: whether there is no such ledger.
+    :ivar orphans: how many rows are a dead owner's, those not counted that wait for the next
+        process.
+    :ivar handed_over: how many an orderly shutdown left to whoever asks for their keys, in time.
+    :ivar chosen: how many were to be shown, and ``shown`` how many were, for want of room.
+    :ivar corrupt: corrupt rows: why, by intent id.
     """
 
     path: str
-    missing: bool
-    rows: Sequence[OwnedRow]
-    corrupt: Mapping[str, str]
     taken_at: float
+    missing: bool = False
+    tasks: int = 0
+    orphans: int = 0
+    handed_over: int = 0
+    chosen: int = 0
+    shown: int = 0
+    corrupt: dict[str, str] = field(default_factory=dict)
 
-    @property
-    def orphans(self) -> int:
-        """How many rows are a dead owner's, those not counted that wait for the next process."""
-        return sum(row.orphan for row in self.rows) - self._waiting
-
-    @property
-    def handed_over(self) -> int:
-        """How many rows an orderly shutdown left to whoever asks for their keys, in good time."""
-        return sum(map(self._is_waiting, self.rows))
-
-    @property
-    def _waiting(self) -> int:
-        return sum(row.orphan and self._is_waiting(row) for row in self.rows)
+    def count(self, row: OwnedRow) -> None:
+        """Count one more."""
+        waiting = self._is_waiting(row)
+        self.tasks += 1
+        self.handed_over += waiting
+        self.orphans += row.orphan and not waiting
 
     def _is_waiting(self, row: OwnedRow) -> bool:
         record = row.record
+        if record.state is not State.HANDED_OVER:
+            return False
         if row.alive:
-            return record.state is State.HANDED_OVER
+            return True
         return is_expected(record, judge_row(row, record.credential_fingerprint, self.taken_at))
 
     @property
@@ -65,91 +87,124 @@ class View:
         return NOT_DONE if self.orphans or self.corrupt else DONE
 
     @property
+    def hidden(self) -> int:
+        """How many more there are than were shown."""
+        return self.chosen - self.shown
+
+    @property
     def summary(self) -> str:
         """The ledger in a line."""
         if self.missing:
-            return f"there is no ledger {self.path}: nothing has written one yet"
+            return f"nothing has been written yet: there is no ledger {self.path}"
+        told = ["no task is under way"]
+        if self.tasks:
+            told = [f"{self.tasks} task{'s'[: self.tasks > 1]}"]
+            if self.handed_over:
+                told.append(f"{self.handed_over} handed over, for whoever asks for the key")
+            if self.orphans:
+                told.append(f"{self.orphans} without a living owner: see sigmic-guard reap")
+            if len(told) == 1:
+                told.append("every owner lives")
         if self.corrupt:
-            return f"{self._count}; {CorruptRows(self.corrupt)}"
-        return self._count
+            told.append(f"{len(self.corrupt)} corrupt")
+        return "; ".join((*told, self.path))
 
     @property
-    def _count(self) -> str:
-        if not self.rows:
-            return f"no task is under way, says {self.path}"
-        count = f"{len(self.rows)} task{'s'[: len(self.rows) > 1]} in {self.path}"
-        if self.handed_over:
-            count += f"; {self.handed_over} handed over, for whoever asks for the key"
-        if self.orphans:
-            return f"{count}; {self.orphans} without a living owner: see sigmic-guard reap"
-        return count if self.handed_over else f"{count}; every owner lives"
-
-    @property
-    def columns(self) -> int:
-        """How many of ``HEADS`` to show: that of the namespace if there are several."""
-        several = len({row.record.namespace for row in self.rows}) > 1
-        return len(HEADS) if several else len(HEADS) - 1
+    def problem(self) -> str | None:
+        """What is wrong with the ledger."""
+        return str(CorruptRows(self.corrupt)) if self.corrupt else None
 
 
-async def take(path: str, namespace: str | None) -> View:
-    """Look at the ledger.
+async def look(
+    path: str,
+    choice: Choice,
+    show: Callable[[Sequence[OwnedRow], float], Awaitable[object]],
+) -> Tally:
+    """Read the ledger, and have the chosen rows shown as they come.
 
-    :param namespace: default: at all namespaces.
+    :param show: gets some of the rows, and the time in seconds since the epoch.
     :raises LedgerError: it cannot be read.
     """
-    found = await unfinished(path, namespace)
-    rows, corrupt = found or UnfinishedRows((), {})
-    ordered = sorted(rows, key=lambda row: (row.alive, row.record.created_at))
-    return View(path, found is None, ordered, corrupt, time())
+    tally = Tally(path, time())
+    async with paged(path, choice.namespace, choice.order) as pages:
+        if pages is None:
+            tally.missing = True
+            return tally
+        async for page in pages:
+            tally.corrupt.update(page.corrupt)
+            for row in page.readable:
+                tally.count(row)
+            chosen = [*filter(choice.fits, page.readable)]
+            tally.chosen += len(chosen)
+            if choice.limit is not None:
+                chosen = chosen[: choice.limit - tally.shown]
+            tally.shown += len(chosen)
+            if chosen:
+                await show(chosen, tally.taken_at)
+    return tally
 
 
-async def ps(terminal: Terminal, *, path: str, namespace: str | None) -> int:
-    """Show the ledger once; return whether somebody should look at it."""
-    view = await take(path, namespace)
-    await show(terminal, view)
-    terminal.status(view.summary)
-    return view.code
+async def ps(terminal: Terminal, *, path: str, choice: Choice, quiet: bool) -> int:
+    """Show the ledger once; return whether somebody should look at it.
+
+    :param quiet: show ids only.
+    """
+    tally = await show(terminal, path, choice, quiet=quiet)
+    if not quiet:
+        terminal.status(tally.summary)
+    if tally.problem is not None:
+        terminal.problem(tally.problem)
+    return tally.code
 
 
-async def show(terminal: Terminal, view: View) -> None:
-    """Show a line for each row; machines get a summary at the end."""
+async def show(terminal: Terminal, path: str, choice: Choice, *, quiet: bool = False) -> Tally:
+    """Show a line for each row, and how many more there are; machines get a summary at the end."""
     if terminal.json:
-        for row in view.rows:
-            await terminal.object({"kind": "row", **fields(row, view.taken_at)})
-        await terminal.object(
-            {
-                "kind": "ledger",
-                "path": view.path,
-                "exists": not view.missing,
-                "at": view.taken_at,
-                "tasks": len(view.rows),
-                "orphans": view.orphans,
-                "corrupt": view.corrupt,
-            }
+        tally = await look(
+            path,
+            choice,
+            lambda rows, now: terminal.objects(
+                [{"kind": "row", **fields(row, now)} for row in rows]
+            ),
         )
-        return
-    shown = view.columns
-    lines = [columns(row, view.taken_at)[:shown] for row in view.rows]
-    heads = HEADS[:shown]
-    widths = [max(map(len, column)) for column in zip(heads, *lines, strict=True)]
-    if lines:
-        await terminal.header(*heads, widths=widths)
-    for line in lines:
-        await terminal.row(*line, widths=widths)
+        await terminal.objects([_summary(tally)])
+        return tally
+    fitted = None if quiet else terminal.width
+    widths = columns.widths(fitted or 0)
+    begun = False
+
+    def line(row: Sequence[columns.Cell]) -> str:
+        if fitted is None:
+            return columns.piped(row)
+        return columns.coloured(columns.fitted(row, widths), colours=terminal.colours)
+
+    async def show_rows(rows: Sequence[OwnedRow], now: float) -> None:
+        nonlocal begun
+        if quiet:
+            await terminal.lines(map(columns.name, rows))
+            return
+        head = [] if begun or fitted is None else [columns.heads()]
+        begun = True
+        await terminal.lines(map(line, [*head, *(columns.cells(row, now) for row in rows)]))
+
+    tally = await look(path, choice, show_rows)
+    if tally.hidden and not quiet:
+        terminal.status(f"… and {tally.hidden} more")
+    return tally
 
 
-def columns(row: OwnedRow, now: float) -> tuple[str, ...]:
-    """Return what is shown of a row, in the order of ``HEADS``; nothing of it steers a terminal."""
-    record = row.record
-    return (
-        one_line(record.remote_id or record.intent_id),
-        record.state.value,
-        "alive" if row.alive else "dead",
-        span(now - record.created_at),
-        "-" if record.deadline_at is None else span(record.deadline_at - now),
-        "-" if record.reason is None else record.reason.value,
-        one_line(record.namespace),
-    )
+def _summary(tally: Tally) -> dict[str, object]:
+    return {
+        "kind": "ledger",
+        "path": tally.path,
+        "exists": not tally.missing,
+        "at": tally.taken_at,
+        "tasks": tally.tasks,
+        "orphans": tally.orphans,
+        "shown": tally.shown,
+        "hidden": tally.hidden,
+        "corrupt": tally.corrupt,
+    }
 
 
 def fields(row: OwnedRow, now: float) -> dict[str, object]:
@@ -166,6 +221,7 @@ def fields(row: OwnedRow, now: float) -> dict[str, object]:
         "owner": "alive" if row.alive else "dead",
         "owner_id": record.owner_id,
         "owner_seen_at": row.seen,
+        "pid": row.pid,
         "age": now - record.created_at,
         "deadline": None if record.deadline_at is None else record.deadline_at - now,
         "attempts": record.attempts,

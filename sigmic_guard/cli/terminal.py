@@ -23,7 +23,7 @@ import msgspec
 from typer import style
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from sigmic_guard.errors import SigmicGuardError
 
@@ -119,9 +119,10 @@ class Terminal:
         self._out = Outlet(1)
         self._err = Outlet(2)
         self._out_is_terminal = os.isatty(1)
-        self._colours = (
-            os.isatty(2) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-        )
+        wanted = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        self._colours = wanted and os.isatty(2)
+        #: Whether the answers may have colours.
+        self.colours: Final = wanted and self._out_is_terminal
         self._in_line = False  # the answer's last line is open
 
     # --- stdout -------------------------------------------------------------------------------
@@ -136,6 +137,15 @@ class Terminal:
     def is_screen(self) -> bool:
         """Whether the answers go to a terminal on which they can be drawn over."""
         return self._out_is_terminal and os.environ.get("TERM") != "dumb"
+
+    @property
+    def width(self) -> int | None:
+        """How many columns the answers' terminal has, if it is one."""
+        return shutil.get_terminal_size().columns if self._out_is_terminal else None
+
+    async def lines(self, lines: Iterable[str]) -> None:
+        """Write lines as they are."""
+        await self._out.write("".join(f"{line}\n" for line in lines))
 
     async def end_answer(self) -> None:
         """Close the answer's last line."""
@@ -175,7 +185,11 @@ class Terminal:
 
     async def object(self, fields: Any) -> None:
         """Write a line of JSON."""
-        await self._out.write(msgspec.json.encode(fields).decode() + "\n")
+        await self.objects((fields,))
+
+    async def objects(self, several: Iterable[Any]) -> None:
+        """Write lines of JSON."""
+        await self.lines(msgspec.json.encode(fields).decode() for fields in several)
 
     # --- stderr -------------------------------------------------------------------------------
 

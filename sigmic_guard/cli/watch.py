@@ -3,37 +3,39 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from time import time
 from typing import TYPE_CHECKING, Final
 
 from anyio import create_task_group, open_signal_receiver, sleep
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
-from sigmic_guard.cli import ps
+from sigmic_guard.cli import columns, ps
 from sigmic_guard.cli.codes import DONE, TERMINATED
 from sigmic_guard.cli.terminal import one_line
 from sigmic_guard.errors import LedgerError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from anyio import CancelScope
     from anyio.abc import TaskStatus
     from rich.console import RenderableType
 
-    from sigmic_guard.cli.ps import View
+    from sigmic_guard.cli.ps import Choice, Tally
     from sigmic_guard.cli.terminal import Terminal
+    from sigmic_guard.ledger.looking import OwnedRow
 
 #: Seconds between two looks at the ledger.
 REFRESH_INTERVAL: Final = 1.0
 #: Lines of the screen that are not rows: the head, the summary, the clock, and those left out.
 _OTHER_LINES: Final = 5
 
-_LOOKS: Final = {"cancelling": "yellow", "unconfirmed": "red", "unknown": "yellow"}
 
-
-async def watch(terminal: Terminal, *, path: str, namespace: str | None) -> int:
+async def watch(terminal: Terminal, *, path: str, choice: Choice) -> int:
     """Show the ledger until a signal comes: Ctrl-C is how one leaves, and no failure.
 
     A ledger that cannot be read later on is told of, and looked at again.
@@ -42,14 +44,11 @@ async def watch(terminal: Terminal, *, path: str, namespace: str | None) -> int:
     """
     ending = _Ending()
     broken: OSError | LedgerError | None = None
+    show = _draw if terminal.is_screen and not terminal.json else _repeat
     async with create_task_group() as group:
         await group.start(ending.wait, group.cancel_scope)
         try:
-            view = await ps.take(path, namespace)
-            if terminal.is_screen and not terminal.json:
-                await _draw(view, namespace)
-            else:
-                await _repeat(terminal, view, namespace)
+            await show(terminal, path, choice)
         except (OSError, LedgerError) as error:
             broken = error  # out of the group it would come as a group
             group.cancel_scope.cancel()
@@ -72,56 +71,94 @@ class _Ending:
                 scope.cancel()
 
 
-async def _repeat(terminal: Terminal, view: View, namespace: str | None) -> None:
+async def _repeat(terminal: Terminal, path: str, choice: Choice) -> None:
     """Show one look after the other."""
+    looks = 0
     while True:
-        if not terminal.json:
-            await terminal.row(_clock(view.taken_at), view.summary, widths=(20, 0))
-        await ps.show(terminal, view)
-        await sleep(REFRESH_INTERVAL)
         try:
-            view = await ps.take(view.path, namespace)
+            tally = await ps.show(terminal, path, choice)
         except LedgerError as error:
+            if not looks:
+                raise
             await terminal.error(error)
+        else:
+            looks += 1
+            if not terminal.json:
+                await terminal.lines([f"{_clock(tally.taken_at)}\t{one_line(tally.summary)}"])
+                if tally.problem is not None:
+                    terminal.problem(tally.problem)
+            await _pause(tally)
+            continue
+        await sleep(REFRESH_INTERVAL)
 
 
-async def _draw(view: View, namespace: str | None) -> None:
-    console = Console()
-    problem = ""
+async def _draw(terminal: Terminal, path: str, choice: Choice) -> None:
+    console = Console(no_color=None if terminal.colours else True)
+    view, problem = await View.take(path, choice, console.height), ""
     with Live(console=console, auto_refresh=False) as live:
         while True:
-            live.update(screen(view, console.height, problem), refresh=True)
-            await sleep(REFRESH_INTERVAL)
+            live.update(screen(view, console.width, problem), refresh=True)
+            await _pause(view.tally)
             try:
-                view, problem = await ps.take(view.path, namespace), ""
+                view, problem = await View.take(path, choice, console.height), ""
             except LedgerError as error:
                 problem = str(error)
 
 
-def screen(view: View, height: int, problem: str = "") -> RenderableType:
-    """Return the view as a table of as many rows as fit into the height.
+async def _pause(tally: Tally) -> None:
+    """Wait for the next look: no less than the last one took, so that half of the time is free."""
+    await sleep(max(REFRESH_INTERVAL, time() - tally.taken_at))
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What there is to be seen at one moment: as many rows as a screen has room for."""
+
+    rows: Sequence[OwnedRow]
+    tally: Tally
+
+    @classmethod
+    async def take(cls, path: str, choice: Choice, height: int) -> View:
+        """Look at the ledger.
+
+        :param height: lines of the screen.
+        :raises LedgerError: it cannot be read.
+        """
+        room = max(1, height - _OTHER_LINES)
+        fitting = room if choice.limit is None else min(room, choice.limit)
+        rows: list[OwnedRow] = []
+
+        async def keep(more: Sequence[OwnedRow], _: float) -> None:
+            rows.extend(more)
+
+        tally = await ps.look(path, replace(choice, limit=fitting), keep)
+        return cls(rows, tally)
+
+
+def screen(view: View, width: int, problem: str = "") -> RenderableType:
+    """Return the view as lines of this width.
 
     :param problem: why there is no newer view.
     """
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    shown = view.columns
-    for name in ps.HEADS[:shown]:
-        table.add_column(name, no_wrap=True, overflow="ellipsis")
-    fitting = max(1, height - _OTHER_LINES)
-    for row in view.rows[:fitting]:
-        texts = [Text(text) for text in ps.columns(row, view.taken_at)[:shown]]
-        texts[1].stylize(_LOOKS.get(row.record.state.value, ""))
-        texts[2].stylize("" if row.alive else "bold red")
-        table.add_row(*texts)
-    lines: list[RenderableType] = [table] if view.rows else []
-    if (hidden := len(view.rows) - fitting) > 0:
-        lines.append(Text(f"… and {hidden} more", "dim"))
-    last = problem or f"{_clock(view.taken_at)}, Ctrl-C leaves"
-    lines += [
-        _line(view.summary, "bold red" if view.orphans else "dim"),
-        _line(last, "red" if problem else "dim"),
-    ]
-    return Group(*lines)
+    rows, tally = view.rows, view.tally
+    widths = columns.widths(width)
+    lines: list[RenderableType] = []
+    for cells in (columns.heads(), *(columns.cells(row, tally.taken_at) for row in rows)):
+        line = Text(no_wrap=True, overflow="crop")
+        for text, look in columns.fitted(cells, widths):
+            line.append(text, look)
+        line.rstrip()
+        lines.append(line)
+    if not rows:
+        lines.clear()
+    if tally.hidden:
+        lines.append(_line(f"… and {tally.hidden} more", "dim"))
+    last = problem or tally.problem or f"{_clock(tally.taken_at)}, Ctrl-C leaves"
+    return Group(
+        *lines,
+        _line(tally.summary, "bold red" if tally.orphans else "dim"),
+        _line(last, "red" if problem or tally.problem else "dim"),
+    )
 
 
 def _line(text: str, look: str) -> Text:

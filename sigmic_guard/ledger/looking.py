@@ -7,10 +7,12 @@ on record which owners are dead, with :func:`see_dead`.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from sigmic_guard.errors import LedgerError
 from sigmic_guard.ledger import presence
@@ -22,11 +24,18 @@ from sigmic_guard.ledger.thread import CallThread
 from sigmic_guard.lifecycle import Record, wants
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import AsyncIterator, Callable, Collection, Iterable
 
     from sigmic_guard.ledger.schema import Connection
+    from sigmic_guard.ledger.statements import Order
 
 T = TypeVar("T")
+
+#: Rows that are read at once where they are read in pages: for their variables in one statement,
+#: old versions of SQLite have room for 999.
+PAGE: Final = 500
+#: Owners of whom it is remembered from one page to the next whether they live.
+MAX_OWNERS: Final = 5_000
 
 
 class OwnedRow(NamedTuple):
@@ -43,6 +52,8 @@ class OwnedRow(NamedTuple):
     dead_for: float = 0.0
     #: Whether that is on record.
     seen_dead: bool = False
+    #: The owner's process id, in its own machine's or container's numbering, if it is known.
+    pid: int | None = None
 
     @property
     def orphan(self) -> bool:
@@ -135,6 +146,63 @@ async def get(path: str, intent_ids: Collection[str]) -> dict[str, OwnedRow]:
     return await _look(path, read) or {}
 
 
+@asynccontextmanager
+async def paged(
+    path: str, namespace: str | None = None, order: Order | None = None
+) -> AsyncIterator[AsyncIterator[UnfinishedRows] | None]:
+    """Give the rows that have not finished in pages; ``None`` if there is no such ledger.
+
+    Their order is that of the beginning. What finishes meanwhile is left out, and what comes is not
+    seen. Nothing is locked between two pages, however long they are apart.
+
+    :param namespace: default: of all namespaces.
+    :param order: default: dead owners' rows first, and then the oldest.
+    :raises LedgerError: the ledger cannot be read; the iteration raises it, too.
+    """
+    look = _Look(path)
+    try:
+        if await look.begin():
+            yield _pages(look, namespace, order)
+        else:
+            yield None
+    finally:
+        look.end()
+
+
+async def _pages(
+    look: _Look, namespace: str | None, order: Order | None
+) -> AsyncIterator[UnfinishedRows]:
+    later = array("q")
+    kept: list[_Owners] = []
+
+    def begin(connection: Connection, folder: Path) -> array[int]:
+        kept.append(_Owners(connection, folder, ()))
+        return array("q", sql.ordered(connection, namespace, order))
+
+    def read(
+        part: Sequence[int], connection: Connection, _: Path, *, dead_first: bool
+    ) -> UnfinishedRows:
+        owners, found = kept[0].on(connection), sql.owners_at(connection, part)
+        # As everywhere: who is dead stays so, and the rows are read after it is known.
+        living = {place for place, owner_id in found.items() if owners.alive(owner_id)}
+        if dead_first:
+            later.extend(place for place in part if place in living)
+            part = [place for place in part if place not in living]
+        corrupt: dict[str, str] = {}
+        try:
+            records = sql.unfinished_at(connection, part)
+        except CorruptRows as error:
+            records = [*error.readable]
+            corrupt.update(error.corrupt)
+        return UnfinishedRows(_owned(connection, owners, records), corrupt)
+
+    places = await look.run(begin)
+    for rest, dead_first in ((places, order is None), (later, False)):
+        for start in range(0, len(rest), PAGE):
+            part = rest[start : start + PAGE]
+            yield await look.run(partial(read, part, dead_first=dead_first))
+
+
 def _rows(
     connection: Connection,
     folder: Path,
@@ -142,64 +210,126 @@ def _rows(
     records: Callable[[], Sequence[Record]],
 ) -> list[OwnedRow]:
     # Who is dead stays so, and the rows are read after it is known.
-    alive = {owner_id: presence.is_alive(connection, folder, owner_id) for owner_id in owners}
-    seen: dict[str, float | None] = {}
+    known = _Owners(connection, folder, owners)
+    return _owned(connection, known, records())
 
-    def lives(owner_id: str) -> bool:
-        if owner_id not in alive:
-            alive[owner_id] = presence.is_alive(connection, folder, owner_id)
-        return alive[owner_id]
+
+def _owned(connection: Connection, owners: _Owners, records: Sequence[Record]) -> list[OwnedRow]:
+    """Return the rows with what is known of their owners."""
+    ids = {record.remote_id for record in records if record.remote_id is not None}
+    shared = sql.shared(connection, [*ids])
 
     def is_wanted(record: Record) -> bool:
-        if record.remote_id is None:
+        if record.remote_id not in shared:
             return False
         try:
             others = sql.unfinished(connection, None, remote_id=record.remote_id)
         except CorruptRows as error:
             others = [*error.readable]
         return any(
-            wants(other, record, alive=True) and wants(other, record, alive=lives(other.owner_id))
+            wants(other, record, alive=True)
+            and wants(other, record, alive=owners.alive(other.owner_id))
             for other in others
         )
 
     rows = []
-    for record in records():
-        owner_id, living = record.owner_id, lives(record.owner_id)
-        if owner_id not in seen:
-            seen[owner_id] = presence.last_seen(connection, folder, owner_id)
-        wanted = not living and record.finished_at is None and is_wanted(record)
-        dead_for = presence.dead_for(connection, owner_id)
-        told = (dead_for or 0.0, dead_for is not None)
-        rows.append(OwnedRow(record, living, seen[owner_id], wanted, *told))
+    for record in records:
+        owner = owners.get(record.owner_id)
+        wanted = not owner.alive and record.finished_at is None and is_wanted(record)
+        dead_for, seen_dead = owner.dead_for or 0.0, owner.dead_for is not None
+        rows.append(
+            OwnedRow(record, owner.alive, owner.seen, wanted, dead_for, seen_dead, owner.pid)
+        )
     return rows
 
 
+class _Owner(NamedTuple):
+    """What is known of an owner; the fields are those of its rows."""
+
+    alive: bool
+    seen: float | None
+    dead_for: float | None
+    pid: int | None
+
+
+class _Owners:
+    """The owners of rows, each looked at once."""
+
+    def __init__(self, connection: Connection, folder: Path, owner_ids: Iterable[str]) -> None:
+        self._connection = connection
+        self._folder = folder
+        self._alive: dict[str, bool] = {}
+        self._known: dict[str, _Owner] = {}
+        for owner_id in owner_ids:
+            self.alive(owner_id)
+
+    def on(self, connection: Connection) -> _Owners:
+        """Use this connection from now on, and know no more than a bounded number of owners."""
+        self._connection = connection
+        if len(self._alive) > MAX_OWNERS:
+            self._alive.clear()
+            self._known.clear()
+        return self
+
+    def alive(self, owner_id: str) -> bool:
+        """Tell whether it lives, or did when it was looked at."""
+        if (known := self._alive.get(owner_id)) is not None:
+            return known
+        alive = presence.is_alive(self._connection, self._folder, owner_id)
+        return self._alive.setdefault(owner_id, alive)
+
+    def get(self, owner_id: str) -> _Owner:
+        """Return what is known of it."""
+        if (known := self._known.get(owner_id)) is None:
+            alive = self.alive(owner_id)
+            seen = presence.last_seen(self._connection, self._folder, owner_id)
+            dead_for = presence.dead_for(self._connection, owner_id)
+            pid = presence.pid_of(self._connection, owner_id)
+            self._known[owner_id] = known = _Owner(alive, seen, dead_for, pid)
+        return known
+
+
+class _Look:
+    """A thread that reads a ledger's file, if there is one."""
+
+    def __init__(self, path: str) -> None:
+        self._file = LedgerFile(path)
+        self._access = Access(self._file)
+        self._thread = CallThread("sigmic-guard: looking", self._access)
+
+    async def begin(self) -> bool:
+        """Tell whether there is such a file."""
+        return await self._thread.run(self._begin)
+
+    async def run(self, function: Callable[[Connection, Path], T]) -> T:
+        """Call the function, with a connection and the folder of the owners' lock files."""
+        return await self._thread.run(partial(self._run, function))
+
+    def end(self) -> None:
+        """Let the thread close the file, and end."""
+        self._thread.stop(self._access.close)
+
+    def _begin(self) -> bool:
+        path = Path(self._file.path)
+        try:
+            if not path.stat().st_size:
+                return False  # somebody is making it
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise LedgerError(f"the ledger {path} is out of reach: {error.strerror}") from error
+        self._file.prepare()
+        return True
+
+    def _run(self, function: Callable[[Connection, Path], T]) -> T:
+        with self._access.use() as connection:
+            return function(connection, self._file.owners)
+
+
 async def _look(path: str, function: Callable[[Connection, Path], T]) -> T | None:
-    """Call the function in a thread, with a connection and the folder of the owners' lock files."""
-    thread = CallThread("sigmic-guard: looking", None)
+    """Call the function once; return ``None`` if there is no such ledger."""
+    look = _Look(path)
     try:
-        return await thread.run(partial(_read, path, function))
+        return await look.run(function) if await look.begin() else None
     finally:
-        thread.stop(_nothing)
-
-
-def _read(path: str, function: Callable[[Connection, Path], T]) -> T | None:
-    try:
-        if not Path(path).stat().st_size:
-            return None  # somebody is making it
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise LedgerError(f"the ledger {path} is out of reach: {error.strerror}") from error
-    file = LedgerFile(path)
-    file.prepare()
-    access = Access(file)
-    try:
-        with access.use() as connection:
-            return function(connection, file.owners)
-    finally:
-        access.close()
-
-
-def _nothing() -> None:
-    pass
+        look.end()

@@ -76,6 +76,14 @@ def last_seen(connection: Connection, folder: Path, owner_id: str) -> float | No
     return touched if touched is not None and touched > seen_at + _ROUNDING else seen_at
 
 
+def pid_of(connection: Connection, owner_id: str) -> int | None:
+    """Return the owner's process id, if there is a row that tells it."""
+    sql = "SELECT pid FROM owners WHERE owner_id=?"
+    row = connection.execute(sql, (owner_id,)).fetchone()
+    # 0 stands for an owner that was put on record by somebody else.
+    return None if row is None or row[0] == 0 else row[0]
+
+
 def dead_for(connection: Connection, owner_id: str) -> float | None:
     """Return the seconds since somebody first saw that an owner is dead, if anybody has.
 

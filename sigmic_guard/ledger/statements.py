@@ -6,6 +6,7 @@ through, and may leave a transaction open.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 #: Rows that one transaction of the pruning deletes.
 PORTION: Final = 1000
+#: Variables that any version of SQLite takes in a statement.
+VARIABLES: Final = 999
 
 _INSERT: Final = (
     f"INSERT INTO tasks ({', '.join(COLUMNS)}) "
@@ -180,6 +183,65 @@ def unfinished(
             sql += f" AND {column}=?"
             parameters.append(clean_text(value))
     return decode_all(connection.execute(sql, parameters).fetchall())
+
+
+class Order(StrEnum):
+    """In which order unfinished rows may be read."""
+
+    AGE = "age"  # the oldest first
+    STATE = "state"
+    OWNER = "owner"  # by process id
+    DUE = "due"  # the nearest deadline first, and those that have none last
+
+
+_ORDERS: Final = {
+    Order.AGE: "created_at",
+    Order.STATE: "state, created_at",
+    Order.OWNER: "(SELECT pid FROM owners WHERE owners.owner_id=tasks.owner_id), "
+    "owner_id, created_at",
+    Order.DUE: "deadline_at IS NULL, deadline_at, created_at",
+}
+
+
+def ordered(connection: Connection, namespace: str | None, order: Order | None) -> Iterator[int]:
+    """Return where the unfinished rows are, in this order; ``None`` is by age."""
+    where = _UNFINISHED if namespace is None else f"{_UNFINISHED} AND namespace=?"
+    parameters = () if namespace is None else (clean_text(namespace),)
+    by = _ORDERS[order or Order.AGE]
+    sql = f"SELECT rowid FROM tasks WHERE {where} ORDER BY {by}, rowid"
+    return map(itemgetter(0), iter(connection.execute(sql, parameters).fetchone, None))
+
+
+def owners_at(connection: Connection, places: Sequence[int]) -> dict[int, str]:
+    """Return who owns the rows at these places."""
+    sql = f"SELECT rowid, owner_id FROM tasks WHERE rowid IN ({', '.join('?' * len(places))})"
+    return dict(connection.execute(sql, places).fetchall())
+
+
+def unfinished_at(connection: Connection, places: Sequence[int]) -> list[Record]:
+    """Return the rows at these places, in their order, that are still there and unfinished.
+
+    :raises CorruptRows: some of them are corrupt; it has the others.
+    """
+    sql = (
+        f"SELECT rowid, {', '.join(COLUMNS)} FROM tasks "
+        f"WHERE rowid IN ({', '.join('?' * len(places))}) AND {_UNFINISHED}"
+    )
+    rows = {row[0]: row[1:] for row in connection.execute(sql, places).fetchall()}
+    return decode_all(rows[place] for place in places if place in rows)
+
+
+def shared(connection: Connection, remote_ids: Sequence[str]) -> set[str]:
+    """Return those of the ids that several unfinished rows have."""
+    found: set[str] = set()
+    for start in range(0, len(remote_ids), VARIABLES):
+        part = remote_ids[start : start + VARIABLES]
+        sql = (
+            f"SELECT remote_id FROM tasks WHERE remote_id IN ({', '.join('?' * len(part))}) "
+            f"AND {_UNFINISHED} GROUP BY remote_id HAVING count(*) > 1"
+        )
+        found.update(row[0] for row in connection.execute(sql, part).fetchall())
+    return found
 
 
 def absent(connection: Connection, namespace: str, since: float) -> list[Record]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sys
 import time
@@ -47,8 +48,8 @@ async def test_a_killed_owner(cli: Cli) -> None:
         assert await process.stdout.readline()
     ended = await cli.run("ps")
     assert ended.code == 0
-    assert {(row[0], row[1], row[2]) for row in rows(ended)} == {
-        (task_id, "running", "alive") for task_id in cli.emulator.tasks
+    assert {(row[0], row[1], row[3], row[4]) for row in rows(ended)} == {
+        (task_id, "running", str(process.pid), "alive") for task_id in cli.emulator.tasks
     }
     assert "3 tasks" in ended.err
     assert "every owner lives" in ended.err
@@ -57,9 +58,10 @@ async def test_a_killed_owner(cli: Cli) -> None:
     await finish(process)
     ended = await cli.run("ps")
     assert ended.code == 1
-    assert {(row[0], row[2]) for row in rows(ended)} == {
-        (task_id, "dead") for task_id in cli.emulator.tasks
+    assert {(row[0], row[3]) for row in rows(ended)} == {
+        (task_id, str(process.pid)) for task_id in cli.emulator.tasks
     }
+    assert all(re.fullmatch(r"dead for \d+[sm]", row[4]) for row in rows(ended))
     assert "3 without a living owner" in ended.err
     assert cli.emulator.live == 3
 
@@ -70,7 +72,9 @@ async def test_rows(cli: Cli, books: Books) -> None:
     ledger = SqliteLedger(books.file)
     await ledger.open("living")
     try:
-        await books.add("young", owner_id="living", created_at=now - 5, deadline_at=now + 3900)
+        await books.add(
+            "young", owner_id="living", created_at=now - 5, deadline_at=now + 3900, key="nightly"
+        )
         await books.add("old", owner_id="living", created_at=now - 7200, namespace="other")
         await books.add(
             "orphan",
@@ -87,10 +91,16 @@ async def test_rows(cli: Cli, books: Books) -> None:
     assert ended.code == 1
     told = rows(ended)
     assert [row[0] for row in told] == ["orphan", "remote of old", "remote of young"]
-    assert told[0][1:] == ["unknown", "dead", "1d03h", told[0][4], "scope", "default"]
-    assert told[0][4].startswith("-2m0")
-    assert told[1][1:] == ["running", "alive", "2h00m", "-", "-", "other"]
-    assert told[2][4].startswith("1h0")
+    assert told[0][1:5] == ["unknown", "-", "-", "dead for 2m"], "whose pid nobody knows"
+    assert told[0][5:] == ["1d03h", told[0][6], "scope", "default"]
+    assert told[0][6].startswith("-2m0")
+    pid = str(os.getpid())
+    assert told[1][1:] == ["running", "-", pid, "alive", "2h00m", "-", "-", "other"]
+    assert told[2][1:5] == ["running", "nightly", pid, "alive"]
+    assert told[2][6].startswith("1h0")
+    [summary] = ended.err.splitlines()
+    assert summary.startswith("3 tasks; 1 without a living owner: ")
+    assert summary.endswith(f"; {books.file}")
 
 
 @pytest.mark.slow
@@ -112,7 +122,7 @@ async def test_one_namespace(cli: Cli, books: Books) -> None:
     await books.add("other", namespace="other")
     ended = await cli.run("ps", "--namespace", "mine")
     assert [row[0] for row in rows(ended)] == ["remote of mine"]
-    assert len(rows(ended)[0]) == 6, "one namespace needs no column"
+    assert len(rows(ended)[0]) == 9, "the columns are always the same"
     ended = await cli.run("ps", "--namespace", "empty")
     assert (ended.code, ended.out) == (0, "")
 
@@ -136,6 +146,7 @@ async def test_json(cli: Cli, books: Books) -> None:
         "owner": "dead",
         "owner_id": record.owner_id,
         "owner_seen_at": None,
+        "pid": None,
         "attempts": 2,
         "last_error": "503",
     }
@@ -147,6 +158,8 @@ async def test_json(cli: Cli, books: Books) -> None:
         "exists": True,
         "tasks": 1,
         "orphans": 1,
+        "shown": 1,
+        "hidden": 0,
         "corrupt": {},
     }
     assert (ended.code, ended.err) == (1, "")
@@ -157,8 +170,9 @@ async def test_handed_over(cli: Cli, books: Books) -> None:
     await books.add(state=State.HANDED_OVER, key="k")
     ended = await cli.run("ps")
     assert ended.code == 0
-    assert [row[:3] for row in rows(ended)] == [["remote of intent-1", "handed_over", "dead"]]
-    assert "1 task in " in ended.err
+    [row] = rows(ended)
+    assert [*row[:3], row[4]] == ["remote of intent-1", "handed_over", "k", "dead for 1m"]
+    assert "1 task; " in ended.err
     assert "1 handed over, for whoever asks for the key" in ended.err
     assert "reap" not in ended.err
     assert (await cli.run("ps", "--json")).lines[-1]["orphans"] == 0
@@ -166,7 +180,7 @@ async def test_handed_over(cli: Cli, books: Books) -> None:
     await books.add("crashed", key="m", policy=TaskPolicy(on_crash="reattach"))
     ended = await cli.run("ps")
     assert ended.code == 1
-    assert "3 tasks in " in ended.err
+    assert "3 tasks; " in ended.err
     assert "1 handed over, for whoever asks for the key; 2 without a living owner" in ended.err
 
 
@@ -282,6 +296,7 @@ async def test_nothing_steers_the_terminal(cli: Cli, books: Books) -> None:
 async def test_a_head_for_those_who_read(cli: Cli, books: Books) -> None:
     """On a terminal the columns have names; in a pipe every line is a row."""
     await books.add()
+    cli.env["NO_COLOR"] = "1"
     _, shown = await on_a_terminal(cli, "ps")
     assert shown.startswith("task ")
     assert len(rows(await cli.run("ps"))) == 1
@@ -297,7 +312,7 @@ async def test_watch_in_a_pipe(cli: Cli, books: Books) -> None:
     async with asyncio.timeout(MAX_SECONDS):
         assert b"there is no ledger" in await process.stdout.readline()
         await books.add()
-        while b"remote of intent-1\trunning\tdead" not in await process.stdout.readline():
+        while b"remote of intent-1\trunning\t-\t-\tdead" not in await process.stdout.readline():
             pass
     process.send_signal(signal.SIGINT)
     ended = await finish(process)
@@ -349,7 +364,7 @@ async def test_watch_on_a_terminal(cli: Cli, books: Books) -> None:
     for number in range(40):
         await books.add(f"{number:02}", remote_id=f"{WILD} {number:02}")
     ours, theirs = os.openpty()
-    cli.env |= {"TERM": "xterm", "LINES": "12", "COLUMNS": "100"}
+    cli.env |= {"TERM": "xterm", "LINES": "12", "COLUMNS": "130"}
     process = await cli.start("ps", "--watch", stdout=theirs, stderr=theirs)
     os.close(theirs)
     shown = b""
@@ -366,6 +381,7 @@ async def test_watch_on_a_terminal(cli: Cli, books: Books) -> None:
     os.close(ours)
     text = shown.decode()
     assert "a ]0;title b [2J 2J c d 06" in text
+    assert "\x1b[1;31mdead for 1m" in text
     assert "d 07" not in text
     assert not any(wild in text for wild in ("\x1b]0;", "\x07", "\x9b"))
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
