@@ -155,11 +155,28 @@ class SupervisorShutdown(SigmicGuardError):
 
 
 class DuplicateKey(SigmicGuardError):
-    """A live task holds this key already. Nothing was sent."""
+    """A live task holds this key already. Nothing was sent.
 
-    def __init__(self, message: str, *, key: str) -> None:
+    :ivar key: the key.
+    :ivar task_id: the id of the task that holds it; ``None`` if that is not known here, or not yet.
+    :ivar intent_id: that of its intent, which ``sigmic-guard explain`` takes as well.
+    :ivar owner_id: of the process whose it is, or was: a random id of each of its supervisors.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        key: str,
+        task_id: str | None = None,
+        intent_id: str | None = None,
+        owner_id: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.key = key
+        self.task_id = task_id
+        self.intent_id = intent_id
+        self.owner_id = owner_id
 
 
 class ConfigurationError(SigmicGuardError, ValueError):

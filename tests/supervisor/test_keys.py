@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from anyio import create_task_group, wait_all_tasks_blocked
 
-from sigmic_guard import AuthenticationError, DuplicateKey, State
+from sigmic_guard import AuthenticationError, DuplicateKey, RemoteTask, State
 from sigmic_guard.ledger import MemoryLedger, MemoryStore
 from tests.backends import ASYNCIO, TRIO_VIRTUAL
 from tests.supervisor.lab import FORBIDDEN, UNAUTHORISED, Lab
@@ -13,14 +13,20 @@ from tests.supervisor.lab import FORBIDDEN, UNAUTHORISED, Lab
 pytestmark = pytest.mark.backends(ASYNCIO, TRIO_VIRTUAL)
 
 
+def names(error: DuplicateKey, task: RemoteTask) -> None:
+    """Fail unless the error says which task has the key, and whose that is."""
+    assert (error.key, error.task_id, error.intent_id) == ("k", task.id, task.record.intent_id)
+    assert error.owner_id == task.record.owner_id
+
+
 async def test_a_second_task_is_refused() -> None:
     """A key that a live task holds is refused at once; nothing is sent or counted."""
     lab = Lab()
     async with lab.open() as supervisor:
-        await supervisor.start("m", key="k")
-        with pytest.raises(DuplicateKey) as caught:
+        task = await supervisor.start("m", key="k")
+        with pytest.raises(DuplicateKey, match=f"of this process .*task {task.id}") as caught:
             await supervisor.start("m", key="k")
-        assert caught.value.key == "k"
+        names(caught.value, task)
         with pytest.raises(DuplicateKey):
             async with supervisor.task("m", key="k"):
                 raise AssertionError
@@ -75,9 +81,9 @@ async def test_the_ledger_knows_of_it() -> None:
         lab.make(ledger=MemoryLedger(store)) as two,
     ):
         held = await one.start("m", key="k")
-        with pytest.raises(DuplicateKey) as caught:
+        with pytest.raises(DuplicateKey, match=f"another process .*task {held.id}") as caught:
             await two.start("m", key="k")
-        assert caught.value.key == "k"
+        names(caught.value, held)
         assert not two.snapshot()
         await held.cancel()
         await held._core.outbox.flush()

@@ -109,11 +109,12 @@ async def test_its_end_was_decided() -> None:
 async def test_its_end_takes_too_long() -> None:
     """While the API answers no DELETE the caller is told, within a minute, and nothing is sent."""
     lab, store = Lab(), MemoryStore()
-    await left_by_the_dead(lab, store, on_crash="cancel")
+    task_id = await left_by_the_dead(lab, store, on_crash="cancel")
     lab.fake.always("delete", UNAVAILABLE)
     async with lab.open(ledger=MemoryLedger(store)) as supervisor:
-        with fail_after(60), pytest.raises(DuplicateKey, match="is being ended"):
+        with fail_after(60), pytest.raises(DuplicateKey, match="is being ended") as caught:
             await supervisor.start("m", **MINE)
+        assert caught.value.task_id == task_id
         assert lab.fake.count("create") == 1
         lab.fake.always("delete", None)
         assert (await supervisor.start("m", **MINE)).state is State.RUNNING
@@ -205,7 +206,7 @@ async def test_out_of_reach(mine: str, match: str) -> None:
     async with lab.make(client=other, ledger=MemoryLedger(store)) as supervisor:
         with fail_after(30), pytest.raises(DuplicateKey, match=match) as caught:
             await supervisor.start("m", **MINE)
-        assert caught.value.key == "k"
+        assert (caught.value.key, caught.value.task_id) == ("k", task_id)
         assert not supervisor.snapshot()
     assert not other.requests
     async with lab.open(ledger=MemoryLedger(store)) as supervisor:

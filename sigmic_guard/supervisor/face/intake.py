@@ -11,14 +11,13 @@ from anyio.lowlevel import checkpoint
 from sigmic_guard.errors import (
     ConfigurationError,
     ConnectionFailed,
-    DuplicateKey,
     SigmicGuardError,
     fresh,
 )
 from sigmic_guard.lifecycle import CancelReason, Event, State
 from sigmic_guard.lifecycle.states import NAMELESS
 from sigmic_guard.lifecycle.text import shown_id
-from sigmic_guard.supervisor.ground.from_entry import error_of
+from sigmic_guard.supervisor.ground.from_entry import error_of, key_taken
 from sigmic_guard.supervisor.ground.phases import Block
 from sigmic_guard.supervisor.recovery.claims import KEY_WAIT_SECONDS
 
@@ -208,8 +207,9 @@ class Intake:
 
     def _check_key(self, order: Order) -> None:
         # Not a local: tools print those of a traceback, and the key is the user's.
-        if order.key is not None and order.key in self._ground.roster.keys:
-            raise DuplicateKey("a live task of this process holds the key", key=order.key)
+        keys = self._ground.roster.keys
+        if order.key is not None and order.key in keys:
+            raise key_taken("a live task of this process holds the key", keys[order.key].record)
 
 
 def _earlier(order: Order, entered_at: float) -> float | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from anyio import current_time
 
 from sigmic_guard.errors import (
+    DuplicateKey,
     SigmicGuardError,
     SupervisorShutdown,
     TaskCancelled,
@@ -106,6 +107,22 @@ def cancellation_of(task: Entry) -> Cancellation:
         reason=record.reason,
         attempts=record.attempts,
         error=record.last_error,
+    )
+
+
+def key_taken(why: str, holder: Record) -> DuplicateKey:
+    """Return the error for a key that an unfinished row has: which task that is, and whose."""
+    name = (
+        f"intent {holder.intent_id}"
+        if holder.remote_id is None
+        else f"task {shown_id(holder.remote_id)}"
+    )
+    return DuplicateKey(
+        f"{why} ({name}, owner {shown_id(holder.owner_id)})",
+        key=holder.key or "",
+        task_id=holder.remote_id,
+        intent_id=holder.intent_id,
+        owner_id=holder.owner_id,
     )
 
 

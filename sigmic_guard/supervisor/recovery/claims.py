@@ -29,6 +29,7 @@ from sigmic_guard.lifecycle import (
     step,
 )
 from sigmic_guard.lifecycle.orphan import orphan_since
+from sigmic_guard.supervisor.ground.from_entry import key_taken
 from sigmic_guard.supervisor.ground.workers import Pool
 from sigmic_guard.supervisor.recovery.reaper import TakenRow
 
@@ -61,7 +62,7 @@ _OUT_OF_REACH: Final = {
 class Claim:
     """A create whose key is taken."""
 
-    __slots__ = ("alarm", "answer", "behind", "ends_at", "task")
+    __slots__ = ("alarm", "answer", "behind", "ends_at", "holder", "task")
 
     def __init__(
         self, task: Entry, ends_at: float, answer: Callable[[Entry, BaseException | None], None]
@@ -72,6 +73,8 @@ class Claim:
         self.answer = answer
         #: The dead owner's task that it waits for, if that was taken over here.
         self.behind: Entry | None = None
+        #: The row that had the key when it was looked at last.
+        self.holder: Record | None = None
         #: When it is looked at again.
         self.alarm: Alarm | None = None
 
@@ -128,7 +131,8 @@ class Claims:
         else:
             if left <= 0 or waiting.cancelled_caught:
                 late = "a dead process's task still holds the key; it is being ended"
-                _answer(claim, DuplicateKey(late, key=claim.task.record.key or ""))
+                holder, key = claim.holder, claim.task.record.key or ""
+                _answer(claim, key_taken(late, holder) if holder else DuplicateKey(late, key=key))
 
     async def find_holder(self, claim: Claim) -> bool:
         """Tell whether the key is free; otherwise see to it that somebody looks again, if need be.
@@ -138,6 +142,7 @@ class Claims:
         """
         task, claim.behind = claim.task, None
         row = await self._ledger.holder(self._namespace, task.record.key or "")
+        claim.holder = row
         if row is None:
             return True
         pause = RECHECK_SECONDS
@@ -145,8 +150,7 @@ class Claims:
             claim.behind = await self._task_of(row)
         elif row.state is not State.HANDED_OVER and await self._ledger.owner_alive(row.owner_id):
             if not row.orphan:
-                why = "a live task of another process holds the key"
-                raise DuplicateKey(why, key=row.key or "")
+                raise key_taken("a live task of another process holds the key", row)
             pause = REAPED_RECHECK_SECONDS  # another process was quicker, and sees to its end
         elif await self._claim(task, row):
             return False
@@ -158,15 +162,15 @@ class Claims:
 
     async def _task_of(self, row: Record) -> Entry | None:
         """Return the task that was taken over here; ``None`` if its end is being written down."""
-        task, key = self._roster.tasks.get(row.intent_id), row.key or ""
+        task = self._roster.tasks.get(row.intent_id)
         if task is None:
             await self._outbox.flush()
             return None
         if not task.record.orphan:
-            raise DuplicateKey("a live task of this process holds the key", key=key)
+            raise key_taken("a live task of this process holds the key", row)
         if not self._reaper.works_on(task):
-            raise DuplicateKey(
-                "a dead process's task holds the key, and its end cannot be proven", key=key
+            raise key_taken(
+                "a dead process's task holds the key, and its end cannot be proven", row
             )
         return task
 
@@ -206,10 +210,10 @@ class Claims:
             await self._reaper.take_over([(orphan, verdict)])
             return False
         if verdict is not Verdict.WAIT:
-            raise DuplicateKey(
+            raise key_taken(
                 "a dead process's task holds the key, and is out of reach here: "
                 f"{_OUT_OF_REACH[verdict]}; ask for it with that, or use another key",
-                key=row.key or "",
+                row,
             )
         mine = task.record
         heir = Reattachment(self._owner_id, mine.policy, mine.deadline_at)
