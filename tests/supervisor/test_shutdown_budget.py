@@ -142,6 +142,25 @@ async def test_attempts_come_closer_together_towards_the_end() -> None:
     assert len(times) <= 20
 
 
+async def test_a_delete_that_hangs_makes_room() -> None:
+    """One that is under way as the shutdown begins is cut short, and sent again after the others'.
+
+    It may take five seconds, which are more than there are.
+    """
+    lab = Lab()
+    async with lab.open(grace=3, max_cancels=1) as supervisor:
+        tasks = [await supervisor.start("m") for _ in range(4)]
+        lab.fake.always("delete", HANG)
+        tasks[0].request_cancel()
+        await wait_all_tasks_blocked()
+        assert lab.fake.count("delete") == 1
+        lab.fake.always("delete", None)
+        report = await supervisor.shutdown()
+    assert report.clean
+    asked = [call.task_id for call in lab.fake.requests if call.method == "delete"]
+    assert asked == [task.id for task in (*tasks, tasks[0])]
+
+
 async def test_no_grace_at_all(caplog: pytest.LogCaptureFixture) -> None:
     """With grace=0 nothing is waited for, and every task is named."""
     lab = Lab(latency=1)
