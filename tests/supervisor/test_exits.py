@@ -10,6 +10,7 @@ from anyio import Event, create_task_group, current_time, sleep_forever, wait_al
 from sigmic_guard import Supervisor
 from sigmic_guard.supervisor.face import exits
 from sigmic_guard.supervisor.face.exits import FEW, SECONDS_EACH, Exits
+from sigmic_guard.supervisor.ground.lifetime import Lifetime
 from tests.backends import ASYNCIO, TRIO_VIRTUAL, UVLOOP
 from tests.supervisor.lab import Lab
 
@@ -80,7 +81,7 @@ async def test_all_are_ended() -> None:
 async def test_one_that_is_struck_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the one that keeps the time is ended by a native cancellation, the others go on."""
     monkeypatch.setattr(exits, "SECONDS_EACH", 3600.0)
-    doors, all_settled = Exits(), Event()
+    doors, all_settled = Exits(Lifetime()), Event()
 
     class Task:
         async def until_settled(self) -> None:

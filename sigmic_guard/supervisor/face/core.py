@@ -100,7 +100,7 @@ class Core:
         self.reaper = Reaper(ground, self.reconciler, self.triage, entries, self.sparer)
         self.creator.claims = self.claims = Claims(ground, self.reaper)
 
-        self.exits = Exits()
+        self.exits = Exits(lifetime)
         self.intake = Intake(ground, entries, self.creator, self.caller_requests, self.decider)
         self.roster.reactions = {
             State.RUNNING: self._runs,

@@ -11,12 +11,15 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, Final
 
-from anyio import Event, current_time, move_on_after, sleep_until
+from anyio import sleep_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from anyio import Event
+
     from sigmic_guard.supervisor.ground.entry import Entry
+    from sigmic_guard.supervisor.ground.lifetime import Lifetime
 
 #: So many at once do not wait for each other.
 FEW: Final = 64
@@ -28,7 +31,8 @@ SECONDS_EACH: Final = 10e-6
 class Exits:
     """Lets blocks and groups wait for the end of their tasks."""
 
-    def __init__(self) -> None:
+    def __init__(self, lifetime: Lifetime) -> None:
+        self._lifetime = lifetime
         self._waiting = 0
         #: When blocks may go on again, on anyio's clock.
         self._next = -inf
@@ -42,7 +46,8 @@ class Exits:
         """
         self._waiting += 1
         try:
-            with move_on_after(seconds, shield=True):
+            until = self._lifetime.moment() + seconds
+            with self._lifetime.make_scope(deadline=until, shield=True):
                 for task in tasks:
                     await task.until_settled()
                 await self._until_open()
@@ -53,11 +58,11 @@ class Exits:
         if self._opened is not None:
             await self._opened.wait()
         elif self._waiting > FEW:
-            if current_time() < self._next:
-                self._opened = Event()
+            if self._lifetime.moment() < self._next:
+                self._opened = self._lifetime.make_event()
                 try:
                     await sleep_until(self._next)
                 finally:
                     self._opened.set()
                     self._opened = None
-            self._next = current_time() + self._waiting * SECONDS_EACH
+            self._next = self._lifetime.moment() + self._waiting * SECONDS_EACH

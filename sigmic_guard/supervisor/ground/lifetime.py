@@ -35,7 +35,7 @@ class Lifetime:
         self.moment = self.now.moment
         #: Makes an event to wait for in this loop.
         self.make_event = event_type()
-        #: Makes a cancel scope, without a deadline, to enter in it.
+        #: Makes a cancel scope to enter in it.
         self.make_scope = scope_type()
 
     def advance(self, phase: Phase) -> None:

@@ -19,6 +19,6 @@ def event_type() -> Callable[[], Event]:
     return type(Event())
 
 
-def scope_type() -> Callable[[], CancelScope]:
-    """Return what makes cancel scopes for the running loop."""
+def scope_type() -> Callable[..., CancelScope]:
+    """Return what makes cancel scopes for the running loop, of the arguments of anyio's."""
     return type(CancelScope())
