@@ -151,7 +151,7 @@ class TaskFailed(TaskError):
 
 
 class SupervisorShutdown(SigmicGuardError):
-    """The supervisor is closing, closed or not entered yet: it has no task to give."""
+    """The supervisor is closing, or closed: it has no task to give."""
 
 
 class DuplicateKey(SigmicGuardError):

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, overload
+
+from sigmic_guard.errors import (
+    SigmicGuardError,
+    TaskCancelled,
+    TaskError,
+    TaskFailed,
+    TaskTimedOut,
+    fresh,
+)
+from sigmic_guard.lifecycle import Outcome
+from sigmic_guard.lifecycle.text import one_line, shown_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from sigmic_guard.lifecycle import (
-        CancelReason,
-        CancelResult,
-        Outcome,
-        ReapResult,
-        Record,
-        State,
-    )
+    from sigmic_guard.lifecycle import CancelReason, CancelResult, ReapResult, Record, State
 
 
 _state = attrgetter("state")
@@ -66,6 +70,39 @@ class TaskResult:
     created_at: float
     duration: float
     cancellation: Cancellation | None
+
+    def raise_for_outcome(self) -> None:
+        """Raise what says why there is no answer; do nothing for a task that completed.
+
+        :raises TaskFailed: the agent failed.
+        :raises TaskTimedOut: the deadline passed.
+        :raises TaskCancelled: it was cancelled; ``reason`` tells by what.
+        :raises TaskError: it was let go, and nobody here will learn its end.
+        :raises SigmicGuardError: there was no task: what its create raised.
+        """
+        if self.outcome is Outcome.COMPLETED:
+            return
+        if self.id is None and isinstance(self.error, SigmicGuardError):
+            raise fresh(self.error)
+        name, told = shown_id(self.id) if self.id else "the task", {"task_id": self.id}
+        match self.outcome:
+            case Outcome.FAILED:
+                text = f"{name} failed: {one_line(str(self.error))}"
+                raise TaskFailed(text, error=self.error, result=self, **told)
+            case Outcome.TIMED_OUT:
+                raise TaskTimedOut(f"{name} reached its deadline", result=self, **told)
+            case Outcome.CANCELLED:
+                text = f"{name} was cancelled (reason: {self.reason})"
+                raise TaskCancelled(text, reason=self.reason, result=self, **told)
+            case _:
+                raise TaskError(f"{name} was let go", result=self, **told)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON can hold them; an exception in ``error`` is its text."""
+        fields = asdict(self)
+        if isinstance(self.error, BaseException):
+            fields["error"] = str(self.error)
+        return fields
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
