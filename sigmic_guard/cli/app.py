@@ -38,6 +38,10 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+#: How an id may be shortened: where the ledger is asked, and where the API is.
+_PREFIX: Final = "; a beginning of 4 characters or more will do where it fits one task only."
+_PREFIX_TOO: Final = "; of one that the ledger knows, a beginning of 4 characters or more will do."
+
 #: For a command whose program parses its own arguments.
 _PASS_ON: Final = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -111,7 +115,7 @@ def run(
 
 @app.command()
 def cancel(
-    task_id: Annotated[list[str], typer.Argument(metavar="ID…", help="Ids of tasks.")],
+    task_id: Annotated[list[str], typer.Argument(metavar="ID…", help=f"Ids of tasks{_PREFIX_TOO}")],
     *,
     wait: Annotated[float, duration("How long to try.", default="30s")] = 30.0,
     json: Json = False,
@@ -127,7 +131,7 @@ def cancel(
 
 @app.command()
 def status(
-    task_id: Annotated[str, typer.Argument(metavar="ID", help="The id of a task.")],
+    task_id: Annotated[str, typer.Argument(metavar="ID", help=f"The id of a task{_PREFIX_TOO}")],
     *,
     json: Json = False,
     base_url: BaseUrl = None,
@@ -207,7 +211,8 @@ def ps(
 @app.command(short_help="Tell in words what is known of a task.")
 def explain(
     identifier: Annotated[
-        str, typer.Argument(metavar="ID", help="The id of a task, or of its intent.")
+        str,
+        typer.Argument(metavar="ID", help=f"The id of a task, or of its intent{_PREFIX}"),
     ],
     *,
     ledger: Ledger = None,
@@ -257,7 +262,8 @@ def reap(
 @app.command(short_help="Take dead owners' tasks off the books.")
 def forget(
     identifier: Annotated[
-        list[str], typer.Argument(metavar="ID…", help="Ids of tasks, or of their intents.")
+        list[str],
+        typer.Argument(metavar="ID…", help=f"Ids of tasks, or of their intents{_PREFIX}"),
     ],
     *,
     ledger: Ledger = None,

@@ -8,12 +8,13 @@ from time import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sigmic_guard.cli.codes import DONE
+from sigmic_guard.cli.identifiers import ambiguity
 from sigmic_guard.cli.ps import fields
 from sigmic_guard.errors import ConfigurationError, SigmicGuardError
 from sigmic_guard.ledger.looking import find
 from sigmic_guard.ledger.schema import clean_text
 from sigmic_guard.lifecycle import Record, State, Verdict, claimable_for
-from sigmic_guard.lifecycle.explaining import STATES, history, span, utc_time
+from sigmic_guard.lifecycle.explaining import history, span, state_in_words, utc_time
 from sigmic_guard.lifecycle.states import NAMELESS
 from sigmic_guard.sigmic.credentials import ENVIRONMENT_VARIABLE
 from sigmic_guard.sigmic.keyring import ACCOUNT_VARIABLE, Keyring
@@ -34,7 +35,7 @@ class Explanation(NamedTuple):
 
 
 async def explain(terminal: Terminal, identifier: str, *, path: str) -> int:
-    """Tell of one row, by its remote or its intent id.
+    """Tell of one row, by its remote or its intent id, or the beginning of one.
 
     :raises LedgerError: the ledger cannot be read.
     :raises SigmicGuardError: it has no such row, or several.
@@ -47,6 +48,8 @@ async def explain(terminal: Terminal, identifier: str, *, path: str) -> int:
         raise SigmicGuardError(
             f"the ledger {path} has no task {identifier}; sigmic-guard ps lists what is under way"
         )
+    if (ambiguous := ambiguity(identifier, rows)) is not None:
+        raise SigmicGuardError(f"{identifier} {ambiguous}")
     if len(rows) > 1:
         several = ", ".join(f"{row.record.intent_id} ({row.record.state})" for row in rows)
         raise SigmicGuardError(f"{identifier} is the task of several rows: say which of {several}")
@@ -71,10 +74,11 @@ async def _tell(terminal: Terminal, row: OwnedRow, now: float) -> None:
     lines = [
         ("task", record.remote_id or "its id is not known"),
         ("intent", record.intent_id),
-        ("state", f"{record.state}: {STATES[record.state]}"),
+        *([("key", record.key)] if record.key is not None else ()),
+        ("state", f"{record.state}: {state_in_words(record)}"),
         *((utc_time(moment.at), moment.text) for moment in moments),
         ("owner", owner(row, now)),
-        ("reapable", f"{_WORDS[told.reapable]}: {told.why}"),
+        *([("reapable", f"{_WORDS[told.reapable]}: {told.why}")] if not row.finished else ()),
         *(("next", advice) for advice in told.advice),
     ]
     width = max(len(name) for name, _ in lines)
@@ -83,13 +87,18 @@ async def _tell(terminal: Terminal, row: OwnedRow, now: float) -> None:
 
 
 def owner(row: OwnedRow, now: float) -> str:
-    """Tell who owns it, and whether that owner lives."""
-    life = "alive" if row.alive else "dead"
+    """Tell who owns it, or did, and whether that owner lives, or since when there is no sign."""
+    pid = f"; pid {row.pid}" if row.pid is not None else ""
     if row.seen is None:
         seen = "it left no sign of life"
     else:
-        seen = f"its last sign of life was {span(now - row.seen)} ago"
-    return f"{row.record.owner_id}, {life}; {seen}"
+        seen = f"its last sign of life was {span(now - row.seen)} ago, at {utc_time(row.seen)}"
+    if row.finished:
+        life = "that process lives on" if row.alive else f"that process is gone; {seen}"
+        return f"was {row.record.owner_id}{pid}; {life}"
+    life = "alive" if row.alive else "dead"
+    death = f"; its death was first seen {span(row.dead_for)} ago" if row.seen_dead else ""
+    return f"{row.record.owner_id}, {life}; {seen}{death}{pid}"
 
 
 def outlook(row: OwnedRow, fingerprint: str | None, now: float) -> Explanation:

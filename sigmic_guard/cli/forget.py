@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 from sigmic_guard.cli.codes import DONE, NOT_DONE
+from sigmic_guard.cli.identifiers import ambiguity
 from sigmic_guard.ledger import SqliteLedger, Write
 from sigmic_guard.ledger.looking import find
 from sigmic_guard.ledger.schema import clean_text
@@ -35,7 +36,7 @@ async def forget(terminal: Terminal, identifiers: Sequence[str], *, path: str) -
     done = True
     for identifier in dict.fromkeys(map(clean_text, identifiers)):
         rows = await find(path, identifier)
-        row, refusal = _choose(path, rows)
+        row, refusal = _choose(path, identifier, rows)
         if row is not None:
             refusal = await _forget(path, row)
         await _tell(terminal, identifier, row, refusal)
@@ -43,13 +44,17 @@ async def forget(terminal: Terminal, identifiers: Sequence[str], *, path: str) -
     return DONE if done else NOT_DONE
 
 
-def _choose(path: str, rows: Sequence[OwnedRow] | None) -> tuple[OwnedRow | None, str | None]:
+def _choose(
+    path: str, identifier: str, rows: Sequence[OwnedRow] | None
+) -> tuple[OwnedRow | None, str | None]:
     """Return the row that is meant, or why there is none to forget."""
     if rows is None:
         return None, f"there is no ledger {path}"
     if not rows:
         return None, f"the ledger {path} has no such task"
-    open_rows = [row for row in rows if row.record.finished_at is None]
+    if (ambiguous := ambiguity(identifier, rows)) is not None:
+        return None, ambiguous
+    open_rows = [row for row in rows if not row.finished]
     if not open_rows:
         return None, f"is off the books already: it is {rows[0].record.state}"
     # What was handed over is nobody's, though its owner may have yet to go.

@@ -24,6 +24,7 @@ from sigmic_guard import (
     TaskPolicy,
 )
 from sigmic_guard.cli.codes import DONE, NOT_DONE, code_of
+from sigmic_guard.cli.identifiers import remote_id_of
 from sigmic_guard.lifecycle import Backoff
 from sigmic_guard.supervisor.work.listing import MAX_AIMLESS, MAX_PAGE, Lister
 
@@ -44,7 +45,10 @@ _WIDTHS: Final = (36, 17, 24, 0)
 async def cancel(
     terminal: Terminal, task_ids: list[str], *, wait: float, base_url: str | None
 ) -> int:
-    """End tasks, and say of each what came of it."""
+    """End tasks, and say of each what came of it.
+
+    :param task_ids: or beginnings of those that the ledger knows.
+    """
     codes: list[int] = []
     untold: dict[str, RemoteTask] = {}
     supervisor = Supervisor(
@@ -56,12 +60,15 @@ async def cancel(
         signals=True,
     )
 
+    async def refuse(task_id: str, error: SigmicGuardError) -> None:
+        await _show_refusal(terminal, task_id, error)
+        codes.append(code_of(error))
+
     async def end(task_id: str) -> None:
         try:
             task = await _adopt(supervisor, task_id, current_time() + wait)
         except SigmicGuardError as error:
-            await _show_refusal(terminal, task_id, error)
-            codes.append(code_of(error))
+            await refuse(task_id, error)
             return
         untold[task_id] = task
         cancellation = await task.cancel()
@@ -70,8 +77,14 @@ async def cancel(
             codes.append(await _show_cancellation(terminal, task_id, cancellation))
 
     try:
+        meant: dict[str, None] = {}
+        for told in task_ids:
+            try:
+                meant[await remote_id_of(told)] = None
+            except SigmicGuardError as error:
+                await refuse(told, error)
         async with supervisor, create_task_group() as group:
-            for task_id in dict.fromkeys(task_ids):
+            for task_id in meant:
                 group.start_soon(end, task_id)
     finally:  # the shutdown has tried once more, and nothing is left to wait for
         for task_id, task in untold.items():
@@ -123,7 +136,11 @@ async def _show_refusal(terminal: Terminal, task_id: str, error: SigmicGuardErro
 
 
 async def status(terminal: Terminal, task_id: str, *, base_url: str | None) -> int:
-    """Show one task."""
+    """Show one task.
+
+    :param task_id: or the beginning of one that the ledger knows.
+    """
+    task_id = await remote_id_of(task_id)
     async with SigmicClient(base_url=base_url) as client:
         info = await client.get(task_id, timeout=REQUEST_TIMEOUT)
     if terminal.json:

@@ -34,6 +34,10 @@ T = TypeVar("T")
 #: Rows that are read at once where they are read in pages: for their variables in one statement,
 #: old versions of SQLite have room for 999.
 PAGE: Final = 500
+#: Characters of an id that may stand for it, at least.
+MIN_PREFIX: Final = 4
+#: Rows of each kind that are found by the beginning of an id, at most.
+MAX_FOUND: Final = 6
 #: Owners of whom it is remembered from one page to the next whether they live.
 MAX_OWNERS: Final = 5_000
 
@@ -54,6 +58,11 @@ class OwnedRow(NamedTuple):
     seen_dead: bool = False
     #: The owner's process id, in its own machine's or container's numbering, if it is known.
     pid: int | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether it is off the books."""
+        return self.record.finished_at is not None
 
     @property
     def orphan(self) -> bool:
@@ -119,12 +128,20 @@ async def see_dead(path: str, namespace: str | None = None) -> None:
 async def find(path: str, identifier: str) -> list[OwnedRow] | None:
     """Return the rows, finished ones too, whose intent id or remote id it is.
 
+    If there is none, then of those where one of the two begins with it, which takes four characters
+    at least, as many as show that there are several.
+
     :raises LedgerError: the ledger cannot be read.
     """
 
     def read(connection: Connection, folder: Path) -> list[OwnedRow]:
-        records = partial(sql.find, connection, identifier)
-        return _rows(connection, folder, {record.owner_id for record in records()}, records)
+        for search in (sql.find, partial(sql.beginning, limit=MAX_FOUND)):
+            records = partial(search, connection, identifier)
+            if found := records():
+                return _rows(connection, folder, {record.owner_id for record in found}, records)
+            if len(identifier) < MIN_PREFIX:
+                break
+        return []
 
     return await _look(path, read)
 

@@ -154,6 +154,19 @@ def find(connection: Connection, identifier: str) -> list[Record]:
     return decode_all(connection.execute(sql, parameters).fetchall())
 
 
+def beginning(connection: Connection, prefix: str, limit: int) -> list[Record]:
+    """Return some of the rows whose intent id or remote id begins with it."""
+    within = "BETWEEN ? AND ?"
+    sql = (
+        f"SELECT * FROM ({_SELECT} WHERE intent_id {within} LIMIT ?) "
+        f"UNION SELECT * FROM ({_SELECT} WHERE remote_id {within} AND {_UNFINISHED} LIMIT ?) "
+        f"UNION SELECT * FROM ({_SELECT} WHERE remote_id {within} AND NOT {_UNFINISHED} LIMIT ?)"
+    )
+    text = clean_text(prefix)
+    parameters = [text, f"{text}\U0010ffff", limit] * 3
+    return decode_all(connection.execute(sql, parameters).fetchall())
+
+
 def holder(connection: Connection, namespace: str, key: str) -> Record | None:
     """Return the unfinished row that holds the key."""
     row = _holder(connection, clean_text(namespace), clean_text(key))

@@ -31,6 +31,11 @@ STATES: Final = {
     State.DETACHED: "it was let go, and may run on",
     State.HANDED_OVER: "it runs on, for whoever asks for its key; its owner left in good order",
 }
+#: What a state means where nothing is to come any more, if that is another thing.
+_PAST: Final = {
+    State.NEVER_CREATED: "it never existed, and cost nothing",
+    State.DETACHED: "it was let go, and may have run on",
+}
 #: And each reason.
 REASONS: Final = {
     CancelReason.USER: "somebody asked for it",
@@ -49,6 +54,12 @@ class Moment(NamedTuple):
 
     at: float | None
     text: str
+
+
+def state_in_words(record: Record) -> str:
+    """Tell what a record's state means or, of one that has finished, what it meant."""
+    past = _PAST.get(record.state) if record.finished_at is not None else None
+    return past or STATES[record.state]
 
 
 def history(record: Record, now: float, *, key: bool = True) -> Iterator[Moment]:
@@ -81,10 +92,14 @@ def _known(record: Record, now: float, *, key: bool) -> Iterator[Moment]:
         )
     if record.cancel_requested_at is not None and record.reason is not None:
         because = REASONS[record.reason]
-        yield Moment(record.cancel_requested_at, f"to be cancelled ({record.reason}): {because}")
+        was = "" if record.finished_at is None else "was "
+        text = f"{was}to be cancelled ({record.reason}): {because}"
+        yield Moment(record.cancel_requested_at, text)
     if record.deadline_at is not None:
-        when = "passed" if record.deadline_at <= now else "will pass"
-        yield Moment(record.deadline_at, f"its deadline {when}")
+        ended = record.finished_at
+        passed = record.deadline_at <= (now if ended is None else ended)
+        later = "will pass" if ended is None else "would have passed"
+        yield Moment(record.deadline_at, f"its deadline {'passed' if passed else later}")
     if record.finished_at is not None:
         outcome = f", outcome {record.outcome}" if record.outcome is not None else ""
         yield Moment(record.finished_at, f"off the books as {record.state}{outcome}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import sqlite3
@@ -14,6 +15,7 @@ import pytest
 from sigmic_guard.ledger import SqliteLedger
 from sigmic_guard.ledger.looking import see_dead
 from sigmic_guard.lifecycle import CancelReason, State, TaskPolicy, terms_of_orphan
+from sigmic_guard.lifecycle.explaining import utc_time
 from sigmic_guard.sigmic.credentials import Credential
 from tests.cli.conftest import KEY, Cli
 
@@ -112,6 +114,7 @@ async def test_a_living_owner(cli: Cli, books: Books) -> None:
         await ledger.aclose()
     [owner] = told(ended.out, "owner")
     assert owner.startswith("living, alive; its last sign of life was 1m")
+    assert owner.endswith(f"; pid {os.getpid()}")
     assert told(ended.out, "reapable") == ["no: its owner lives, and minds it"]
     assert "forget" not in ended.out
 
@@ -171,6 +174,46 @@ async def test_the_time_for_its_key(cli: Cli, books: Books, state: State) -> Non
     [reapable] = told(ended.out, "reapable")
     assert re.search(f'no: {how}="reattach": for [45]m\\d+s more, until 20.*Z, somebody', reapable)
     assert "not begun" not in ended.out
+
+
+async def test_a_dead_owner(cli: Cli, books: Books) -> None:
+    """It is told which job it is, whose, and since when its owner is dead."""
+    at = time.time() - 7500
+    await books.add(key="nightly")
+    await see_dead(str(books.file))
+    with closing(sqlite3.connect(books.file)) as shell, shell:
+        shell.execute("UPDATE owners SET pid=4711, seen_at=?, dead_at=dead_at-310", (at,))
+    ended = await cli.run("explain", "intent-1")
+    [owner] = told(ended.out, "owner")
+    assert re.fullmatch(
+        rf"dead-owner, dead; its last sign of life was 2h05m ago, at {utc_time(at)}; "
+        r"its death was first seen 5m\d\ds ago; pid 4711",
+        owner,
+    )
+    assert told(ended.out, "key") == ["nightly"]
+
+
+async def test_a_finished_task(cli: Cli, books: Books) -> None:
+    """What is over is told as such, without a word on what is to come."""
+    at = 1_769_442_600.0
+    await books.add(
+        state=State.NEVER_CREATED,
+        remote_id=None,
+        created_at=at,
+        deadline_at=at + 500,
+        reason=CancelReason.USER,
+        cancel_requested_at=at + 5,
+        finished_at=at + 60,
+    )
+    ended = await cli.run("explain", "intent-1")
+    assert told(ended.out, "state") == ["never_created: it never existed, and cost nothing"]
+    assert told(ended.out, "owner") == [
+        "was dead-owner; that process is gone; it left no sign of life"
+    ]
+    assert "was to be cancelled (user)" in ended.out
+    assert "its deadline would have passed" in ended.out
+    for word in ("reapable", "next", "will ", "sigmic-guard"):
+        assert word not in ended.out
 
 
 # --- reapable or not ----------------------------------------------------------------------------
