@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -29,7 +30,7 @@ from sigmic_guard.ledger import (
     sqlite_url,
 )
 from sigmic_guard.ledger.looking import see_dead
-from sigmic_guard.lifecycle import REAPABLE, Verdict
+from sigmic_guard.lifecycle import REAPABLE, ReapResult, Verdict
 from sigmic_guard.watchdog.reaping import Survey, reap, survey
 
 if TYPE_CHECKING:
@@ -45,6 +46,13 @@ CLOSE_TIMEOUT: Final = 4.0
 #: Seconds between two checks for signals, while tasks are ended.
 SIGNAL_CHECK_INTERVAL: Final = 0.05
 
+_WORDS: Final = {
+    ReapResult.CANCELLED: "cancelled",
+    ReapResult.ALREADY_FINISHED: "finished before",
+    ReapResult.NOT_FOUND: "not found",
+    ReapResult.NEVER_CREATED: "never created",
+    ReapResult.RELEASED: "let go",
+}
 _STOP_SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT})
 
 
@@ -134,13 +142,16 @@ async def _reap(terminal: Terminal, path: str, *, grace: float, since: float) ->
     :param since: when the program started, in seconds since the epoch.
     """
     left, corrupt = Survey((), {})
+    reaped: list[ReapResult] = []
     try:
         with move_on_after(grace + CLOSE_TIMEOUT):
             async with create_task_group() as group:
                 group.start_soon(_stop_on_second_signal, terminal, group.cancel_scope)
                 until = current_time() + grace
                 await see_dead(path)
-                await reap(path, (await survey(path)).found, until)
+                _, failures = await reap(path, (await survey(path)).found, until, reaped.append)
+                if failures:
+                    raise failures[0]
                 group.cancel_scope.cancel()
         with fail_after(CLOSE_TIMEOUT):
             left, corrupt = await survey(path)
@@ -148,6 +159,8 @@ async def _reap(terminal: Terminal, path: str, *, grace: float, since: float) ->
         terminal.problem(f"the program's tasks may still run: {_first(errors)}")
     except* TimeoutError:
         terminal.problem("the program's tasks may still run: the ledger does not answer")
+    if reaped:
+        terminal.status(f"sigmic-guard: {_sum(reaped)}")
     if corrupt:
         terminal.problem(str(CorruptRows(corrupt)))
     for (record, _, _), verdict in left:
@@ -159,6 +172,16 @@ async def _reap(terminal: Terminal, path: str, *, grace: float, since: float) ->
             )
         elif verdict is Verdict.OTHER_CREDENTIAL and record.created_at >= since:
             terminal.problem(f"the task {name} was made with another credential, and may still run")
+
+
+def _sum(reaped: Sequence[ReapResult]) -> str:
+    """Tell in a line what was done."""
+    counts = Counter(reaped)
+    told = ", ".join(
+        f"{counts[result]} {word}" for result, word in _WORDS.items() if counts[result]
+    )
+    many = "s" if len(reaped) > 1 else ""
+    return f"reaped {len(reaped)} task{many} without a living owner: {told}"
 
 
 def _first(error: BaseException) -> BaseException:

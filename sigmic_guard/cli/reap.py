@@ -58,7 +58,9 @@ async def command(
         terminal.status(f"{len(ours)} of {len(found)} to be seen to; nothing was done")
         return NOT_DONE if ours else nothing_left
 
-    rows = await reap(path, found, until)
+    reapable = sum(verdict in REAPABLE for _, verdict in found)
+    with terminal.progress(reapable, "ended") as count:
+        rows, errors = await reap(path, found, until, lambda _: count())
     stored = await get(path, [row.intent_id for row in rows])
     await terminal.header("task", "result", "state", "dead for", "", widths=_WIDTHS)
     left = 0
@@ -72,6 +74,8 @@ async def command(
                 failed.append(record)
     not_ours = f", {left - len(failed)} of them not ours to end" if left > len(failed) else ""
     terminal.status(f"{len(rows) - left} of {len(rows)} seen to; {left} may still run{not_ours}")
+    if errors:
+        raise errors[0]
     if failed and await _is_out_of_order(terminal, {record.base_url for record in failed}):
         return CONNECTION
     return NOT_DONE if failed else nothing_left

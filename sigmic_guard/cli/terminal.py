@@ -15,15 +15,16 @@ import select
 import shutil
 import textwrap
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from queue import SimpleQueue
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from typer import style
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from sigmic_guard.errors import SigmicGuardError
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 #: Seconds to wait at the end for what is not written yet.
 FLUSH_TIMEOUT: Final = 1.0
+#: Seconds between two lines of progress.
+PROGRESS_INTERVAL: Final = 0.2
 
 #: What would move a terminal's cursor, change its colours or the writing direction.
 _DIRECTION: Final = r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
@@ -123,6 +126,7 @@ class Terminal:
         self._colours = wanted and os.isatty(2)
         #: Whether the answers may have colours.
         self.colours: Final = wanted and self._out_is_terminal
+        self._err_is_screen = os.isatty(2) and os.environ.get("TERM") != "dumb"
         self._in_line = False  # the answer's last line is open
 
     # --- stdout -------------------------------------------------------------------------------
@@ -197,6 +201,30 @@ class Terminal:
         """Tell what goes on, in one line; nothing of it is an answer."""
         if not self.json:
             self._write_status(text, look or {"dim": True})
+
+    @contextmanager
+    def progress(self, total: int, what: str) -> Iterator[Callable[[], None]]:
+        """Show on a terminal how many of so many are done, as the function is called for each."""
+        if self.json or not self._err_is_screen:
+            yield lambda: None
+            return
+        done, shown_at = 0, monotonic()
+
+        def show() -> None:
+            self._err.post(f"\r\x1b[K{done} of {total} {what}")
+
+        def count() -> None:
+            nonlocal done, shown_at
+            done += 1
+            if monotonic() >= shown_at + PROGRESS_INTERVAL:
+                shown_at = monotonic()
+                show()
+
+        show()
+        try:
+            yield count
+        finally:
+            self._err.post("\r\x1b[K")
 
     def problem(self, text: str) -> None:
         """Tell what is wrong, in one line."""

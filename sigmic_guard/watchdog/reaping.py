@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from anyio import create_task_group, current_time, move_on_after, sleep
@@ -17,17 +18,20 @@ from sigmic_guard.errors import ConfigurationError, LedgerError, SigmicGuardErro
 from sigmic_guard.ledger import Orphan, SqliteLedger
 from sigmic_guard.ledger.looking import UnfinishedRows, get, unfinished
 from sigmic_guard.lifecycle import REAPABLE, State, Verdict, contradiction, judge
+from sigmic_guard.observe.events import OrphanReaped
 from sigmic_guard.sigmic.keyring import Keyring
 from sigmic_guard.sigmic.urls import check_base_url
 from sigmic_guard.supervisor import OrphanRow, Supervisor
 from sigmic_guard.supervisor.ground.from_entry import result_of_orphan
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from sigmic_guard.ledger import Ledger
     from sigmic_guard.ledger.looking import OwnedRow
-    from sigmic_guard.lifecycle import Record
+    from sigmic_guard.lifecycle import ReapResult, Record
+    from sigmic_guard.observe.events import ObservedEvent
+    from sigmic_guard.observe.observer import Observer
 
 T = TypeVar("T")
 
@@ -47,6 +51,7 @@ def reaping_session(
     namespace: str,
     keyring: Keyring | None = None,
     create_timeout: float = 30.0,
+    observers: Iterable[Observer] = (),
 ) -> Supervisor:
     """Return a supervisor, not entered yet, that is only to reap.
 
@@ -61,6 +66,7 @@ def reaping_session(
         namespace=namespace,
         create_timeout=create_timeout,
         registry=CollectorRegistry(),
+        observers=observers,
         grace=GRACE,
     )
 
@@ -133,41 +139,77 @@ def _is_base_url(text: str) -> bool:
         return False
 
 
-async def reap(path: str, found: Sequence[tuple[Orphan, Verdict]], until: float) -> list[OrphanRow]:
+class Reaped(NamedTuple):
+    """What came of it."""
+
+    #: Of each that was found, in their order.
+    rows: Sequence[OrphanRow]
+    #: What kept us from seeing to some of them.
+    errors: Sequence[SigmicGuardError]
+
+
+class _Answers:
+    """Hears of each task that ends as it does, so that none is lost when the time is over."""
+
+    def __init__(self, on_reaped: Callable[[ReapResult], object] | None) -> None:
+        self.results: dict[str, ReapResult] = {}
+        self._on_reaped = on_reaped
+
+    def observe(self, event: ObservedEvent) -> None:
+        """Remember the end of an orphan, and pass it on."""
+        if isinstance(event, OrphanReaped):
+            self.results[event.record.intent_id] = event.result
+            if self._on_reaped is not None:
+                self._on_reaped(event.result)
+
+
+async def reap(
+    path: str,
+    found: Sequence[tuple[Orphan, Verdict]],
+    until: float,
+    on_reaped: Callable[[ReapResult], object] | None = None,
+) -> Reaped:
     """End what was found, and tell of each task, in their order, what came of it.
 
     :param until: when to stop trying, by the event loop's clock. Leaving takes a second more.
+    :param on_reaped: is called for each task that ends here, as it does.
     :raises LedgerError: the ledger cannot be read.
-    :raises ConfigurationError: there is no credential.
     """
     ours = {
         record.intent_id: (record.base_url, record.namespace)
         for (record, _, _), verdict in found
         if verdict in REAPABLE
     }
-    reported: dict[str, OrphanRow] = {}
-    broken: list[SigmicGuardError] = []
+    answers = _Answers(on_reaped)
+    errors: list[SigmicGuardError] = []
 
     async def reap_there(base_url: str, namespace: str) -> None:
         try:
-            ledger = SqliteLedger(path)
-            async with reaping_session(ledger, base_url=base_url, namespace=namespace) as session:
+            async with reaping_session(
+                SqliteLedger(path), base_url=base_url, namespace=namespace, observers=[answers]
+            ) as session:
                 with move_on_after(until - current_time()):
-                    report = await retry_ledger_errors(session.reap)
-                    reported.update((row.intent_id, row) for row in report.reaped)
+                    await retry_ledger_errors(session.reap)
         except SigmicGuardError as error:
-            broken.append(error)
+            errors.append(error)
 
     async with create_task_group() as group:
         for place in sorted(set(ours.values())):
             group.start_soon(reap_there, *place)
-    if broken:
-        raise broken[0]
-    records = await _until_settled(path, found, ours, until)
+    # Where there was an error it is not waited for what nobody may see to.
+    settled_by = current_time() if errors else until
+    records = await _until_settled(path, found, ours, settled_by)
     now = time.time()
     rows = [_report(orphan, verdict, records, now) for orphan, verdict in found]
     # Who did it knows best how.
-    return [row if row.result is None else reported.get(row.intent_id, row) for row in rows]
+    known = answers.results
+    return Reaped(
+        [
+            row if row.result is None else replace(row, result=known.get(row.intent_id, row.result))
+            for row in rows
+        ],
+        errors,
+    )
 
 
 async def _until_settled(

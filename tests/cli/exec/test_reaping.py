@@ -72,6 +72,8 @@ async def test_killed(shared: dict[str, str], emulator: Emulator) -> None:
     assert ended.code == KILLED
     assert emulator.live == 0
     assert len(deleted(emulator)) == NUMBER
+    [line] = ended.err.splitlines()
+    assert line == f"sigmic-guard: reaped {NUMBER} tasks without a living owner: {NUMBER} cancelled"
 
 
 async def test_nobody_ends_them_without_the_watch(
