@@ -21,10 +21,17 @@ from urllib.parse import quote
 
 from sigmic_guard.errors import LedgerError
 from sigmic_guard.ledger.forks import gate, in_child
-from sigmic_guard.ledger.schema import check_version, configure, is_ledger, migrate, user_version
+from sigmic_guard.ledger.schema import (
+    MIGRATIONS,
+    check_version,
+    configure,
+    is_ledger,
+    migrate,
+    user_version,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from sigmic_guard.ledger.schema import Connection
 
@@ -80,6 +87,26 @@ class LedgerFile:
                 f"the ledger {path} cannot be made: {error.strerror}; "
                 "name another file, or make its folder writable for this user"
             ) from error
+        self._check_fork()
+
+    def find(self) -> bool:
+        """Remember which file it is; tell whether there is one, and it is not just being made.
+
+        :raises LedgerError: it is out of reach, or may not be opened in this process.
+        """
+        self.path = path = os.path.realpath(self.path)
+        try:
+            status = Path(path).stat()
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise LedgerError(f"the ledger {path} is out of reach: {error.strerror}") from error
+        self._inode = status.st_dev, status.st_ino
+        self._check_fork()
+        return status.st_size > 0
+
+    def _check_fork(self) -> None:
+        path = self.path
         if self._inode in _inherited:
             raise LedgerError(
                 f"the ledger {path} was open when this process was forked, and SQLite cannot open "
@@ -112,10 +139,25 @@ class LedgerFile:
         # SQLite would open it for reading only, and make a log that cannot be written later either.
         if not os.access(self.path, os.R_OK | os.W_OK, effective_ids=_EFFECTIVE_IDS):
             raise LedgerError(_unwritable(self.path, "no permission"))
+        return self._connect("mode=rw", prepare)  # which never makes a file
+
+    def connect_to_look(self) -> sqlite3.Connection:
+        """Return a new connection that only reads, where the file or its folder is read-only."""
+        self.check()
+        log = Path(f"{self.path}-wal")
+        writable = (self.path, log) if log.exists() else (self.path, Path(self.path).parent)
+        if all(os.access(path, os.W_OK, effective_ids=_EFFECTIVE_IDS) for path in writable):
+            return self.connect()
+        # Where nobody has it open there is no log, and none can be made: the file is all there is.
+        return self._connect("mode=ro" if log.exists() else "mode=ro&immutable=1", check_ledger)
+
+    def _connect(
+        self, how: str, prepare: Callable[[Connection, str], object]
+    ) -> sqlite3.Connection:
         _count(self._inode, 1)
         try:
             connection = sqlite3.connect(
-                f"file:{quote(os.fsencode(self.path))}?mode=rw",  # never makes a file
+                f"file:{quote(os.fsencode(self.path))}?{how}",
                 uri=True,
                 timeout=BUSY_TIMEOUT,
                 isolation_level=None,
@@ -142,10 +184,15 @@ class Access:
     """One connection to the file, made at first use, and anew after an error.
 
     For one thread at a time.
+
+    :param connect: how to make it; default: for reading and writing.
     """
 
-    def __init__(self, file: LedgerFile) -> None:
+    def __init__(
+        self, file: LedgerFile, connect: Callable[[], sqlite3.Connection] | None = None
+    ) -> None:
         self._file = file
+        self._connect = connect or file.connect
         self._connection: sqlite3.Connection | None = None
 
     @contextmanager
@@ -159,7 +206,7 @@ class Access:
         self._file.check()
         try:
             if self._connection is None:
-                self._connection = self._file.connect()
+                self._connection = self._connect()
             else:
                 check_version(user_version(self._connection), self._file.path)
             yield self._connection
@@ -191,6 +238,18 @@ def prepare(connection: Connection, path: str) -> None:
     if mode != "wal":
         _use_wal(connection, path)
     migrate(connection, path)
+
+
+def check_ledger(connection: Connection, path: str) -> None:
+    """See that a file can be read as it is.
+
+    :raises LedgerError: it is no ledger, or not of the present version.
+    """
+    if not is_ledger(connection, path) or user_version(connection) < len(MIGRATIONS):
+        raise LedgerError(
+            f"the ledger {path} is of an older version, which is brought up to date by whoever may "
+            "write it: run sigmic-guard ps once as the user of the service"
+        )
 
 
 def _make(path: str) -> None:

@@ -11,10 +11,8 @@ from array import array
 from collections.abc import Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
-from sigmic_guard.errors import LedgerError
 from sigmic_guard.ledger import presence
 from sigmic_guard.ledger import statements as sql
 from sigmic_guard.ledger.connection import Access, LedgerFile
@@ -25,6 +23,7 @@ from sigmic_guard.lifecycle import Record, wants
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Iterable
+    from pathlib import Path
 
     from sigmic_guard.ledger.schema import Connection
     from sigmic_guard.ledger.statements import Order
@@ -311,12 +310,12 @@ class _Look:
 
     def __init__(self, path: str) -> None:
         self._file = LedgerFile(path)
-        self._access = Access(self._file)
+        self._access = Access(self._file, self._file.connect_to_look)
         self._thread = CallThread("sigmic-guard: looking", self._access)
 
     async def begin(self) -> bool:
         """Tell whether there is such a file."""
-        return await self._thread.run(self._begin)
+        return await self._thread.run(self._file.find)
 
     async def run(self, function: Callable[[Connection, Path], T]) -> T:
         """Call the function, with a connection and the folder of the owners' lock files."""
@@ -325,18 +324,6 @@ class _Look:
     def end(self) -> None:
         """Let the thread close the file, and end."""
         self._thread.stop(self._access.close)
-
-    def _begin(self) -> bool:
-        path = Path(self._file.path)
-        try:
-            if not path.stat().st_size:
-                return False  # somebody is making it
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            raise LedgerError(f"the ledger {path} is out of reach: {error.strerror}") from error
-        self._file.prepare()
-        return True
 
     def _run(self, function: Callable[[Connection, Path], T]) -> T:
         with self._access.use() as connection:
