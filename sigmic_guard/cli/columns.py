@@ -94,7 +94,7 @@ def name(row: OwnedRow) -> str:
 def life(row: OwnedRow, now: float) -> str:
     """Tell whether the owner lives and, if it does not, since when there is no sign of life."""
     if row.alive:
-        return "alive"
+        return "alive?" if row.doubtful else "alive"
     told = span(max(0.0, now - row.orphaned_at))
     first = next(at for at, char in enumerate(told) if char.isalpha())
     return f"dead for {told[: first + 1]}"

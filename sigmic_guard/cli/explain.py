@@ -97,6 +97,8 @@ def owner(row: OwnedRow, now: float) -> str:
         life = "that process lives on" if row.alive else f"that process is gone; {seen}"
         return f"was {row.record.owner_id}{pid}; {life}"
     life = "alive" if row.alive else "dead"
+    if row.doubtful:
+        life = "alive as far as can be told: this user may not read its lock file"
     death = f"; its death was first seen {span(row.dead_for)} ago" if row.seen_dead else ""
     return f"{row.record.owner_id}, {life}; {seen}{death}{pid}"
 

@@ -52,6 +52,7 @@ class Tally:
     :ivar orphans: how many rows are a dead owner's, those not counted that wait for the next
         process.
     :ivar handed_over: how many an orderly shutdown left to whoever asks for their keys, in time.
+    :ivar doubtful: how many have an owner of whom this user may not tell whether it lives.
     :ivar chosen: how many were to be shown, and ``shown`` how many were, for want of room.
     :ivar corrupt: corrupt rows: why, by intent id.
     """
@@ -62,6 +63,7 @@ class Tally:
     tasks: int = 0
     orphans: int = 0
     handed_over: int = 0
+    doubtful: int = 0
     chosen: int = 0
     shown: int = 0
     corrupt: dict[str, str] = field(default_factory=dict)
@@ -72,6 +74,7 @@ class Tally:
         self.tasks += 1
         self.handed_over += waiting
         self.orphans += row.orphan and not waiting
+        self.doubtful += row.doubtful
 
     def _is_waiting(self, row: OwnedRow) -> bool:
         record = row.record
@@ -103,6 +106,8 @@ class Tally:
                 told.append(f"{self.handed_over} handed over, for whoever asks for the key")
             if self.orphans:
                 told.append(f"{self.orphans} without a living owner: see sigmic-guard reap")
+            if self.doubtful:
+                told.append(f"{self.doubtful} whose owner's lock file this user may not read")
             if len(told) == 1:
                 told.append("every owner lives")
         if self.corrupt:
@@ -222,6 +227,7 @@ def fields(row: OwnedRow, now: float) -> dict[str, object]:
         "owner_id": record.owner_id,
         "owner_seen_at": row.seen,
         "pid": row.pid,
+        "doubtful": row.doubtful,
         "age": now - record.created_at,
         "deadline": None if record.deadline_at is None else record.deadline_at - now,
         "attempts": record.attempts,

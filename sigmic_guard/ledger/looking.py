@@ -17,6 +17,7 @@ from sigmic_guard.ledger import presence
 from sigmic_guard.ledger import statements as sql
 from sigmic_guard.ledger.connection import Access, LedgerFile
 from sigmic_guard.ledger.orphans import last_sign
+from sigmic_guard.ledger.owners import may_examine
 from sigmic_guard.ledger.protocol import CorruptRows
 from sigmic_guard.ledger.thread import CallThread
 from sigmic_guard.lifecycle import Record, wants
@@ -57,6 +58,8 @@ class OwnedRow(NamedTuple):
     seen_dead: bool = False
     #: The owner's process id, in its own machine's or container's numbering, if it is known.
     pid: int | None = None
+    #: Whether it counts as alive because this user may not look whether it does.
+    doubtful: bool = False
 
     @property
     def finished(self) -> bool:
@@ -253,9 +256,8 @@ def _owned(connection: Connection, owners: _Owners, records: Sequence[Record]) -
         owner = owners.get(record.owner_id)
         wanted = not owner.alive and record.finished_at is None and is_wanted(record)
         dead_for, seen_dead = owner.dead_for or 0.0, owner.dead_for is not None
-        rows.append(
-            OwnedRow(record, owner.alive, owner.seen, wanted, dead_for, seen_dead, owner.pid)
-        )
+        told = (wanted, dead_for, seen_dead, owner.pid, owner.doubtful)
+        rows.append(OwnedRow(record, owner.alive, owner.seen, *told))
     return rows
 
 
@@ -266,6 +268,7 @@ class _Owner(NamedTuple):
     seen: float | None
     dead_for: float | None
     pid: int | None
+    doubtful: bool
 
 
 class _Owners:
@@ -301,7 +304,8 @@ class _Owners:
             seen = presence.last_seen(self._connection, self._folder, owner_id)
             dead_for = presence.dead_for(self._connection, owner_id)
             pid = presence.pid_of(self._connection, owner_id)
-            self._known[owner_id] = known = _Owner(alive, seen, dead_for, pid)
+            doubtful = alive and not may_examine(self._folder, owner_id)
+            self._known[owner_id] = known = _Owner(alive, seen, dead_for, pid, doubtful)
         return known
 
 

@@ -113,6 +113,19 @@ def examine(folder: Path, owner_id: str) -> Sign:
         return Sign.ALIVE
 
 
+def may_examine(folder: Path, owner_id: str) -> bool:
+    """Tell whether this user may look at an owner's file: else the owner counts as alive."""
+    if not _NAME.fullmatch(owner_id):
+        return True
+    try:
+        os.close(os.open(folder / (owner_id + _LOCK), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC))
+    except PermissionError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
 def touched_at(folder: Path, owner_id: str) -> float | None:
     """Return when an owner touched its file last, if it has one."""
     if not _NAME.fullmatch(owner_id):

@@ -147,6 +147,7 @@ async def test_json(cli: Cli, books: Books) -> None:
         "owner_id": record.owner_id,
         "owner_seen_at": None,
         "pid": None,
+        "doubtful": False,
         "attempts": 2,
         "last_error": "503",
     }

@@ -87,8 +87,8 @@ async def test_looking_takes_no_permission_to_write(folder: Path) -> None:
 
     And those of a file that was closed in good order, without a log, where none may be made.
     """
-    files = [folder / name / "ledger.db" for name in ("open", "killed", "closed")]
-    in_use, left, closed = files
+    files = [folder / name / "ledger.db" for name in ("open", "killed", "closed", "hidden")]
+    in_use, left, closed, hidden = files
     ledger = await write(in_use)
     try:
         left.parent.mkdir()
@@ -98,7 +98,9 @@ async def test_looking_takes_no_permission_to_write(folder: Path) -> None:
         assert Path(f"{left}-wal").stat().st_size
         await (await write(closed)).aclose()
         assert not Path(f"{closed}-wal").exists()
+        shutil.copytree(closed.parent, hidden.parent)
         with read_only(folder):
+            Path(f"{hidden}.owners").chmod(0)
             done = await to_thread.run_sync(
                 lambda: subprocess.run(
                     [sys.executable, "-c", PROGRAM, *map(str, files)],
@@ -114,11 +116,14 @@ async def test_looking_takes_no_permission_to_write(folder: Path) -> None:
         await ledger.aclose()
     assert "sigmic-guard: " not in done.stderr.partition("--\n")[2], done.stderr
     _, *looks, rest = done.stdout.split("--\n")
-    assert (len(looks), rest) == (3, ""), done.stderr
-    for look, life, code in zip(looks, ("alive", "alive", "dead for "), "001", strict=True):
+    assert (len(looks), rest) == (4, ""), done.stderr
+    assert "1 task; 1 whose owner's lock file this user may not read; " in done.stderr
+    assert "alive as far as can be told" in looks[-1]
+    lives = ("alive", "alive", "dead for ", "alive?")
+    for look, life, code in zip(looks, lives, "0010", strict=True):
         row, status, *explanation, done_status = look.splitlines()
         assert row.startswith("remote-1\trunning\t-\t")
-        assert row.split("\t")[4].startswith(life)
+        assert row.split("\t")[4].rstrip("0123456789d") == life
         assert status == code
         assert "task\tremote-1" in explanation
         assert done_status == "0"
