@@ -32,7 +32,7 @@ def quadratic_sweep() -> None:
 
     def looking(self: Timer, when: float, call: Any, *args: Any) -> Any:
         def late(*args: Any) -> None:
-            assert sum(entry[2].when >= 0 for entry in self._heap) >= 0
+            assert sum(alarm[0] >= 0 for alarm in self._heap) >= 0
             call(*args)
 
         return at(self, when, late, *args)

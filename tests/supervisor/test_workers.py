@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 from anyio import Event, create_task_group, current_time, fail_after, sleep, sleep_forever
@@ -32,6 +33,17 @@ async def test_stopped_before_the_first_step() -> None:
         with fail_after(5):
             await workers.gone()
     assert not begun
+
+
+async def test_an_alarm_is_one_object_to_the_collector() -> None:
+    """There may be 100,000 alarms, and the collector stops the loop while it goes through them."""
+    timer, count = Timer(print), 10_000
+    gc.collect()
+    before = len(gc.get_objects())
+    for _ in range(count):
+        timer.at(current_time() + 3600, print, timer)
+    gc.collect()
+    assert len(gc.get_objects()) - before < 1.1 * count
 
 
 @pytest.mark.backends(ASYNCIO)

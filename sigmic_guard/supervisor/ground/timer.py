@@ -26,15 +26,15 @@ RETRY_SECONDS: Final = 10.0
 MIN_FORGOTTEN: Final = 4096
 
 
-class Alarm:
-    """A call that is due at ``when``, in seconds on anyio's clock."""
+class Alarm(list[Any]):
+    """A call that is due at a time: ``[when, number, call, *args]``.
 
-    __slots__ = ("args", "call", "when")
+    ``when`` is in seconds on anyio's clock. ``call`` is ``None`` once it was made or forgotten. One
+    object, for the collector goes through each; a list, for lists are compared without Python code,
+    and ``number`` is never the same.
+    """
 
-    def __init__(self, when: float, call: Callable[..., None], args: tuple[Any, ...]) -> None:
-        self.when = when
-        self.call: Callable[..., None] | None = call
-        self.args = args
+    __slots__ = ()
 
 
 class Slices:
@@ -61,7 +61,7 @@ class Timer:
 
     def __init__(self, report: Callable[[str, Exception], None]) -> None:
         self._report = report
-        self._heap: list[tuple[float, int, Alarm]] = []
+        self._heap: list[Alarm] = []
         self._number = count()  # alarms of one instant go off in the order they were set
         self._litter = 0
         self._earlier = Event()
@@ -71,8 +71,8 @@ class Timer:
 
     def at(self, when: float, call: Callable[..., None], *args: Any) -> Alarm:
         """Call ``call(*args)`` at ``when``, on anyio's clock."""
-        alarm = Alarm(when, call, args)
-        heappush(self._heap, (when, next(self._number), alarm))
+        alarm = Alarm((when, next(self._number), call, *args))
+        heappush(self._heap, alarm)
         if when < self._target:
             self._earlier.set()
         return alarm
@@ -83,9 +83,9 @@ class Timer:
 
     def forget(self, alarm: Alarm | None) -> None:
         """Let an alarm not go off; what it held is let go at once."""
-        if alarm is None or alarm.call is None:
+        if alarm is None or alarm[2] is None:
             return
-        alarm.call, alarm.args = None, ()
+        alarm[2:] = [None]
         self._litter += 1
         if self._litter > MIN_FORGOTTEN and self._litter > len(self._heap) // 2:
             self._target = -inf  # so that the worker is woken once, and not again
@@ -113,22 +113,23 @@ class Timer:
         self._swept = swept = Event()
         try:
             while self._heap and self._heap[0][0] <= current_time():
-                self._go_off(heappop(self._heap)[2])
+                self._go_off(heappop(self._heap))
                 await slices.yield_if_due()
         finally:
             self._swept = None
             swept.set()
 
     def _go_off(self, alarm: Alarm) -> None:
-        if alarm.call is None:
+        _, _, call, *args = alarm
+        if call is None:
             self._litter -= 1
             return
-        call, alarm.call = alarm.call, None
+        alarm[2:] = [None]
         try:
-            call(*alarm.args)
+            call(*args)
         except Exception as bug:  # noqa: BLE001 - whatever it is, it is this task's alone
             self._report("timer", bug)
-            self.after(RETRY_SECONDS, call, *alarm.args)
+            self.after(RETRY_SECONDS, call, *args)
 
     async def _clear_out(self) -> None:
         """Rebuild the heap from the alarms that count, in slices; it stays usable meanwhile."""
@@ -136,9 +137,9 @@ class Timer:
         slices = Slices()
         try:
             while old:
-                for entry in old[-256:]:
-                    if entry[2].call is not None:
-                        heappush(self._heap, entry)
+                for alarm in old[-256:]:
+                    if alarm[2] is not None:
+                        heappush(self._heap, alarm)
                 del old[-256:]
                 await slices.yield_if_due()
         finally:
