@@ -156,7 +156,8 @@ async def ps(terminal: Terminal, *, path: str, choice: Choice, quiet: bool) -> i
     """
     tally = await show(terminal, path, choice, quiet=quiet)
     if not quiet:
-        terminal.status(tally.summary)
+        alarming = {"fg": "red", "bold": True} if tally.orphans else {}
+        terminal.status(tally.summary, **alarming)
     if tally.problem is not None:
         terminal.problem(tally.problem)
     return tally.code

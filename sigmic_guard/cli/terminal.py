@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 #: Seconds to wait at the end for what is not written yet.
 FLUSH_TIMEOUT: Final = 1.0
+#: Makes a terminal begin its last line again.
+_ERASE: Final = "\r\x1b[K"
 #: Seconds between two lines of progress.
 PROGRESS_INTERVAL: Final = 0.2
 
@@ -128,6 +130,7 @@ class Terminal:
         self.colours: Final = wanted and self._out_is_terminal
         self._err_is_screen = os.isatty(2) and os.environ.get("TERM") != "dumb"
         self._in_line = False  # the answer's last line is open
+        self._in_progress = False  # the last line of stderr tells of progress
 
     # --- stdout -------------------------------------------------------------------------------
 
@@ -211,7 +214,7 @@ class Terminal:
         done, shown_at = 0, monotonic()
 
         def show() -> None:
-            self._err.post(f"\r\x1b[K{done} of {total} {what}")
+            self._err.post(f"{_ERASE}{done} of {total} {what}")
 
         def count() -> None:
             nonlocal done, shown_at
@@ -221,10 +224,12 @@ class Terminal:
                 show()
 
         show()
+        self._in_progress = True
         try:
             yield count
         finally:
-            self._err.post("\r\x1b[K")
+            self._in_progress = False
+            self._err.post(_ERASE)
 
     def problem(self, text: str) -> None:
         """Tell what is wrong, in one line."""
@@ -238,7 +243,11 @@ class Terminal:
         begin = "\n" if self._in_line and self._out_is_terminal else ""
         if begin:
             self._in_line = False
-        self._err.post(f"{begin}{line}\n")
+        self._post(f"{begin}{line}\n")
+
+    def _post(self, text: str) -> None:
+        """Write whole lines to stderr, in the place of progress, which is shown again later."""
+        self._err.post(f"{_ERASE}{text}" if self._in_progress else text)
 
     async def error(self, error: SigmicGuardError) -> None:
         """Tell of an error: in words, and to machines as a line of JSON."""
@@ -251,7 +260,7 @@ class Terminal:
     def log_here(self) -> None:
         """Send what is logged as a warning, or worse, to stderr."""
         logging.basicConfig(
-            stream=_LogFile(self._err), level=logging.WARNING, format="%(levelname)s: %(message)s"
+            stream=_LogFile(self._post), level=logging.WARNING, format="%(levelname)s: %(message)s"
         )
         # The error that the command ends with says the same, and better.
         self.leave_out("task.never_created")
@@ -271,11 +280,11 @@ class Terminal:
 class _LogFile:
     """As much of a text file as structlog needs."""
 
-    def __init__(self, outlet: Outlet) -> None:
-        self._outlet = outlet
+    def __init__(self, post: Callable[[str], None]) -> None:
+        self._post = post
 
     def write(self, text: str) -> int:
-        self._outlet.post(text)
+        self._post(text)
         return len(text)
 
     def flush(self) -> None:

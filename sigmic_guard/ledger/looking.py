@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
@@ -23,7 +23,7 @@ from sigmic_guard.ledger.thread import CallThread
 from sigmic_guard.lifecycle import Record, wants
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Iterable
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable
     from pathlib import Path
 
     from sigmic_guard.ledger.schema import Connection
@@ -180,17 +180,18 @@ async def paged(
     """
     look = _Look(path)
     try:
-        if await look.begin():
-            yield _pages(look, namespace, order)
-        else:
+        if not await look.begin():
             yield None
+            return
+        async with aclosing(_pages(look, namespace, order)) as pages:
+            yield pages
     finally:
         look.end()
 
 
 async def _pages(
     look: _Look, namespace: str | None, order: Order | None
-) -> AsyncIterator[UnfinishedRows]:
+) -> AsyncGenerator[UnfinishedRows, None]:
     later = array("q")
     kept: list[_Owners] = []
 

@@ -145,6 +145,8 @@ async def test_the_same_colours(cli: Cli, books: Books) -> None:
         assert shown.splitlines()[line].rstrip() == drawn.get().splitlines()[line].rstrip()
     assert "\x1b[31munconfirmed\x1b[0m" in shown
     assert "\x1b[1;31mdead for 1m\x1b[0m" in shown
+    assert "\x1b[1;31m1 task; 1 without" in drawn.get()
+    assert "\x1b[31m\x1b[1m1 task; 1 without" in shown
     assert "\x1b" not in (await cli.run("ps")).out
     cli.env["NO_COLOR"] = "1"
     _, shown = await on_a_terminal(cli, "ps")

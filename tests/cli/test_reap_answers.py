@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 import structlog  # noqa: F401 - importing it blocks, and no test may in its event loop
-from anyio import current_time
+from anyio import current_time, to_thread
 
+from sigmic_guard.cli.terminal import Terminal
 from sigmic_guard.errors import LedgerError
 from sigmic_guard.lifecycle import State
 from sigmic_guard.watchdog import reaping
@@ -64,3 +66,23 @@ async def test_progress(cli: Cli, books: Books) -> None:
     assert shown.index("\r\x1b[K", shown.index("0 of 1 ended")) < shown.index("gone")
     await books.add("again", remote_id="again")
     assert "of 1 ended" not in (await cli.run("reap")).err
+
+
+async def test_what_is_said_meanwhile(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line that comes in between takes the place of the progress, which comes again after it."""
+    monkeypatch.setattr(os, "isatty", lambda fd: fd == 2)
+    monkeypatch.setattr("sigmic_guard.cli.terminal.PROGRESS_INTERVAL", 0.0)
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    terminal = Terminal()
+    with terminal.progress(2, "ended") as count:
+        terminal.problem("look")
+        count()
+    terminal.status("done")
+    await to_thread.run_sync(terminal.flush)
+    erase = "\r\x1b[K"
+    assert capfd.readouterr().err == (
+        f"{erase}0 of 2 ended{erase}sigmic-guard: look\n{erase}1 of 2 ended{erase}done\n"
+    )
