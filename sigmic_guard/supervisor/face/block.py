@@ -43,7 +43,8 @@ class TaskBlock:
 
     def __init__(self, core: Core, order: Order) -> None:
         self._core = core
-        self._order = order
+        #: Until the task is begun: it holds a message, and secrets.
+        self._order: Order | None = order
         self._scope = core.lifetime.make_scope()
         self._host: Host
         self._hosted: HostedScope
@@ -56,13 +57,14 @@ class TaskBlock:
 
         :raises SigmicGuardError: there is no task, or it is being ended. Nothing is left to do.
         """
-        if self._task is not None:
+        if self._order is None:
             raise RuntimeError("a block is entered once: call supervisor.task() again")
         self._core.ground.check_here()
         entered_at = self._core.lifetime.moment()
         if self._order.request.files:
             await check_files(self._order.request.files)
         task = self._task = self._core.intake.begin(self._order, entered_at=entered_at, block=self)
+        self._order = None
         self._host = Host()
         self._scope.__enter__()
         self._hosted = HostedScope(self._scope)
