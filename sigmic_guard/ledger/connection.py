@@ -65,6 +65,8 @@ class LedgerFile:
     def __init__(self, path: str) -> None:
         self.path = path
         self._inode: _Inode | None = None
+        #: Whether SQLite was told that nobody writes.
+        self._immutable = False
         #: Of two connections that close at once each leaves the log to the other.
         self._closing = Lock()
 
@@ -144,12 +146,23 @@ class LedgerFile:
     def connect_to_look(self) -> sqlite3.Connection:
         """Return a new connection that only reads, where the file or its folder is read-only."""
         self.check()
-        log = Path(f"{self.path}-wal")
-        writable = (self.path, log) if log.exists() else (self.path, Path(self.path).parent)
+        logged = self._log.exists()
+        writable = (self.path, self._log if logged else Path(self.path).parent)
+        self._immutable = False
         if all(os.access(path, os.W_OK, effective_ids=_EFFECTIVE_IDS) for path in writable):
             return self.connect()
         # Where nobody has it open there is no log, and none can be made: the file is all there is.
-        return self._connect("mode=ro" if log.exists() else "mode=ro&immutable=1", check_ledger)
+        self._immutable = not logged
+        return self._connect("mode=ro&immutable=1" if self._immutable else "mode=ro", check_ledger)
+
+    @property
+    def outdated(self) -> bool:
+        """Whether a connection that was to look may have read nonsense: somebody writes by now."""
+        return self._immutable and self._log.exists()
+
+    @property
+    def _log(self) -> Path:
+        return Path(f"{self.path}-wal")
 
     def _connect(
         self, how: str, prepare: Callable[[Connection, str], object]

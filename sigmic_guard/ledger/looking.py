@@ -13,6 +13,7 @@ from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
+from sigmic_guard.errors import LedgerError
 from sigmic_guard.ledger import presence
 from sigmic_guard.ledger import statements as sql
 from sigmic_guard.ledger.connection import Access, LedgerFile
@@ -192,21 +193,19 @@ async def paged(
 async def _pages(
     look: _Look, namespace: str | None, order: Order | None
 ) -> AsyncGenerator[UnfinishedRows, None]:
-    later = array("q")
-    kept: list[_Owners] = []
-
-    def begin(connection: Connection, folder: Path) -> array[int]:
-        kept.append(_Owners(connection, folder, ()))
-        return array("q", sql.ordered(connection, namespace, order))
+    def begin(connection: Connection, folder: Path) -> tuple[_Owners, array[int]]:
+        places = array("q", sql.ordered(connection, namespace, order))
+        return _Owners(connection, folder, ()), places
 
     def read(
         part: Sequence[int], connection: Connection, _: Path, *, dead_first: bool
-    ) -> UnfinishedRows:
-        owners, found = kept[0].on(connection), sql.owners_at(connection, part)
+    ) -> tuple[UnfinishedRows, Sequence[int]]:
+        owners.use(connection)
+        owned, left = sql.owners_at(connection, part), list[int]()
         # As everywhere: who is dead stays so, and the rows are read after it is known.
-        living = {place for place, owner_id in found.items() if owners.alive(owner_id)}
+        living = {place for place, owner_id in owned.items() if owners.alive(owner_id)}
         if dead_first:
-            later.extend(place for place in part if place in living)
+            left = [place for place in part if place in living]
             part = [place for place in part if place not in living]
         corrupt: dict[str, str] = {}
         try:
@@ -214,13 +213,16 @@ async def _pages(
         except CorruptRows as error:
             records = [*error.readable]
             corrupt.update(error.corrupt)
-        return UnfinishedRows(_owned(connection, owners, records), corrupt)
+        return UnfinishedRows(_owned(connection, owners, records), corrupt), left
 
-    places = await look.run(begin)
+    owners, places = await look.run(begin)
+    later = array("q")
     for rest, dead_first in ((places, order is None), (later, False)):
         for start in range(0, len(rest), PAGE):
             part = rest[start : start + PAGE]
-            yield await look.run(partial(read, part, dead_first=dead_first))
+            rows, left = await look.run(partial(read, part, dead_first=dead_first))
+            later.extend(left)
+            yield rows
 
 
 def _rows(
@@ -283,13 +285,12 @@ class _Owners:
         for owner_id in owner_ids:
             self.alive(owner_id)
 
-    def on(self, connection: Connection) -> _Owners:
+    def use(self, connection: Connection) -> None:
         """Use this connection from now on, and know no more than a bounded number of owners."""
         self._connection = connection
         if len(self._alive) > MAX_OWNERS:
             self._alive.clear()
             self._known.clear()
-        return self
 
     def alive(self, owner_id: str) -> bool:
         """Tell whether it lives, or did when it was looked at."""
@@ -331,8 +332,17 @@ class _Look:
         self._thread.stop(self._access.close)
 
     def _run(self, function: Callable[[Connection, Path], T]) -> T:
-        with self._access.use() as connection:
-            return function(connection, self._file.owners)
+        while True:
+            try:
+                with self._access.use() as connection:
+                    result = function(connection, self._file.owners)
+            except LedgerError:
+                if not self._file.outdated:
+                    raise
+            else:
+                if not self._file.outdated:
+                    return result
+            self._access.close()
 
 
 async def _look(path: str, function: Callable[[Connection, Path], T]) -> T | None:

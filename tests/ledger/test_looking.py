@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
@@ -94,4 +95,27 @@ async def test_what_changes_in_between(tmp_path: Path) -> None:
             seen += [row.record.intent_id async for page in pages for row in page.readable]
     finally:
         await ledger.aclose()
+    assert seen == [f"{n:03}" for n in range(15) if n != 12]
+
+
+async def test_somebody_begins_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that this user may only read is read anew as soon as somebody has it open."""
+    ledger = SqliteLedger(tmp_path / "ledger.db")
+    await ledger.open(uuid4().hex)
+    await ledger.commit([Write(running(n, "dead"), 0) for n in range(15)])
+    await ledger.aclose()
+    async with looking.paged(ledger.path) as pages:
+        assert pages is not None
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "access", lambda *_, **__: False)
+            seen = [row.record.intent_id for row in (await anext(pages)).readable]
+        await ledger.open("living")
+        try:
+            gone = make_record(
+                "012", state=State.CANCELLED, owner_id="dead", finished_at=2000.0, version=2
+            )
+            assert await ledger.commit([Write(gone, 1)]) == [None]
+            seen += [row.record.intent_id async for page in pages for row in page.readable]
+        finally:
+            await ledger.aclose()
     assert seen == [f"{n:03}" for n in range(15) if n != 12]
