@@ -52,8 +52,10 @@ async def command(
         return nothing_left
     if dry_run:
         await terminal.header("task", "verdict", "state", "dead for", "", widths=_WIDTHS)
-        for orphan, verdict in found:
-            await _show_plan(terminal, orphan, verdict)
+        if terminal.json:
+            await terminal.objects(_plan_fields(*each) for each in found)
+        else:
+            await terminal.rows((_plan_words(*each) for each in found), widths=_WIDTHS)
         ours = [verdict for _, verdict in found if verdict in REAPABLE]
         terminal.status(f"{len(ours)} of {len(found)} to be seen to; nothing was done")
         return NOT_DONE if ours else nothing_left
@@ -63,15 +65,18 @@ async def command(
         rows, errors = await reap(path, found, until, lambda _: count())
     stored = await get(path, [row.intent_id for row in rows])
     await terminal.header("task", "result", "state", "dead for", "", widths=_WIDTHS)
-    left = 0
-    failed: list[Record] = []
-    for row, (orphan, verdict) in zip(rows, found, strict=True):
-        record = stored[row.intent_id].record if row.intent_id in stored else orphan.record
-        await _show(terminal, row, record, verdict)
-        if row.result is None:
-            left += 1
-            if verdict in REAPABLE:
-                failed.append(record)
+    ended = [
+        (row, stored[row.intent_id].record if row.intent_id in stored else orphan.record, verdict)
+        for row, (orphan, verdict) in zip(rows, found, strict=True)
+    ]
+    if terminal.json:
+        await terminal.objects(_end_fields(*each) for each in ended)
+    else:
+        await terminal.rows((_end_words(*each) for each in ended), widths=_WIDTHS)
+    left = sum(row.result is None for row in rows)
+    failed = [
+        record for row, record, verdict in ended if row.result is None and verdict in REAPABLE
+    ]
     not_ours = f", {left - len(failed)} of them not ours to end" if left > len(failed) else ""
     terminal.status(f"{len(rows) - left} of {len(rows)} seen to; {left} may still run{not_ours}")
     if errors:
@@ -81,29 +86,33 @@ async def command(
     return NOT_DONE if failed else nothing_left
 
 
-async def _show_plan(terminal: Terminal, orphan: Orphan, verdict: Verdict) -> None:
-    record, age = orphan.record, max(0.0, time.time() - orphan.orphaned_at)
-    if terminal.json:
-        await terminal.object(_fields(record, verdict, age, dry_run=True))
-        return
-    name = record.remote_id or record.intent_id
-    words = (verdict.value, record.state.value, span(age), _WORDS[verdict])
-    await terminal.row(name, *words, widths=_WIDTHS)
+def _plan_fields(orphan: Orphan, verdict: Verdict) -> dict[str, object]:
+    return _fields(orphan.record, verdict, _age(orphan), dry_run=True)
 
 
-async def _show(terminal: Terminal, row: OrphanRow, record: Record, verdict: Verdict) -> None:
-    if terminal.json:
-        shown = _fields(record, verdict, row.age, dry_run=False, result=row.result)
-        await terminal.object({**shown, "id": row.id})
-        return
+def _plan_words(orphan: Orphan, verdict: Verdict) -> tuple[str, ...]:
+    record = orphan.record
+    name, age = record.remote_id or record.intent_id, span(_age(orphan))
+    return name, verdict.value, record.state.value, age, _WORDS[verdict]
+
+
+def _age(orphan: Orphan) -> float:
+    return max(0.0, time.time() - orphan.orphaned_at)
+
+
+def _end_fields(row: OrphanRow, record: Record, verdict: Verdict) -> dict[str, object]:
+    shown = _fields(record, verdict, row.age, dry_run=False, result=row.result)
+    return {**shown, "id": row.id}
+
+
+def _end_words(row: OrphanRow, record: Record, verdict: Verdict) -> tuple[str, ...]:
     if row.result is not None:
         result, more = row.result.value, ""
     elif verdict in REAPABLE:
         result, more = "may_still_run", record.last_error or ""
     else:
         result, more = verdict.value, _WORDS[verdict]
-    words = (result, row.state.value, span(row.age), more)
-    await terminal.row(row.id or row.intent_id, *words, widths=_WIDTHS)
+    return row.id or row.intent_id, result, row.state.value, span(row.age), more
 
 
 def _fields(

@@ -16,6 +16,7 @@ import shutil
 import textwrap
 import threading
 from contextlib import contextmanager, suppress
+from itertools import islice
 from queue import SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 #: Seconds to wait at the end for what is not written yet.
 FLUSH_TIMEOUT: Final = 1.0
+#: Lines that are written at once.
+PORTION: Final = 500
 #: Makes a terminal begin its last line again.
 _ERASE: Final = "\r\x1b[K"
 #: Seconds between two lines of progress.
@@ -161,12 +164,22 @@ class Terminal:
 
     async def row(self, *columns: str, widths: Sequence[int]) -> None:
         """Write columns in a line: with tabs between them or, on a terminal, at these widths."""
-        texts = [one_line(text) for text in columns]
-        line = "\t".join(texts)
-        if self._out_is_terminal:
+        await self.rows([columns], widths=widths)
+
+    async def rows(self, rows: Iterable[Sequence[str]], *, widths: Sequence[int]) -> None:
+        """Write such lines, many at once."""
+        fitted = self.width
+
+        def line(columns: Sequence[str]) -> str:
+            texts = [one_line(text) for text in columns]
+            if fitted is None:
+                return "\t".join(texts)
             padded = (text.ljust(width) for text, width in zip(texts, widths, strict=True))
-            line = "  ".join(padded)[: shutil.get_terminal_size().columns].rstrip()
-        await self._out.write(f"{line}\n")
+            return "  ".join(padded)[:fitted].rstrip()
+
+        lines = map(line, rows)
+        while portion := [*islice(lines, PORTION)]:
+            await self.lines(portion)
 
     async def header(self, *columns: str, widths: Sequence[int]) -> None:
         """Name the columns of the rows that follow, if somebody sits there to read it."""
@@ -195,8 +208,10 @@ class Terminal:
         await self.objects((fields,))
 
     async def objects(self, several: Iterable[Any]) -> None:
-        """Write lines of JSON."""
-        await self.lines(msgspec.json.encode(fields).decode() for fields in several)
+        """Write lines of JSON, many at once."""
+        lines = (msgspec.json.encode(fields).decode() for fields in several)
+        while portion := [*islice(lines, PORTION)]:
+            await self.lines(portion)
 
     # --- stderr -------------------------------------------------------------------------------
 
