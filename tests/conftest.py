@@ -4,7 +4,7 @@
 - A blocking call made by ``sigmic_guard`` while an asyncio loop runs in its thread raises.
 - A test on asyncio that leaves tasks or sockets behind fails (``tests/leaks.py``).
 - A session that leaves a file in the user's state directory fails (``tests/state_directory.py``).
-- A test whose fixtures hang ends its process (``tests/hangs.py``).
+- A test that goes on after its time-out ends its process (``tests/hangs.py``).
 - Warnings are errors (pyproject.toml), those out of ``__del__`` included.
 """
 
@@ -21,7 +21,10 @@ from blockbuster import blockbuster_ctx
 
 from tests.backends import ASYNCIO, for_anyio
 from tests.families import selection
-from tests.hangs import pytest_runtest_teardown  # noqa: F401 - a hook of pytest's
+from tests.hangs import (  # noqa: F401 - hooks of pytest's
+    pytest_runtest_call,
+    pytest_runtest_teardown,
+)
 from tests.leaks import no_leaks
 from tests.state_directory import pytest_configure  # noqa: F401 - a hook of pytest's
 from tests.transports import kinds

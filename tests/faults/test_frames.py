@@ -103,11 +103,17 @@ async def test_an_option_that_makes_no_sense(call: Callable[..., Awaitable[None]
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=list(CALLS))
-async def test_a_supervisor_that_is_closed(call: Callable[..., Awaitable[None]]) -> None:
-    """What comes too late is refused without a word on what it was."""
-    with pytest.raises(SupervisorShutdown) as caught:
-        await call(Supervisor(client=FakeSigmic(), ledger="memory:"), {})
-    check(caught.value)
+async def test_a_supervisor_that_is_not_open(call: Callable[..., Awaitable[None]]) -> None:
+    """What comes too early, or too late, is refused without a word on what it was."""
+    supervisor = Supervisor(client=FakeSigmic(), ledger="memory:")
+    with pytest.raises(ConfigurationError, match="enter the supervisor first") as early:
+        await call(supervisor, {})
+    check(early.value)
+    async with supervisor:
+        pass
+    with pytest.raises(SupervisorShutdown) as late:
+        await call(supervisor, {})
+    check(late.value)
 
 
 @pytest.mark.parametrize("call", CREATES.values(), ids=list(CREATES))

@@ -396,11 +396,13 @@ async def test_an_error_of_the_application_goes_on_unchanged() -> None:
         await at.until_finished({("cancelled", "error"): 1})
 
 
-async def test_the_mistake_of_a_supervisor_that_was_never_entered_goes_on() -> None:
-    """It looks like a shutdown, and is none."""
+async def test_the_mistake_of_a_supervisor_that_is_closed_goes_on() -> None:
+    """It looks like a shutdown of ours, and is none."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await Lab().make().run("m")
+        async with Lab().open() as another:
+            pass
+        await another.run("m")
 
     async with bench() as at:
         request = at.request(app)

@@ -47,7 +47,7 @@ WORKS: dict[str, dict[str, Any]] = {
     "whole": {"timeout": HostileInt(60), "reattach_within": HostileInt(5)},
     "a choice": {"on_exit": HostileStr("cancel")},
     "late": {"deadline": datetime.max.replace(tzinfo=UTC)},
-    "later": {"deadline": 1e300},
+    "later": {"deadline": datetime.max.replace(tzinfo=UTC)},
 }
 RAISES: dict[str, dict[str, Any]] = {
     "message": {"message": Hostile()},

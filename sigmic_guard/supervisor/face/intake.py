@@ -207,9 +207,11 @@ class Intake:
 
     def _check_key(self, order: Order) -> None:
         # Not a local: tools print those of a traceback, and the key is the user's.
-        keys = self._ground.roster.keys
-        if order.key is not None and order.key in keys:
-            raise key_taken("a live task of this process holds the key", keys[order.key].record)
+        roster = self._ground.roster
+        if order.key is not None and order.key in roster.keys:
+            raise key_taken(
+                "a live task of this process holds the key", roster.keys[order.key].record
+            )
 
 
 def _earlier(order: Order, entered_at: float) -> float | None:
