@@ -105,11 +105,12 @@ async def endings_of(hostile: Hostile) -> set[type]:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-async def test_anything(seed: int) -> None:
+async def test_anything(seed: int, transport: str) -> None:
     """Whatever a server sends, and however it ends: an answer, or an error that is documented."""
     hostile = Hostile(seed)
     assert await endings_of(hostile) >= {ProtocolError, ConnectionFailed}
-    assert hostile.too_many == []
+    if transport == "wire":  # aiohttp has an eye of its own for an answer's end
+        assert hostile.too_many == []
     assert hostile.clean
 
 

@@ -305,6 +305,7 @@ async def test_a_file_that_is_locked_for_8_seconds(file: Path, holders: list[Hol
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(300)
 async def test_a_hundred_thousand_rows(file: Path) -> None:
     """With grace=30 the ends of 100,000 tasks are written down, with room to spare."""
