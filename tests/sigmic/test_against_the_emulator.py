@@ -34,10 +34,22 @@ HOLD = Script(hold=True)
 REQUEST_SECONDS = 0.2
 
 
-async def read(client: SigmicClient, task_id: str) -> list[ServerSentEvent]:
-    stream = await client.stream(task_id, timeout=REQUEST_SECONDS, silence=REQUEST_SECONDS)
+async def read(
+    client: SigmicClient,
+    task_id: str,
+    begin: Callable[[], Awaitable[object]] | None = None,
+    *,
+    seconds: float = 20.0,
+) -> list[ServerSentEvent]:
+    """Read a stream to its end.
+
+    :param begin: what lets the task go on to its end, once the stream is open.
+    """
+    stream = await client.stream(task_id, timeout=seconds, silence=seconds)
     events: list[ServerSentEvent] = []
     try:
+        if begin is not None:
+            await begin()
         while batch := await stream.receive():
             events += batch
     finally:
@@ -48,10 +60,17 @@ async def read(client: SigmicClient, task_id: str) -> list[ServerSentEvent]:
 async def test_a_life(tmp_path: Path) -> None:
     """A task is created, streams, completes, is asked again, and is found in the list."""
     (tmp_path / "data.csv").write_bytes(b"a,b\n1,2\n")
-    async with Emulator(api_key=KEY) as emulator, SigmicClient(KEY, emulator.url) as client:
+    async with (
+        Emulator(script=HOLD, api_key=KEY) as emulator,
+        SigmicClient(KEY, emulator.url) as client,
+    ):
         request = CreateRequest(message="Sum it up", files=(tmp_path / "data.csv",))
         task_id = await client.create(request, timeout=5)
-        events = await read(client, task_id)
+
+        async def complete() -> None:
+            emulator.complete(task_id, "Hello world")
+
+        events = await read(client, task_id, complete)
         assert events[-1].event == "done"
         assert msgspec.json.decode(events[-1].data)["finalResponse"] == "Hello world"
         info = await client.get(task_id, timeout=5)
@@ -59,7 +78,7 @@ async def test_a_life(tmp_path: Path) -> None:
         assert info.output is not None
         assert info.output.content == "Hello world"
         assert await client.send(task_id, "Again", timeout=5) == "running"
-        events = await read(client, task_id)
+        events = await read(client, task_id, complete)
         assert events[-1].event == "done"
         page = await client.list(limit=1, timeout=5)
         assert [task.id for task in page.tasks] == [task_id]
@@ -95,8 +114,11 @@ async def test_an_approval() -> None:
         assert info.pending_approvals is not None
         (pending,) = info.pending_approvals
         assert pending.tool_name == "shell"
-        assert await client.approve(task_id, pending.call_id, "proceed_once", timeout=5)
-        assert (await read(client, task_id))[-1].event == "done"
+
+        async def approve() -> None:
+            assert await client.approve(task_id, pending.call_id, "proceed_once", timeout=5)
+
+        assert (await read(client, task_id, approve))[-1].event == "done"
 
 
 async def test_pages() -> None:
@@ -144,7 +166,7 @@ def calls(task_id: str) -> dict[str, Callable[[SigmicClient], Awaitable[Any]]]:
         "get": lambda client: client.get(task_id, timeout=REQUEST_SECONDS),
         "list": lambda client: client.list(timeout=REQUEST_SECONDS),
         "delete": lambda client: client.delete(task_id, timeout=REQUEST_SECONDS),
-        "stream": lambda client: read(client, task_id),
+        "stream": lambda client: read(client, task_id, seconds=REQUEST_SECONDS),
         "send": lambda client: client.send(task_id, "m", timeout=REQUEST_SECONDS),
         "approve": lambda client: client.approve(task_id, "c", "cancel", timeout=REQUEST_SECONDS),
     }
