@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import gc
 import os
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import hypothesis
@@ -39,10 +38,6 @@ os.environ["SIGMIC_GUARD_LEDGER"] = "memory:"
 # No test talks to a stranger: processes need not read the system's certificates, which would take
 # a fifth of the time in which they start.
 os.environ["SSL_CERT_FILE"] = os.environ["SSL_CERT_DIR"] = os.devnull
-
-# The first supervisor imports them, in a loop too: see `blocking_calls_raise`.
-import_module("sigmic_guard.sigmic.stream")
-import_module("structlog")
 
 # A slow machine is no counterexample.
 hypothesis.settings.register_profile("here", deadline=None)

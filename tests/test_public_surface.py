@@ -306,7 +306,6 @@ async def imported_by(source: str) -> set[str]:
     """Which of `NOT_IMPORTED` a new interpreter has after ``source``, were none installed."""
     # None in sys.modules: an import raises. structlog asks for rich, and goes on without it.
     program = f"""
-import subprocess
 import sys
 class Finder:
     asked = set()
@@ -331,15 +330,3 @@ async def test_an_import_that_brings_more_is_found() -> None:
     """Negative control: the test tools bring the emulator in when they are asked to."""
     found = await imported_by("import sigmic_guard\nimport sigmic_guard.emulator, trio")
     assert found == {"sigmic_guard.emulator", "trio"}
-
-
-def test_the_import_brings_nothing_that_waits_for_its_use() -> None:
-    """aiohttp and structlog would take more than all the rest; a client, and a log, bring them."""
-    program = """
-import sys, sigmic_guard
-dear = {"aiohttp", "structlog", "rich"}
-assert not dear & sys.modules.keys(), dear & sys.modules.keys()
-sigmic_guard.Supervisor(api_key="sigmic_x", ledger="memory:", registry=None)
-assert {"aiohttp", "structlog"} <= sys.modules.keys()
-"""
-    subprocess.run([sys.executable, "-c", program], check=True)

@@ -6,6 +6,8 @@ import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
+import structlog
+
 from sigmic_guard.observe.wording import whereabouts
 
 if TYPE_CHECKING:
@@ -64,12 +66,9 @@ class Channel:
     levels and handlers apply. Nothing here configures either of the two.
     """
 
-    __slots__ = ("_configured", "_logger", "_name", "_open", "_reported", "_structlog")
+    __slots__ = ("_configured", "_logger", "_name", "_open", "_reported")
 
     def __init__(self, name: str) -> None:
-        import structlog  # noqa: PLC0415 - it takes 0.1 s, and brings rich along where that is
-
-        self._structlog = structlog
         self._name = name
         self._configured = False
         self._logger: _Plain | _Bound | None = None
@@ -107,7 +106,6 @@ class Channel:
             )
 
     def _bind(self) -> None:
-        structlog = self._structlog
         if structlog.is_configured():
             bound = structlog.get_logger(self._name).bind()
             # An AsyncBoundLogger's methods are coroutines; this is what they call.

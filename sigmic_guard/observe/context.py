@@ -7,21 +7,21 @@ left in another. The id reaches the host's lines if its structlog has ``merge_co
 from __future__ import annotations
 
 from contextlib import suppress
-from functools import cache
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from structlog.contextvars import bind_contextvars, reset_contextvars
 
 from sigmic_guard.observe.wording import clean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextvars import Token
+    from typing import Any
 
 
 def enter_task(task_id: str) -> Mapping[str, Token[Any]]:
     """Bind ``task_id`` in the caller's context, and return what :func:`leave_task` needs."""
-    tokens: Mapping[str, Token[Any]] = _structlog().bind_contextvars(task_id=clean(task_id))
-    return tokens
+    return bind_contextvars(task_id=clean(task_id))
 
 
 def leave_task(tokens: Mapping[str, Token[Any]]) -> None:
@@ -30,9 +30,4 @@ def leave_task(tokens: Mapping[str, Token[Any]]) -> None:
     Does nothing if the block is left in another context than it was entered in, or is left twice.
     """
     with suppress(ValueError, RuntimeError):
-        _structlog().reset_contextvars(**tokens)
-
-
-@cache
-def _structlog() -> Any:
-    return import_module("structlog.contextvars")
+        reset_contextvars(**tokens)

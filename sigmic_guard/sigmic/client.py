@@ -35,6 +35,8 @@ from sigmic_guard.sigmic.requests import (
 )
 from sigmic_guard.sigmic.responses import Answer, Envelope, decode, read_refusal, read_success
 from sigmic_guard.sigmic.sending import explained, send
+from sigmic_guard.sigmic.stream import SigmicEventStream, read_head
+from sigmic_guard.sigmic.transport import AiohttpTransport
 from sigmic_guard.sigmic.urls import TASKS, check_base_url, is_id, task_path
 from sigmic_guard.sigmic.wire import WireTransport
 
@@ -49,7 +51,6 @@ if TYPE_CHECKING:
     from sigmic_guard.sigmic.credentials import Redactor
     from sigmic_guard.sigmic.keyring import ApiKey
     from sigmic_guard.sigmic.models import CreateRequest, TaskInfo
-    from sigmic_guard.sigmic.stream import SigmicEventStream
 
 __all__ = ["SigmicClient"]
 
@@ -126,11 +127,6 @@ class SigmicClient:
         finally:
             # A traceback that is printed with its locals must not show them.
             del api_key, base_url
-        # They bring aiohttp, which takes as long to import as all else of ours: for whoever has
-        # a client, then, and not later on in a loop that it would hold up.
-        from sigmic_guard.sigmic import stream  # noqa: F401, PLC0415
-        from sigmic_guard.sigmic.transport import AiohttpTransport  # noqa: PLC0415
-
         on_request = check_callable("on_request", on_request)
         kind = check_choice("transport", transport, get_args(TransportKind))
         connections = check_count("connections", connections, least=0)
@@ -303,8 +299,6 @@ class SigmicClient:
 
         ``timeout`` bounds the opening only. The caller must close the stream.
         """
-        from sigmic_guard.sigmic.stream import SigmicEventStream, read_head  # noqa: PLC0415
-
         silence = check_seconds("silence", silence)
         opened = await send(
             self._keyring,

@@ -58,9 +58,6 @@ class Supervisor:
 
     Leaving the block shuts down: every task that is live is ended, within ``grace`` seconds.
 
-    The first one that a process makes imports aiohttp and structlog, which takes 0.2 s or so: where
-    an event loop must not stand still for so long, make it before that runs.
-
     :param api_key: a Sigmic credential, or a callable, plain or async, that gives one: asked when
         the supervisor is entered, and again when the API answers 401 in its own words, at most
         every 5 seconds, for 10 seconds. Default: the environment's ``SIGMIC_API_KEY``.
