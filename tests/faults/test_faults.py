@@ -38,11 +38,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("transport")
 
 QUICK = Script(duration=0.02)
-#: Seconds that a create may take which meets a fault: it is waited out, and looked for as long. It
-#: is more than a loaded machine keeps one from its ledger.
+#: Seconds that a request may take, and a create: longer than a loaded machine keeps that from its
+#: ledger.
 CREATE_TIMEOUT = 0.6
-#: The same for one that meets none.
-LONG = 20.0
 
 
 @pytest.fixture
@@ -83,7 +81,7 @@ async def disagreements(case: Case, witness: Witness, path: Path) -> list[str]:
             api_key=KEY,
             base_url=emulator.url,
             ledger=path,
-            create_timeout=CREATE_TIMEOUT if case.route == "create" else LONG,
+            create_timeout=CREATE_TIMEOUT,
             grace=3.0 if case.route == "create" else 1.0,
             policy=TaskPolicy(cancel_wait=0.2),
             registry=witness.registry,
