@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 #: Connections for what is not a DELETE: creates, looks, lists, and what callers ask for.
 OTHER_CONNECTIONS = 128
 
-
 _record = attrgetter("record")
 
 
@@ -176,8 +175,7 @@ class Supervisor:
         core = self._core if "_session" in vars(self) else None
         if core is None:
             return "<Supervisor, not entered>"
-        lifetime = core.lifetime
-        state = "closed" if lifetime.closed else "closing" if lifetime.closing else "open"
+        state = "closed" if core.lifetime.closed else "closing" if self.draining else "open"
         return f"<Supervisor, {state}, {len(core.roster.tasks)} tasks>"
 
     # --- tasks ----------------------------------------------------------------------------------
@@ -289,7 +287,7 @@ class Supervisor:
         report = await core.reaper.reap()
         with move_on_after(
             core.ground.settings.create_timeout
-        ):  # a ledger that hangs tells nothing more
+        ):  # a ledger that hangs tells no more
             await core.outbox.flush()
         return report
 
