@@ -196,22 +196,16 @@ async def test_hypercorn_with_a_worker(emulator: Emulator, *, group: bool) -> No
 # --- negative controls: each of them is what does it ----------------------------------------------
 
 
-async def test_without_the_middleware_a_hang_up_leaves_a_task(emulator: Emulator) -> None:
-    host = HOSTS["uvicorn"]
-    async with service(emulator, host, without="middleware") as it:
-        async with open_all(emulator, it, [Run]):
-            pass
-        async with it.client() as client:  # it has had its turn by then
-            await client.get("/idle")
-            await client.until(b"idle")
-        assert emulator.state()["tasks"]["live"] == 1
-
-
-@pytest.mark.slow
-async def test_without_an_end_by_record_a_hang_up_leaves_a_task(emulator: Emulator) -> None:
-    host = HOSTS["uvicorn"]
-    async with service(emulator, host, without="record") as it:
-        async with open_all(emulator, it, [QuietStream]):
+@pytest.mark.parametrize(
+    "part, situation",
+    [("middleware", Run), pytest.param("record", QuietStream, marks=pytest.mark.slow)],
+    ids=["the middleware", "an end by record"],
+)
+async def test_without_that_a_hang_up_leaves_a_task(
+    emulator: Emulator, part: str, situation: type[Situation]
+) -> None:
+    async with service(emulator, HOSTS["uvicorn"], without=part) as it:
+        async with open_all(emulator, it, [situation]):
             pass
         async with it.client() as client:  # it has had its turn by then
             await client.get("/idle")
